@@ -1,0 +1,157 @@
+"""The models known: input schemas and prices, as data with one reader. Knows no manifest and no wire."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+import jsonschema_rs
+
+BUNDLED: Final = Path(__file__).parent / "models"
+_SCHEMA_KEYS: Final = ("input_schema", "schema", "input")
+_COUNT_FIELDS: Final = ("num_images", "number_of_images", "num_outputs", "n", "num_videos")
+_MEDIA_FORMATS: Final = re.compile(r"^(image|video|audio|media|file)_?(uri|url)$")
+_MEDIA_NAMES: Final = re.compile(r"(^|_)(images?|photos?|masks?|videos?|audios?|frames?)(_(uri|url)s?)?$")
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """USD for one output, by resolution; `default` where no resolution is named or known."""
+
+    usd: Mapping[str, float]
+    assumed: bool = False
+    note: str = ""
+
+    def of(self, resolution: str | None) -> float | None:
+        """Give the price of one output at that resolution, None if not known."""
+        return self.usd.get(resolution or "default", self.usd.get("default"))
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model: what it takes and what it costs."""
+
+    id: str
+    name: str
+    schema: Mapping[str, object]
+    prices: Prices | None
+    entry: Mapping[str, object] = field(repr=False)
+    """As the catalogue has it."""
+
+    @cached_property
+    def properties(self) -> Mapping[str, Mapping[str, object]]:
+        """The input fields' own schemas."""
+        found = self.schema.get("properties")
+        return found if isinstance(found, dict) else {}
+
+    @cached_property
+    def _validator(self) -> jsonschema_rs.Validator:
+        return jsonschema_rs.validator_for(json.dumps(_without_unknown_formats(self.schema)))
+
+    def faults(self, inputs: Mapping[str, object]) -> list[tuple[str, str]]:
+        """Give what the schema forbids in these inputs, as (field, what is wrong) pairs."""
+        if self._validator.is_valid(inputs):
+            return []
+        return [_explain(error, inputs) for error in self._validator.iter_errors(inputs)]
+
+    def is_media(self, name: str) -> bool:
+        """Say whether an input field holds images or other media: URLs, or local files."""
+        schema = self.properties.get(name, {})
+        items = schema.get("items")
+        kinds = [schema, items] if isinstance(items, dict) else [schema]
+        formats = [str(kind.get("format", "")) for kind in kinds]
+        if any(_MEDIA_FORMATS.match(text) for text in formats):
+            return True
+        texts = any(kind.get("type") == "string" and "enum" not in kind for kind in kinds)
+        return texts and bool(_MEDIA_NAMES.search(name))
+
+    def outputs(self, inputs: Mapping[str, object]) -> int:
+        """Give how many files a job of these inputs asks for."""
+        for name in _COUNT_FIELDS:
+            if name in self.properties:
+                count = inputs.get(name, self.properties[name].get("default", 1))
+                return count if isinstance(count, int) and count > 0 else 1
+        return 1
+
+    def estimate(self, inputs: Mapping[str, object], prices: Prices | None) -> float | None:
+        """Estimate what a job of these inputs costs in USD, by the prices given or the catalogue's."""
+        prices = prices or self.prices
+        if prices is None:
+            return None
+        resolution = inputs.get("resolution", self.properties.get("resolution", {}).get("default"))
+        each = prices.of(str(resolution) if resolution is not None else None)
+        return None if each is None else round(each * self.outputs(inputs), 6)
+
+
+def _without_unknown_formats(schema: object) -> object:
+    """Drop `format`: the catalogue's own words (`image_uri`) are for us, and local files stand in their place."""
+    if isinstance(schema, dict):
+        return {key: _without_unknown_formats(value) for key, value in schema.items() if key != "format"}
+    if isinstance(schema, list):
+        return [_without_unknown_formats(item) for item in schema]
+    return schema
+
+
+def _explain(error: jsonschema_rs.ValidationError, inputs: Mapping[str, object]) -> tuple[str, str]:
+    path = list(error.instance_path)
+    where = ".".join(str(part) for part in path)
+    kind = error.kind
+    value = _at(inputs, path)
+    match kind:
+        case jsonschema_rs.ValidationErrorKind.Required(property=name):
+            return str(name), "is missing, and the model requires it"
+        case jsonschema_rs.ValidationErrorKind.Enum(options=options):
+            return where, f"is {json.dumps(value, ensure_ascii=False)}; the model takes {_listed(options)}"
+        case jsonschema_rs.ValidationErrorKind.MaxItems(limit=limit) if isinstance(value, list):
+            return where, f"has {len(value)} items, the model takes at most {limit}"
+        case jsonschema_rs.ValidationErrorKind.MinItems(limit=limit) if isinstance(value, list):
+            return where, f"has {len(value)} items, the model takes at least {limit}"
+        case jsonschema_rs.ValidationErrorKind.AdditionalProperties(unexpected=names):
+            return ", ".join(names), "is no input of the model"
+        case _:
+            return where, error.message if len(error.message) < 300 else error.message[:300] + "..."  # noqa: PLR2004
+
+
+def _listed(options: object) -> str:
+    return ", ".join(map(str, options)) if isinstance(options, list) else str(options)
+
+
+def _at(value: object, path: list[str | int]) -> object:
+    for part in path:
+        value = value[part]  # type: ignore[index]
+    return value
+
+
+def read_entry(entry: Mapping[str, object]) -> Model:
+    """Read a catalogue entry, bundled or from the API. Raises ValueError where it holds no input schema."""
+    schema = next((entry[key] for key in _SCHEMA_KEYS if isinstance(entry.get(key), dict)), None)
+    model_id = entry.get("model_id") or entry.get("id")
+    if not (isinstance(schema, dict) and isinstance(model_id, str)):
+        raise ValueError("the catalogue's entry has no input schema")  # noqa: TRY004 - of the data, not of a caller
+    return Model(
+        id=model_id,
+        name=str(entry.get("display_name") or model_id),
+        schema=schema,
+        prices=_prices(entry),
+        entry=entry,
+    )
+
+
+def _prices(entry: Mapping[str, object]) -> Prices | None:
+    own = entry.get("prices")
+    if isinstance(own, dict):
+        return Prices(own["usd_per_image"], bool(own.get("assumed")), str(own.get("note", "")))
+    base = entry.get("base_price_usd")
+    if isinstance(base, int | float) and not isinstance(base, bool):
+        note = f"the catalogue's base price per {entry.get('price_unit') or 'request'}; no promise"
+        return Prices({"default": float(base)}, note=note)
+    return None
+
+
+def bundled() -> dict[str, Model]:
+    """Read the models that come with the package, by id."""
+    models = [read_entry(json.loads(file.read_text("utf-8"))) for file in sorted(BUNDLED.glob("*.json"))]
+    return {model.id: model for model in models}

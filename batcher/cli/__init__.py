@@ -1,0 +1,65 @@
+"""The command line: one file a command, arguments in, exit code out."""
+
+import contextlib
+import os
+import sys
+
+from batcher.errors import EXIT_BUG, EXIT_OK, EXIT_USAGE, SIGNAL_BASE, BatcherError, ManifestFaulty
+
+
+def main() -> None:
+    """Run a command, and end with its exit code."""
+    code = _run()
+    try:
+        sys.stdout.flush()
+    except OSError:  # whoever read the output is gone: that ends the printing, not more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def _run() -> int:
+    import typer
+
+    from batcher.cli.app import app
+
+    try:
+        result = app(standalone_mode=False)
+    except typer.Exit as ended:
+        return ended.exit_code
+    except typer.Abort:
+        return SIGNAL_BASE + 2
+    except ManifestFaulty as faulty:
+        _say_faults(faulty)
+        return faulty.exit_code
+    except BatcherError as error:
+        _say(f"batcher: {error}")
+        if error.hint:
+            _say(f"  {error.hint}")
+        return error.exit_code
+    except BrokenPipeError:
+        return EXIT_OK
+    except Exception as error:  # noqa: BLE001 - a defect of ours, said as one
+        if show := getattr(error, "show", None):  # click's own, whose module depends on typer's version
+            show()
+            return EXIT_USAGE
+        import traceback
+
+        _say("batcher: this is a bug in batcher; the run can be resumed. What happened:")
+        _say(traceback.format_exc())
+        return EXIT_BUG
+    return result if isinstance(result, int) else EXIT_OK
+
+
+def _say_faults(faulty: ManifestFaulty) -> None:
+    from batcher.show.log import plain
+
+    for fault in faulty.faults:
+        _say(plain(str(fault)))
+    if faulty.count > len(faulty.faults):
+        _say(f"... and {faulty.count - len(faulty.faults):,} more")
+    _say(f"batcher: {faulty}")
+
+
+def _say(line: str) -> None:
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,84 @@
+"""`batcher models`: the models known, or one model's inputs and price."""
+
+import asyncio
+import json as json_
+from contextlib import AsyncExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import typer
+
+from batcher.cli import options as o
+
+
+def models(
+    model_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="One model.")] = None,
+    *,
+    sandbox: o.Sandbox = False,
+    json: o.Json = False,
+) -> None:
+    """List the models known, or show one model's inputs and price.
+
+    Example: batcher models google/nano-banana/pro/edit
+    """
+    found = asyncio.run(_models(model_id, rehearsing=sandbox))
+    if json:
+        entries = [model.entry for model in found]
+        typer.echo(json_.dumps(entries if model_id is None else entries[0], ensure_ascii=False))
+    elif model_id is None:
+        for model in found:
+            typer.echo(f"{model.id}  {model.name}")
+    else:
+        _show(found[0])
+
+
+async def _models(model_id: str | None, *, rehearsing: bool) -> list[Any]:
+    """Give the bundled models, and those of the catalogue where there is a token."""
+    from batcher.catalog import bundled
+    from batcher.provider.rehearsal import sandbox
+    from batcher.run.catalogue import list_models, look_up
+    from batcher.run.parts import http_wire
+    from batcher.settings import remote
+
+    known = bundled()
+    if model_id in known:
+        return [known[model_id]]
+    async with AsyncExitStack() as stack:
+        if rehearsing:
+            folder = Path(stack.enter_context(TemporaryDirectory()))
+            endpoint = await stack.enter_async_context(sandbox(folder))
+        else:
+            endpoint = remote()
+        if not endpoint.token:
+            return _only_bundled(known, model_id)
+        wire = http_wire(endpoint)
+        stack.push_async_callback(wire.close)
+        if model_id is not None:
+            return [await look_up(wire, model_id)]
+        return list({**known, **{model.id: model for model in await list_models(wire)}}.values())
+
+
+def _only_bundled(known: dict[str, Any], model_id: str | None) -> list[Any]:
+    from batcher.errors import TokenMissing
+
+    if model_id is not None:
+        raise TokenMissing(f"{model_id} is not bundled, and the API's catalogue needs a token")
+    typer.echo("no token: these are the bundled models only", err=True)
+    return list(known.values())
+
+
+def _show(model: Any) -> None:  # noqa: ANN401 - a Model, imported late
+    typer.echo(f"{model.id}\n{model.name}\n")
+    required = model.schema.get("required", [])
+    for name, schema in model.properties.items():
+        kind = " | ".join(map(str, schema["enum"])) if "enum" in schema else str(schema.get("type", "any"))
+        rules = [f"{rule} {schema[rule]}" for rule in ("minimum", "maximum", "minItems", "maxItems") if rule in schema]
+        default = [f"default {schema['default']}"] if "default" in schema else []
+        more = ", ".join([*(["required"] if name in required else []), *rules, *default])
+        typer.echo(f"  {name}: {kind}" + (f"  ({more})" if more else ""))
+    if model.prices:
+        prices = ", ".join(f"{name} ${usd:g}" for name, usd in model.prices.usd.items())
+        typer.echo(f"\nprice of one output: {prices}" + (f"  ({model.prices.note})" if model.prices.note else ""))
+    else:
+        typer.echo("\nprice: not known")

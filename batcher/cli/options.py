@@ -1,0 +1,121 @@
+"""The options that `run` and `plan` share, and what they make of a manifest's settings."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from batcher.errors import WrongUse
+
+Manifest = Annotated[str, typer.Argument(help="A YAML, CSV or JSONL manifest; - reads it from standard input.")]
+Out = Annotated[Path, typer.Argument(help="The run directory.")]
+OutOption = Annotated[
+    Path | None,
+    typer.Option(
+        "-o",
+        "--out",
+        envvar="BATCHER_OUT",
+        help="Run directory; default runs/NAME, with the sandbox runs/NAME.sandbox.",
+    ),
+]
+ModelId = Annotated[
+    str | None, typer.Option("--model", envvar="BATCHER_MODEL", help="Model id, for CSV and JSONL manifests.")
+]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", help="field=value: an input for every job; may stand more than once.")
+]
+Concurrency = Annotated[
+    int | None,
+    typer.Option("-j", "--concurrency", min=1, envvar="BATCHER_CONCURRENCY", help="Jobs at the server at once."),
+]
+Limit = Annotated[int | None, typer.Option(min=1, envvar="BATCHER_LIMIT", help="Only the first N jobs.")]
+Sample = Annotated[
+    int | None, typer.Option(min=1, envvar="BATCHER_SAMPLE", help="Only N jobs, spread evenly: see before you spend.")
+]
+Where = Annotated[
+    str | None, typer.Option(envvar="BATCHER_WHERE", help="Only rows of which this is true, as in: sku == 'A7'.")
+]
+SkipInvalid = Annotated[
+    bool,
+    typer.Option("--skip-invalid", envvar="BATCHER_SKIP_INVALID", help="Put bad rows into OUT/rejected.csv and go on."),
+]
+MaxCost = Annotated[float | None, typer.Option(min=0, envvar="BATCHER_MAX_COST", help="USD that are never passed.")]
+MaxTime = Annotated[str | None, typer.Option(envvar="BATCHER_MAX_TIME", help="Submit nothing after this long: 8h.")]
+PatienceOption = Annotated[
+    str | None,
+    typer.Option("--patience", envvar="BATCHER_PATIENCE", help="How long a silent service is waited for: 6h."),
+]
+Sandbox = Annotated[
+    bool,
+    typer.Option("--sandbox", envvar="BATCHER_SANDBOX", help="Rehearse on the embedded sandbox: no token, no cost."),
+]
+Yes = Annotated[bool, typer.Option("--yes", envvar="BATCHER_YES", help="Answer every question with yes.")]
+Json = Annotated[bool, typer.Option("--json", envvar="BATCHER_JSON", help="JSON on standard output.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", envvar="BATCHER_QUIET", help="No progress.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What the command line says of limits; None: not said. Times as text."""
+
+    concurrency: int | None = None
+    max_cost: float | None = None
+    max_time: str | None = None
+    patience: str | None = None
+
+    def over(self, policy: Any) -> Any:  # noqa: ANN401 - a Policy, imported late
+        """Lay it over the manifest's settings."""
+        limits = {
+            "concurrency": self.concurrency,
+            "max_cost_usd": self.max_cost,
+            "max_time": _seconds("--max-time", self.max_time),
+        }
+        patience = _seconds("--patience", self.patience)
+        retry = policy.retry if patience is None else replace(policy.retry, patience=patience)
+        given = {key: value for key, value in limits.items() if value is not None}
+        return replace(policy, limits=replace(policy.limits, **given), retry=retry)
+
+    def sources(self, document: Any, policy: Any) -> dict[str, Mapping[str, object]]:  # noqa: ANN401 - the same
+        """Say of each setting what it is and where it comes from."""
+        by_option = {
+            "concurrency": self.concurrency,
+            "max_cost_usd": self.max_cost,
+            "max_time": self.max_time,
+            "patience": self.patience,
+        }
+        found: dict[str, Mapping[str, object]] = {}
+        for group in ("limits", "retry"):
+            said, plain = getattr(document, group), type(getattr(document, group))()
+            for one in fields(said):
+                value = getattr(getattr(policy, group), one.name)
+                manifest = getattr(said, one.name) != getattr(plain, one.name)
+                origin = "manifest" if manifest else "default"
+                found[one.name] = {"value": value, "from": origin if by_option.get(one.name) is None else "option"}
+        return found
+
+
+def _seconds(option: str, text: str | None) -> float | None:
+    from batcher.settings import seconds
+
+    if text is None:
+        return None
+    try:
+        found = seconds(text)
+    except ValueError as error:
+        raise WrongUse(f"{option} {text}: {error}") from None
+    if not isinstance(found, int | float) or found <= 0:
+        raise WrongUse(f"{option} {text}: must be more than nothing")
+    return float(found)
+
+
+def read_sets(sets: list[str] | None) -> dict[str, str]:
+    """Read `field=value` options."""
+    found = {}
+    for one in sets or []:
+        name, equals, value = one.partition("=")
+        if not equals or not name:
+            raise WrongUse(f"--set {one}: write field=value")
+        found[name.strip()] = value
+    return found

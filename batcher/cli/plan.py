@@ -1,0 +1,221 @@
+"""`batcher plan`: says what `run` would do and cost, and every fault of the manifest; sends nothing."""
+
+import asyncio
+import json as json_
+import random
+from typing import Any
+
+import typer
+
+from batcher.cli import options as o
+from batcher.cli.run import Wanted
+
+_SHOWN = 3
+
+
+def plan(
+    manifest: o.Manifest,
+    *,
+    out: o.OutOption = None,
+    model: o.ModelId = None,
+    sets: o.Sets = None,
+    concurrency: o.Concurrency = None,
+    limit: o.Limit = None,
+    sample: o.Sample = None,
+    where: o.Where = None,
+    skip_invalid: o.SkipInvalid = False,
+    max_cost: o.MaxCost = None,
+    max_time: o.MaxTime = None,
+    patience: o.PatienceOption = None,
+    sandbox: o.Sandbox = False,
+    yes: o.Yes = False,
+    json: o.Json = False,
+) -> int:
+    """Say what `run` would do and cost, and every fault of the manifest; submit nothing.
+
+    Example: batcher plan products.yaml
+    """
+    from batcher.cli.prepare import Selection
+    from batcher.manifest.expand import Options
+
+    wanted = Wanted(
+        manifest=manifest,
+        out=out,
+        model=model,
+        options=Options(o.read_sets(sets), where, skip_invalid),
+        given=o.Given(concurrency, max_cost, max_time, patience),
+        selection=Selection(limit, sample, where),
+        sandbox=sandbox,
+        yes=yes,
+    )
+    return asyncio.run(show_plan(wanted, as_json=json))
+
+
+async def show_plan(wanted: Wanted, *, as_json: bool) -> int:
+    """Expand the manifest, and print what came of it."""
+    from batcher.errors import EXIT_MANIFEST, EXIT_OK, ManifestFaulty
+
+    found: dict[str, Any] = {"name": None, "jobs": 0, "equal_rows": 0, "cost_usd": {"estimated": 0.0}}
+    try:
+        found |= await _planned(wanted)
+        faults: ManifestFaulty | None = None
+    except ManifestFaulty as faulty:
+        faults = faulty
+    found["faults"] = [
+        {"file": one.file, "line": one.line, "field": one.field, "message": one.message}
+        for one in (faults.faults if faults else ())
+    ]
+    found["fault_count"] = faults.count if faults else 0
+    if as_json:
+        typer.echo(json_.dumps(found, ensure_ascii=False))
+    if faults and not as_json:
+        raise faults
+    if faults:
+        from batcher.cli import _say_faults
+
+        _say_faults(faults)
+        return EXIT_MANIFEST
+    if not as_json:
+        _print(found)
+    return EXIT_OK
+
+
+async def _planned(wanted: Wanted) -> dict[str, Any]:
+    from batcher.cli.prepare import expansion, model_id, out_dir, policy, warnings
+    from batcher.hosting.inline import Looks
+    from batcher.ledger.enrolment import spread
+    from batcher.manifest.manifest import open_manifest
+
+    manifest = open_manifest(wanted.manifest, name=wanted.out.name if wanted.out else None)
+    out = out_dir(manifest, wanted.out, sandbox=wanted.sandbox)
+    model = await _model(wanted, manifest, model_id(manifest, wanted.model), out)
+    settings = wanted.given.over(policy(manifest))
+    rejected: list[str] = []
+    options = wanted.options
+    jobs = expansion(manifest, model, Looks(), options, lambda _row, _header, reason: rejected.append(reason))
+    costs, shown = [], _Shown()
+    for spec, chosen in jobs:
+        if chosen:
+            costs.append(spec.estimated_usd)
+            shown.take(spec)
+    costs = costs[: wanted.selection.limit]
+    if wanted.selection.sample is not None:
+        costs = [costs[index] for index in spread(len(costs), wanted.selection.sample)]
+    prices = model.prices if manifest.document.prices is None else None
+    return {
+        "name": manifest.name,
+        "jobs": jobs.census.jobs,
+        "selected": len(costs),
+        "rows": jobs.census.rows,
+        "equal_rows": jobs.census.equal_rows,
+        "rejected": len(rejected),
+        "cost_usd": {
+            "estimated": round(sum(cost or 0.0 for cost in costs), 6) if None not in costs else None,
+            "note": prices.note if prices else "",
+        },
+        "inlined_bytes": jobs.census.inlined_bytes,
+        "model": model.id,
+        "out": str(out),
+        "provider": "sandbox" if wanted.sandbox else "",
+        "samples": shown.samples(),
+        "settings": wanted.given.sources(manifest.document, settings),
+        "warnings": warnings(manifest, options),
+    }
+
+
+class _Shown:
+    """Keeps the first job, the last, and one between, drawn evenly."""
+
+    def __init__(self) -> None:
+        self._seen = 0
+        self._kept: list[Any] = []
+        self._chance = random.Random(0)  # noqa: TID251, S311 - which sample is shown is no secret, and the same each time
+
+    def take(self, spec: Any) -> None:  # noqa: ANN401 - a Spec
+        self._seen += 1
+        if len(self._kept) < _SHOWN:
+            self._kept.append(spec)
+            return
+        if self._chance.random() < 1 / self._seen:
+            self._kept[1] = self._kept[2]
+        self._kept[2] = spec
+
+    def samples(self) -> list[dict[str, object]]:
+        return [{"job_id": one.id, "name": one.name, "inputs": as_named(one)} for one in self._kept]
+
+
+def as_named(spec: Any) -> Any:  # noqa: ANN401 - a Spec; JSON comes out
+    """Give a job's inputs with each local image as the manifest names it."""
+    paths = {f"sha256:{image.sha256}": image.path for image in spec.images}
+
+    def named(value: Any) -> Any:  # noqa: ANN401
+        if isinstance(value, list):
+            return [named(item) for item in value]
+        return paths.get(value, value) if isinstance(value, str) else value
+
+    return {name: named(value) for name, value in spec.inputs.items()}
+
+
+async def _model(wanted: Wanted, manifest: Any, asked: str, out: Any) -> Any:  # noqa: ANN401
+    """Give the model: bundled, known to the run directory, or from the API's catalogue."""
+    from tempfile import TemporaryDirectory
+
+    from batcher.catalog import bundled, read_entry
+    from batcher.cli.prepare import unknown_model
+    from batcher.errors import TokenMissing, WrongUse
+    from batcher.ledger.reader import Reader
+    from batcher.provider.rehearsal import sandbox
+    from batcher.run.catalogue import look_up
+    from batcher.run.parts import http_wire
+    from batcher.settings import remote
+
+    if asked in (known := bundled()):
+        return known[asked]
+    if (out / "ledger.sqlite").exists():
+        with Reader(out) as reader:
+            if entry := reader.models().get(asked):
+                return read_entry(entry)  # type: ignore[arg-type]
+
+    async def ask(endpoint: Any) -> Any:  # noqa: ANN401
+        if not endpoint.token:
+            raise TokenMissing(f"{asked} is not bundled, and the API's catalogue needs a token")
+        wire = http_wire(endpoint)
+        try:
+            return await look_up(wire, asked)
+        except WrongUse:
+            raise unknown_model(manifest, asked, list(known)) from None
+        finally:
+            await wire.close()
+
+    if not wanted.sandbox:
+        return await ask(remote(manifest.root))
+    with TemporaryDirectory() as folder:
+        async with sandbox(type(out)(folder)) as endpoint:
+            return await ask(endpoint)
+
+
+def _print(found: dict[str, Any]) -> None:
+    from batcher.show.words import jobs, money, size
+
+    cost = found["cost_usd"]
+    typer.echo(f"{found['name']}: {jobs(found['jobs'])} from {found['rows']:,} rows, for {found['model']}")
+    if found["selected"] != found["jobs"]:
+        typer.echo(f"  of which {found['selected']:,} are selected")
+    if found["equal_rows"]:
+        typer.echo(f"  {found['equal_rows']:,} rows are equal to earlier ones: they make further samples")
+    if found["rejected"]:
+        typer.echo(f"  {found['rejected']:,} bad rows would be skipped")
+    typer.echo(f"  estimated cost {money(cost['estimated'])}" + (f" ({cost['note']})" if cost["note"] else ""))
+    if found["inlined_bytes"]:
+        typer.echo(f"  local images to send: {size(found['inlined_bytes'])}")
+    typer.echo(f"  results go to {found['out']}")
+    for warning in found["warnings"]:
+        typer.echo(f"  warning: {warning}")
+    for sample in found["samples"]:
+        typer.echo(f"\n  files/{sample['name']}  ({sample['job_id']})")
+        for name, value in sample["inputs"].items():
+            text = json_.dumps(value, ensure_ascii=False)
+            typer.echo(f"    {name}: {text if len(text) < 200 else text[:197] + '...'}")  # noqa: PLR2004
+    changed = {name: one for name, one in found["settings"].items() if one["from"] != "default"}
+    for name, one in changed.items():
+        typer.echo(f"\n  {name} = {one['value']}  (from the {one['from']})")

@@ -1,0 +1,73 @@
+"""From a manifest and options to an expansion: what `run` and `plan` both begin with."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from batcher.catalog import Model
+from batcher.errors import Fault, ManifestFaulty
+from batcher.hosting.inline import Looks
+from batcher.manifest.expand import Expansion, Options, Reject
+from batcher.manifest.faults import did_you_mean
+from batcher.manifest.manifest import Manifest
+from batcher.manifest.names import safe_name
+from batcher.settings import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which jobs are worked on."""
+
+    limit: int | None = None
+    sample: int | None = None
+    where: str | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """Write it as the ledger keeps it."""
+        return {"limit": self.limit, "sample": self.sample, "where": self.where}
+
+
+def out_dir(manifest: Manifest, out: Path | None, *, sandbox: bool) -> Path:
+    """Give the run directory: as asked for, else by the manifest's name."""
+    if out is not None:
+        return out
+    return Path("runs") / (safe_name(manifest.name).replace("/", "-") + (".sandbox" if sandbox else ""))
+
+
+def model_id(manifest: Manifest, option: str | None) -> str:
+    """Give the model that is asked for. Raises ManifestFaulty where none is."""
+    found = option or manifest.document.model
+    if not found:
+        message = "is missing: name a model, as in `model: google/nano-banana/pro/edit`, or use --model"
+        raise ManifestFaulty([Fault(manifest.file, 1, "model", message)], 1)
+    return found
+
+
+def unknown_model(manifest: Manifest, name: str, known: list[str]) -> ManifestFaulty:
+    """Make the fault of a model that nobody knows."""
+    line = manifest.marked.line("model")
+    return ManifestFaulty([Fault(manifest.file, line, "model", f"`{name}` is no model" + did_you_mean(name, known))], 1)
+
+
+def policy(manifest: Manifest) -> Policy:
+    """Give the settings as the manifest has them."""
+    return Policy(manifest.document.limits, manifest.document.retry)
+
+
+def expansion(manifest: Manifest, model: Model, looks: Looks, options: Options, reject: Reject | None) -> Expansion:
+    """Begin to expand, once what depends on the model is checked."""
+    capped = manifest.document.limits.max_cost_usd is not None
+    if capped and not manifest.document.prices and model.prices is None:
+        line = manifest.marked.line("limits", "max_cost_usd")
+        message = f"the price of {model.id} is not known: say it under `prices:`, or drop the limit"
+        raise ManifestFaulty([Fault(manifest.file, line, "limits.max_cost_usd", message)], 1)
+    return Expansion(manifest, model, looks, options, reject)
+
+
+def warnings(manifest: Manifest, options: Options) -> list[str]:
+    """Give what should be said before the run."""
+    found = []
+    sync = options.sets.get("sync_mode", manifest.document.inputs.get("sync_mode"))
+    if str(sync).lower() in {"true", "1", "yes"}:
+        found.append("sync_mode is on: the vendor keeps no copy of such a result; if it is lost on the way, it is lost")
+    return found

@@ -1,0 +1,50 @@
+"""Writes `OUT/rejected.csv`: bad rows in the input's columns, and why."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TextIO
+
+from batcher.manifest.rows import Row
+
+
+class Rejected:
+    """A file that appears with the first bad row. Formulas are quoted, for it will be opened in a spreadsheet."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._opened: TextIO | None = None
+        self.count = 0
+
+    def __call__(self, row: Row, header: Sequence[str] | None, reason: str) -> None:
+        """Add a row."""
+        self.count += 1
+        columns = list(header) if header is not None else ["row"]
+        cells = list(row.cells) if header is not None else [json.dumps(dict(row.values), ensure_ascii=False)]
+        if self._opened is None:
+            self._opened = self._file.open("w", encoding="utf-8", newline="")
+            csv.writer(self._opened).writerow([*columns, "reason"])
+        padded = [*cells[: len(columns)], *[""] * (len(columns) - len(cells))]
+        csv.writer(self._opened).writerow([*map(_harmless, padded), reason])
+
+    def close(self) -> None:
+        """Close the file; where there was no bad row, there is none."""
+        if self._opened:
+            self._opened.close()
+        else:
+            self._file.unlink(missing_ok=True)
+
+
+def _harmless(cell: str) -> str:
+    return (
+        f"'{cell}" if cell[:1] in {"=", "@", "\t", "\r"} or (cell[:1] in {"+", "-"} and not _is_number(cell)) else cell
+    )
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,44 @@
+"""`batcher resume`: goes on with the run in a directory, from its ledger alone."""
+
+from pathlib import Path
+
+from batcher.cli import options as o
+from batcher.cli.run import loop_run
+
+
+def resume(
+    out: o.Out,
+    *,
+    concurrency: o.Concurrency = None,
+    max_cost: o.MaxCost = None,
+    max_time: o.MaxTime = None,
+    patience: o.PatienceOption = None,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+) -> int:
+    """Go on with the run in a directory, from its ledger alone, with its last selection.
+
+    Example: batcher resume runs/products
+    """
+    return loop_run(_resume(out, o.Given(concurrency, max_cost, max_time, patience), quiet=quiet, as_json=json))
+
+
+async def _resume(out: o.Out, given: o.Given, *, quiet: bool, as_json: bool) -> int:
+    from batcher.cli.work import work
+    from batcher.run import open_run
+    from batcher.run.run import policy_facts, policy_of
+
+    async with open_run(out, beside=_root(out)) as run:
+        meta = await run.meta()
+        policy = given.over(policy_of(meta.get("policy")))
+        await run.note({"policy": policy_facts(policy)})
+        return await work(run, policy, quiet=quiet, as_json=as_json)
+
+
+def _root(out: o.Out) -> Path | None:
+    """Give the manifest's folder, where a `.env` may be."""
+    from batcher.ledger.reader import Reader
+
+    with Reader(out) as reader:
+        root = reader.meta().get("root")
+    return Path(str(root)) if root else None

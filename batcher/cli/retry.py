@@ -1,0 +1,87 @@
+"""`batcher retry`: lets failed, uncertain or cancelled jobs go on."""
+
+import asyncio
+import json as json_
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from batcher.cli import options as o
+from batcher.cli.jobs import JobId, Kind, check
+
+
+def retry(
+    out: o.Out,
+    *,
+    state: Annotated[str, typer.Option("--state", help="failed, uncertain or cancelled.")] = "failed",
+    kind: Kind = None,
+    job: JobId = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Buy anew, whatever came of them; with --job a done one too.")
+    ] = False,
+    yes: o.Yes = False,
+    json: o.Json = False,
+) -> int:
+    """Let failed, uncertain or cancelled jobs go on; what may be billed twice is asked first.
+
+    Example: batcher retry runs/products && batcher resume runs/products
+    """
+    from batcher.errors import WrongUse
+    from batcher.ledger.again import Which
+
+    check(state, kind)
+    if state not in {"failed", "uncertain", "cancelled"}:
+        raise WrongUse(f"--state {state}: only failed, uncertain and cancelled jobs are retried")
+    which = Which(state, kind, job, again)
+    _ask(out, which, yes=yes)
+    moved = asyncio.run(_retry(out, which))
+    _tell(out, moved, as_json=json)
+    return 0
+
+
+def _ask(out: o.Out, which: Any, *, yes: bool) -> None:  # noqa: ANN401 - a Which, imported late
+    """Say what may be billed twice, and ask. Raises WrongUse where nobody can answer."""
+    from batcher.errors import WrongUse
+    from batcher.ledger.reader import Reader
+    from batcher.show.words import jobs, money
+
+    with Reader(out) as reader:
+        state = None if which.again and which.job else which.state
+        found = [job for job, _ in reader.jobs(state, which.kind, which.job) if which.target(job)]
+    if which.job and not found:
+        raise WrongUse(f"there is no job {which.job} that can be retried so", f"see: batcher jobs {out}")
+    risky = [job for job in found if which.buys(job)]
+    if not risky or yes:
+        return
+    cost = sum(job.spec.estimated_usd or 0.0 for job in risky)
+    said = f"{jobs(len(risky))} may be billed twice, up to {money(cost)}"
+    if not sys.stdin.isatty() or not typer.confirm(f"{said}. Go on?", err=True):
+        raise WrongUse(f"{said}; nothing was changed", "if that is meant, add --yes")
+
+
+async def _retry(out: o.Out, which: Any) -> int | None:  # noqa: ANN401
+    """Move the jobs; None: left to the run that is at work."""
+    from dataclasses import asdict
+
+    from batcher.errors import LedgerInUse
+    from batcher.ledger import asks
+    from batcher.run import open_ledger
+
+    try:
+        async with open_ledger(out) as ledger:
+            return len(await ledger.retry(which))
+    except LedgerInUse:
+        asks.leave(out, {"do": "retry", "which": asdict(which)})
+        return None
+
+
+def _tell(out: o.Out, moved: int | None, *, as_json: bool) -> None:
+    from batcher.show.words import command, jobs
+
+    if as_json:
+        typer.echo(json_.dumps({"jobs": moved, "left_to_run_at_work": moved is None}))
+    elif moved is None:
+        typer.echo("the run that is at work takes them up")
+    else:
+        typer.echo(f"{jobs(moved)} will go on; next: {command('resume', out)}" if moved else "no such jobs")

@@ -1,0 +1,182 @@
+"""`batcher run`: expands, submits, polls, downloads, until every job is settled; run again, it resumes."""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from batcher.cli import options as o
+
+
+def run(
+    manifest: o.Manifest,
+    *,
+    out: o.OutOption = None,
+    model: o.ModelId = None,
+    sets: o.Sets = None,
+    concurrency: o.Concurrency = None,
+    limit: o.Limit = None,
+    sample: o.Sample = None,
+    where: o.Where = None,
+    skip_invalid: o.SkipInvalid = False,
+    max_cost: o.MaxCost = None,
+    max_time: o.MaxTime = None,
+    patience: o.PatienceOption = None,
+    sandbox: o.Sandbox = False,
+    dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="The same as `batcher plan`.")] = False,
+    yes: o.Yes = False,
+    json: o.Json = False,
+    quiet: o.Quiet = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", envvar="BATCHER_VERBOSE", help="Say more.")] = False,
+) -> int:
+    """Run a manifest until every job is settled; run it again, and it goes on where it was.
+
+    Example: batcher run products.yaml --sandbox
+    """
+    from batcher.cli.prepare import Selection
+    from batcher.manifest.expand import Options
+
+    wanted = Wanted(
+        manifest=manifest,
+        out=out,
+        model=model,
+        options=Options(o.read_sets(sets), where, skip_invalid),
+        given=o.Given(concurrency, max_cost, max_time, patience),
+        selection=Selection(limit, sample, where),
+        sandbox=sandbox,
+        yes=yes,
+        quiet=quiet,
+        verbose=verbose,
+    )
+    if dry_run:
+        from batcher.cli.plan import show_plan
+
+        return asyncio.run(show_plan(wanted, as_json=json))
+    return loop_run(run_manifest(wanted, as_json=json))
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the command line asks for."""
+
+    manifest: str
+    out: Path | None
+    model: str | None
+    options: Any
+    given: o.Given
+    selection: Any
+    sandbox: bool
+    yes: bool = False
+    quiet: bool = False
+    verbose: bool = False
+
+
+def loop_run(work: Any) -> int:  # noqa: ANN401 - a coroutine that gives an exit code
+    """Run on uvloop where there is one."""
+    try:
+        import uvloop
+    except ImportError:
+        return int(asyncio.run(work))
+    return int(uvloop.run(work))
+
+
+async def run_manifest(wanted: Wanted, *, as_json: bool) -> int:
+    """Open the run directory, take the manifest's jobs in, work."""
+    from batcher.cli.prepare import model_id, out_dir, policy
+    from batcher.cli.work import work
+    from batcher.errors import ManifestFaulty, TokenMissing
+    from batcher.manifest.manifest import open_manifest
+    from batcher.run import discard, open_run
+    from batcher.settings import SANDBOX, remote
+
+    manifest = open_manifest(wanted.manifest, name=wanted.out.name if wanted.out else None)
+    out = out_dir(manifest, wanted.out, sandbox=wanted.sandbox)
+    asked = model_id(manifest, wanted.model)
+    settings = wanted.given.over(policy(manifest))
+    provider = SANDBOX if wanted.sandbox else remote(manifest.root).provider
+    fresh = not (out / "ledger.sqlite").exists()
+    try:
+        async with open_run(out, provider=provider, beside=manifest.root, make=True) as opened:
+            await _take_in(opened, manifest, asked, wanted, settings)
+            return await work(opened, settings, quiet=wanted.quiet, as_json=as_json)
+    except (ManifestFaulty, TokenMissing):
+        if fresh:
+            discard(out)
+        raise
+
+
+async def _take_in(opened: Any, manifest: Any, asked: str, wanted: Wanted, settings: Any) -> None:  # noqa: ANN401
+    from batcher.cli.prepare import expansion, warnings
+    from batcher.cli.rejected import Rejected
+    from batcher.cli.work import say
+    from batcher.hosting.inline import Looks
+    from batcher.ledger.enrolment import Choice, TooManyUnlisted
+
+    await _check_manifest(opened, manifest, wanted)
+    model = await _model(opened, manifest, asked)
+    looks = Looks(await opened.images())
+    reject = Rejected(opened.out / "rejected.csv")
+    jobs = expansion(manifest, model, looks, wanted.options, reject)
+    choice = Choice(wanted.selection.limit, wanted.selection.sample)
+    try:
+        await opened.enrol(jobs, looks.fresh, choice, sure=wanted.yes)
+    except TooManyUnlisted as many:
+        _ask_unlisted(many)
+        jobs = expansion(manifest, model, looks, wanted.options, reject)
+        await opened.enrol(jobs, looks.fresh, choice, sure=True)
+    finally:
+        reject.close()
+    await opened.note(_facts(manifest, settings, wanted, reject.count))
+    for warning in warnings(manifest, wanted.options):
+        say(f"warning: {warning}")
+        await opened.warn(warning)
+
+
+def _ask_unlisted(many: Any) -> None:  # noqa: ANN401 - a TooManyUnlisted, imported late
+    """Ask whether an edit that leaves out most of what is done is meant. Raises WrongUse."""
+    import sys
+
+    from batcher.errors import WrongUse
+
+    said = str(many)
+    if not sys.stdin.isatty() or not typer.confirm(f"{said}; their files stay. Go on?", err=True):
+        raise WrongUse(f"{said} by this manifest; nothing was changed", "if that is meant, add --yes")
+
+
+async def _model(opened: Any, manifest: Any, asked: str) -> Any:  # noqa: ANN401
+    from batcher.catalog import bundled
+    from batcher.cli.prepare import unknown_model
+    from batcher.errors import WrongUse
+
+    try:
+        return await opened.model(asked)
+    except WrongUse:
+        raise unknown_model(manifest, asked, list(bundled())) from None
+
+
+async def _check_manifest(opened: Any, manifest: Any, wanted: Wanted) -> None:  # noqa: ANN401
+    """Refuse another manifest on the same directory, unless it was named. Raises WrongRun."""
+    from batcher.errors import WrongRun
+
+    known = (await opened.meta()).get("manifest")
+    if known and known != manifest.key and wanted.out is None:
+        raise WrongRun(
+            f"{opened.out} belongs to {known}", f"choose a directory: -o DIR, or -o {opened.out} if it is meant"
+        )
+
+
+def _facts(manifest: Any, settings: Any, wanted: Wanted, rejected: int) -> dict[str, object]:  # noqa: ANN401
+    from batcher.run.run import policy_facts
+
+    return {
+        "name": manifest.name,
+        "manifest": manifest.key,
+        "manifest_file": manifest.file if manifest.file == "-" else manifest.path.name,
+        "manifest_sha256": manifest.sha256,
+        "root": str(manifest.root),
+        "policy": policy_facts(settings),
+        "selection": wanted.selection.facts(),
+        "rejected": rejected,
+    }

@@ -1,0 +1,26 @@
+"""`batcher status`: counts, cost, and what is left."""
+
+import json as json_
+
+import typer
+
+from batcher.cli import options as o
+
+
+def status(out: o.Out, *, json: o.Json = False) -> None:
+    """Say where a run stands, at work or not.
+
+    Example: batcher status runs/products
+    """
+    from batcher.ledger.lock import is_locked
+    from batcher.show.status import status as look
+    from batcher.show.words import summary
+
+    found = look(out)
+    if json:
+        typer.echo(json_.dumps(found, ensure_ascii=False))
+        return
+    if is_locked(out):
+        typer.echo("a run is at work on this directory")
+    for line in summary(found, out):
+        typer.echo(line)

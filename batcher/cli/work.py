@@ -1,0 +1,78 @@
+"""Works a run that is open until it ends: signals, progress, summary, exit code. What `run` and `resume` share."""
+
+import asyncio
+import contextlib
+import json
+import signal
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from batcher.clock import rfc3339
+from batcher.errors import Stopped
+from batcher.events import Ended, Event
+from batcher.run import Run
+from batcher.settings import Policy
+from batcher.show.log import Log, plain
+from batcher.show.progress import listener
+from batcher.show.status import status
+from batcher.show.words import summary
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+async def work(run: Run, policy: Policy, *, quiet: bool, as_json: bool) -> int:
+    """Work until the run ends; give its exit code."""
+    if not await run.at_rest():
+        await run.connect()
+    log = Log(run.out, run.secret)
+    run.listen(log)
+    if as_json:
+        run.listen(print_json)
+    elif not quiet:
+        run.listen(listener(asyncio.get_running_loop().time))
+    listen_to_signals(run)
+    try:
+        outcome = await run.work(policy)
+    finally:
+        log.close()
+    if not as_json and not quiet:
+        for line in summary(status(run.out), run.out):
+            say(line)
+    elif outcome.stopped and not as_json:
+        say_stopped(outcome.stopped)
+    return outcome.exit_code
+
+
+def listen_to_signals(run: Run) -> None:
+    """Hand signals to the run. One that was ignored when we started, as under nohup, stays ignored."""
+    loop = asyncio.get_running_loop()
+
+    def stop(number: int) -> None:
+        run.stop(number)
+        say("stopping: waiting for submissions on their way and files in hand; once more to drop everything")
+
+    for one in _SIGNALS:
+        if signal.getsignal(one) is not signal.SIG_IGN:
+            loop.add_signal_handler(one, stop, int(one))
+
+
+def print_json(event: Event) -> None:
+    """Print an event as a JSON line."""
+    facts: dict[str, Any] = asdict(event)
+    if isinstance(event, Ended) and event.stopped:
+        facts["stopped"].pop("exit_code")
+    facts["at"] = rfc3339(event.at)
+    print(json.dumps({"event": type(event).__name__.lower(), **facts}, ensure_ascii=False), flush=True)
+
+
+def say(line: str) -> None:
+    """Print a line to standard error, if anyone still reads it."""
+    with contextlib.suppress(OSError):
+        print(plain(line), file=sys.stderr, flush=True)
+
+
+def say_stopped(stopped: Stopped) -> None:
+    """Say why a run stopped, and what goes on."""
+    say(f"stopped ({stopped.reason}): {stopped.message}")
+    say(f"next: {stopped.next}")

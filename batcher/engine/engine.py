@@ -1,0 +1,313 @@
+"""Feeds jobs into the window, walks each to its rest, and drains what is in flight when the run ends."""
+
+import asyncio
+import errno
+from collections import Counter
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from batcher.clock import Clock
+from batcher.engine.legs import Legs
+from batcher.engine.pace import Pace
+from batcher.engine.rules import bought_again
+from batcher.errors import EXIT_BUG, EXIT_STOPPED, EXIT_TOKEN, EXIT_UNREACHABLE, BatcherError, LedgerBroken
+from batcher.events import Held
+from batcher.job import IN_FLIGHT, Job, Move, State
+from batcher.ledger.ledger import Ledger, Overtaken
+from batcher.settings import Policy
+
+GRACE: Final = 8.0
+"""Seconds that files in hand have after a signal, once the last submission was answered."""
+_BODIES_AT_ONCE: Final = 128 * 2**20
+_IDLE: Final = 30.0
+_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE})
+
+
+class Drain(IntEnum):
+    """What happens to what is in flight once submissions stop; a later word can only be harder."""
+
+    FINISH = 1
+    """It is waited for, and fetched."""
+    FETCH = 2
+    """What is being fetched is finished; what runs remotely runs on."""
+    SIGNAL = 3
+    """The same, with little time."""
+    NOW = 4
+    """Everything is dropped; submissions in flight become uncertain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """Why no more is submitted."""
+
+    reason: str
+    message: str
+    exit_code: int
+    drain: Drain
+
+
+HALTS: Final = {
+    "token": (EXIT_TOKEN, Drain.FETCH),
+    "unreachable": (EXIT_UNREACHABLE, Drain.FETCH),
+    "balance": (EXIT_STOPPED, Drain.FINISH),
+    "budget": (EXIT_STOPPED, Drain.FINISH),
+    "time": (EXIT_STOPPED, Drain.FINISH),
+    "paused": (EXIT_STOPPED, Drain.FINISH),
+    "uncertain": (EXIT_STOPPED, Drain.FINISH),
+    "failures": (EXIT_STOPPED, Drain.FINISH),
+    "disk": (EXIT_STOPPED, Drain.NOW),
+    "bug": (EXIT_BUG, Drain.FETCH),
+}
+
+
+class Engine:
+    """One run's work, from what an earlier one left to its end. Jobs in flight are counted from their states."""
+
+    def __init__(self, ledger: Ledger, pace: Pace, policy: Policy, clock: Clock) -> None:
+        self.legs: Legs
+        self._ledger = ledger
+        self._pace = pace
+        self._policy = policy
+        self._clock = clock
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._jobs: dict[str, Job] = {}
+        self._states: Counter[State] = Counter()
+        self._changed = asyncio.Event()
+        self._no_more = False
+        """The ledger has no job waiting, until one comes back."""
+        self.halted: Halt | None = None
+
+    def halt(self, reason: str, message: str) -> None:
+        """Stop submitting, for one of the reasons in HALTS."""
+        self.stop(Halt(reason, message, *HALTS[reason]))
+
+    def stop(self, halt: Halt) -> None:
+        """Stop submitting; the first reason stands, the hardest way to end counts."""
+        if self.halted is None:
+            self.halted = halt
+        elif halt.drain > self.halted.drain:
+            self.halted = (
+                halt
+                if halt.drain >= Drain.SIGNAL
+                else Halt(self.halted.reason, self.halted.message, self.halted.exit_code, halt.drain)
+            )
+        self.legs.stopping = True
+        self._changed.set()
+
+    async def run(self) -> Halt | None:
+        """Work until every selected job has settled, or until something stops the run."""
+        await self._take_up()
+        try:
+            await self._feed()
+            await self._drain()
+        except LedgerBroken as broken:
+            self.halt("disk", str(broken))
+            await self._drain()
+        finally:
+            for task in self._tasks.values():
+                task.cancel()
+        return self.halted
+
+    def take(self, job: Job) -> None:
+        """Drive a job that is not at rest."""
+        if job.id in self._jobs or job.state not in self.legs.by_state:
+            return
+        self._jobs[job.id] = job
+        self._states[job.state] += 1
+        task = asyncio.create_task(self._guarded(job), name=job.id)
+        self._tasks[job.id] = task
+
+    def wake(self) -> None:
+        """Look at the ledger again: jobs may have come back."""
+        self._no_more = False
+        self._changed.set()
+
+    def running(self) -> list[Job]:
+        """Give the jobs that the server has."""
+        return [job for job in self._jobs.values() if job.state is State.RUNNING]
+
+    @property
+    def in_flight(self) -> int:
+        """Jobs that may occupy the server, or are about to."""
+        return sum(self._states[state] for state in IN_FLIGHT) + self._states[State.PENDING]
+
+    async def _take_up(self) -> None:
+        """Go on with what an earlier process left."""
+        if self._policy.retry.uncertain == "resubmit":
+            for job in await self._ledger.under_way(State.UNCERTAIN):
+                await self._buy_again(job)
+        for state in (State.FETCHING, State.RUNNING):
+            for job in await self._ledger.under_way(state):
+                self.take(job)
+
+    async def _feed(self) -> None:
+        while self.halted is None:
+            self._changed.clear()
+            started = await self._fill()
+            if not started and not self._tasks and await self._ledger.due_in() is None:
+                return
+            await self._wait(await self._next_chance())
+
+    async def _fill(self) -> int:
+        """Start as many waiting jobs as there is room for."""
+        room = self._room()
+        if room <= 0 or self._no_more:
+            return 0
+        starting = self._states[State.PENDING] + self._states[State.SUBMITTING]
+        waiting = await self._ledger.waiting(room + starting)
+        fresh = [job for job in waiting if job.id not in self._jobs][:room]
+        self._no_more = len(waiting) < room + starting and not fresh
+        started = 0
+        for job in fresh:
+            if not self._pace.budget.affords(job.spec.estimated_usd):
+                self._no_money(job)
+                break
+            self._pace.budget.reserve(job.spec.estimated_usd)
+            self.take(job)
+            started += 1
+        return started
+
+    def _no_money(self, job: Job) -> None:
+        """Wait for a bill that is lower than its estimate; stop where none can come any more."""
+        if any(job.state is not State.PENDING for job in self._jobs.values()):
+            return
+        limit = self._pace.budget.limit or 0.0
+        self.halt(
+            "budget",
+            f"the next job may cost {job.spec.estimated_usd or 0:.2f} USD, and {self._pace.budget.spoken_for:.2f} "
+            f"of max_cost_usd {limit:.2f} is spent or spoken for",
+        )
+
+    def _room(self) -> int:
+        starting = self._states[State.PENDING] + self._states[State.SUBMITTING]
+        if self._pace.caution.single_file and starting:
+            return 0
+        bodies = sum(image.bytes for job in self._starting() for image in job.spec.images)
+        if bodies > _BODIES_AT_ONCE:
+            return 0
+        room = self._pace.window.room(self.in_flight, starting, _loop_now())
+        return min(room, 1) if self._pace.caution.single_file else room
+
+    def _starting(self) -> list[Job]:
+        return [job for job in self._jobs.values() if job.state in {State.PENDING, State.SUBMITTING}]
+
+    async def _next_chance(self) -> float:
+        """Give the seconds after which there may be room or work without anything having moved."""
+        hold = self._pace.window.opens_in(_loop_now())
+        if hold:
+            return min(_IDLE, hold)
+        due = await self._ledger.due_in()
+        if due:
+            self._no_more = False
+        return min(_IDLE, max(due, 0.01)) if due else _IDLE
+
+    async def _wait(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        except TimeoutError:
+            self._no_more = False
+
+    async def _drain(self) -> None:
+        deadline: float | None = None
+        while self._tasks:
+            self._changed.clear()
+            drain = self.halted.drain if self.halted else Drain.FINISH
+            if drain is Drain.SIGNAL and deadline is None and not self._starting():
+                deadline = _loop_now() + GRACE
+            late = deadline is not None and _loop_now() >= deadline
+            for job_id, job in tuple(self._jobs.items()):
+                if _is_left(job.state, drain, late=late):
+                    self._tasks[job_id].cancel()
+            await self._wait(0.5 if deadline is not None else _IDLE)
+
+    async def _guarded(self, job: Job) -> None:
+        """Walk a job; what goes wrong on the way stops the run, never silently."""
+        try:
+            await self.walk(job)
+        except asyncio.CancelledError:
+            pass
+        except Overtaken:
+            self._no_more = False
+        except LedgerBroken as broken:
+            self.halt("disk", str(broken))
+        except OSError as error:
+            self.halt("disk" if error.errno in _DISK else "bug", f"job {job.id}: {error!r}")
+        except BatcherError as error:
+            self.halt("bug", f"job {job.id}: {error}")
+        except Exception as error:  # noqa: BLE001 - a defect of ours: the run stops, and says where
+            self.halt("bug", f"job {job.id}: {error!r}")
+        finally:
+            self._states[self._jobs.pop(job.id).state] -= 1
+            del self._tasks[job.id]
+            self._changed.set()
+
+    async def walk(self, job: Job) -> None:
+        """Drive a job until it rests: settled, or back in the queue."""
+        while leg := self.legs.by_state.get(job.state):
+            if self._stays(job.state):
+                return
+            before, move = job, await leg(job)
+            job = await self._ledger.record(job, move)
+            await self._note(before, job, move)
+            job = await self._buy_again(job)
+            if job.state is State.PENDING:
+                self._no_more = False
+                return
+
+    def _stays(self, state: State) -> bool:
+        """Say whether the run ends with the job where it is."""
+        if self.halted is None:
+            return False
+        return state is State.PENDING or _is_left(state, self.halted.drain, late=False)
+
+    async def _note(self, before: Job, after: Job, move: Move) -> None:
+        self._states[before.state] -= 1
+        self._states[after.state] += 1
+        self._jobs[after.id] = after
+        if after.state is State.FETCHING and before.running_since and before.state is State.RUNNING:
+            self._pace.latencies.add(_latency(before.running_since, move.completed_at, self._clock.now()))
+        held = self._pace.saw(before, after, move, self.in_flight - self._states[State.PENDING], _loop_now())
+        caution = self._pace.caution
+        if caution.too_uncertain:
+            self.halt("uncertain", f"{caution.uncertain} submissions of this start are uncertain: {after.message}")
+        if caution.too_many_failures:
+            self.halt("failures", f"{caution.failures_in_a_row} jobs failed in a row; the last: {after.message}")
+        if self._pace.patience.exhausted(_loop_now()):
+            self.halt("unreachable", self._pace.patience.why)
+        self._changed.set()
+        if held is not None:
+            await self._ledger.say(Held(self._clock.now(), after.message or "", round(held, 3)))
+
+    async def _buy_again(self, job: Job) -> Job:
+        if again := bought_again(job, self._policy.retry):
+            moved = await self._ledger.record(job, again)
+            if job.id in self._jobs:
+                self._states[job.state] -= 1
+                self._states[moved.state] += 1
+                self._jobs[job.id] = moved
+            return moved
+        return job
+
+
+def _is_left(state: State, drain: Drain, *, late: bool) -> bool:
+    """Say whether a job in this state is left as it is when the run ends in that way."""
+    match drain:
+        case Drain.FINISH:
+            return False
+        case Drain.FETCH | Drain.SIGNAL:
+            return state is State.RUNNING or (late and state is State.FETCHING)
+        case Drain.NOW:
+            return True
+
+
+def _latency(since: float, finished: float | None, seen: float) -> float:
+    """Give what a job took: by the server's stamp where its clock agrees with ours, else until it was seen."""
+    if finished is not None and since - 1 <= finished <= seen + 1:
+        return max(0.0, finished - since)
+    return max(0.0, seen - since)
+
+
+def _loop_now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,246 @@
+"""One coroutine for each state a job can be driven from: it acts, and gives the Move that follows."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_result
+
+from batcher.clock import Chance, Clock
+from batcher.engine import rules
+from batcher.engine.pace import Pace
+from batcher.hosting.inline import NotUsable, body
+from batcher.job import Job, Kind, Move, Output, State
+from batcher.outputs.download import Dead, Fetched, Interrupted, Wrong, fetch
+from batcher.outputs.sidecar import Origin, sidecar, sidecar_file
+from batcher.outputs.store import Store
+from batcher.pacing.patience import backoff
+from batcher.pacing.polling import next_look
+from batcher.provider import runcomfy
+from batcher.provider.replies import (
+    Broke,
+    Completed,
+    Finished,
+    Forbidden,
+    PollReply,
+    Unauthorized,
+    Unavailable,
+)
+from batcher.provider.wire import Call, Wire
+from batcher.settings import Retry
+
+DOWNLOADS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What the legs work with."""
+
+    wire: Wire
+    store: Store
+    clock: Clock
+    chance: Chance
+    root: Path
+    """The manifest's folder: local images are relative to it."""
+    origin: Origin
+    make_room: Callable[[str, str], Awaitable[str]]
+    """(file without extension, job id) -> the name it may take, once what must give way has."""
+
+
+class Legs:
+    """Acts for the engine. `halt(reason, message)` tells it that the run cannot go on."""
+
+    def __init__(self, tools: Tools, pace: Pace, retry: Retry, halt: Callable[[str, str], None]) -> None:
+        self._tools = tools
+        self._pace = pace
+        self._retry = retry
+        self._halt = halt
+        self._bodies: dict[str, bytes] = {}
+        self._downloads = asyncio.Semaphore(DOWNLOADS)
+        self.stopping = False
+        self.by_state = {
+            State.PENDING: self.prepare,
+            State.SUBMITTING: self.submit,
+            State.RUNNING: self.watch,
+            State.FETCHING: self.fetch,
+        }
+
+    async def prepare(self, job: Job) -> Move:
+        """Build the request while nothing is at stake; its Move is the intent to send it."""
+        try:
+            self._bodies[job.id] = await asyncio.to_thread(body, job.spec, self._tools.root)
+        except NotUsable as why:
+            return Move(State.FAILED, Kind.SOURCE, str(why))
+        await self._turn()
+        return Move(State.SUBMITTING)
+
+    async def submit(self, job: Job) -> Move:
+        """Send it, once; the intent is on disk."""
+        request = self._bodies.pop(job.id)
+        if self.stopping:
+            return Move(State.PENDING, message="not sent: the run was stopping")
+        answer = await self._tools.wire.send(runcomfy.submit(job.spec.model, request))
+        reply = runcomfy.read_submit(answer, self._tools.clock.now())
+        proven = self._pace.caution.accepted > 0
+        match reply:
+            case Unauthorized(message):
+                self._halt("token", message)
+            case Forbidden(message) if not proven:
+                self._halt("token", message)
+            case Broke(message):
+                self._halt("balance", message)
+        wait = backoff(self._pace.window.holds, self._tools.chance)
+        return rules.after_submit(reply, wait, proven=proven)
+
+    async def watch(self, job: Job) -> Move:
+        """Look at it until it has ended."""
+        now = _loop_now()
+        watch = rules.Watch(since=now, moved_at=now)
+        while True:
+            await asyncio.sleep(next_look(self._age(job), self._pace.latencies))
+            reply = await self._look(job, watch)
+            if isinstance(reply, Completed) and not watch.ask_result:
+                watch = watch.seen(reply, _loop_now())
+                reply = await self._look(job, watch)
+            watch = watch.seen(reply, _loop_now())
+            move = rules.after_poll(reply, watch, self._retry, _loop_now())
+            if move is None:
+                continue
+            if move.to is State.FETCHING and move.completed_at is None:
+                move = replace(move, completed_at=self._tools.clock.now())
+            return move
+
+    async def _look(self, job: Job, watch: rules.Watch) -> PollReply:
+        request_id = job.request_id or ""
+        return await self._ask(runcomfy.result(request_id) if watch.ask_result else runcomfy.status(request_id))
+
+    async def _ask(self, call: Call) -> PollReply:
+        """Read from the API until it says something; what it must not be asked on for halts the run."""
+
+        def says_nothing(reply: PollReply) -> bool:
+            return isinstance(reply, Unavailable) and not (reply.reached and call.path.endswith("include_cost=true"))
+
+        reply: PollReply = await AsyncRetrying(
+            retry=retry_if_result(says_nothing), wait=self._wait_to_read, sleep=asyncio.sleep
+        )(self._read, call)
+        if isinstance(reply, Unauthorized | Forbidden):
+            self._halt("token", reply.message)
+            await asyncio.get_running_loop().create_future()  # the engine ends this walk
+        return reply
+
+    async def _read(self, call: Call) -> PollReply:
+        await self._turn()
+        reply = runcomfy.read_poll(await self._tools.wire.send(call), self._tools.clock.now())
+        if isinstance(reply, Unavailable):
+            self._strained(reply.message)
+        else:
+            self._pace.patience.eased()
+        return reply
+
+    def _wait_to_read(self, state: RetryCallState) -> float:
+        reply = state.outcome.result() if state.outcome else None
+        named = reply.retry_after if isinstance(reply, Unavailable) else None
+        return max(named or 0.0, backoff(state.attempt_number - 1, self._tools.chance))
+
+    async def fetch(self, job: Job) -> Move:
+        """Bring every output home, whole, then write the sidecars."""
+        async with self._downloads:
+            if not job.outputs:
+                job = await self._renewed(job)
+            if not job.outputs:
+                return Move(State.FAILED, Kind.EXPIRED, "the server has no output for this request any more")
+            trouble = rules.Trouble()
+            placed: list[Output] = []
+            while len(placed) < len(job.outputs):
+                output = job.outputs[len(placed)]
+                got = await self._fetch_one(job, output, trouble)
+                if isinstance(got, Output):
+                    placed.append(got)
+                    trouble = rules.Trouble()
+                    continue
+                if isinstance(got, Move):
+                    return replace(got, outputs=tuple(placed))
+                job, trouble = got
+            for output in placed:
+                content = sidecar(job, output, len(placed), self._tools.origin)
+                file = sidecar_file(output.file or "")
+                await asyncio.to_thread(self._tools.store.write_sidecar, file, content, f"{job.id}-{output.index}.json")
+            return Move(State.DONE, outputs=tuple(placed), billed_usd=job.billed_usd)
+
+    async def _fetch_one(
+        self, job: Job, output: Output, trouble: rules.Trouble
+    ) -> Output | Move | tuple[Job, rules.Trouble]:
+        """Try one output until it is there, is given up, or its URL was renewed."""
+        tries = 0
+        if output.url.startswith("data:") and output.url.endswith(","):  # its bytes went with an earlier process
+            return await self._renewed(job), replace(trouble, refreshed=True)
+        while True:
+            got = await fetch(output.url, self._tools.wire, self._tools.store, f"{job.id}-{output.index}")
+            match got:
+                case Fetched():
+                    return await self._place(job, output, got)
+                case Dead(message):
+                    trouble = trouble.dead(_loop_now())
+                    if trouble.expired(_loop_now()):
+                        return Move(State.FAILED, Kind.EXPIRED, f"the output's URL is dead: {message}")
+                case Wrong(digest, message):
+                    trouble = trouble.wrong(digest)
+                    if trouble.bad():
+                        return Move(State.FAILED, Kind.BAD_OUTPUT, f"three times the same wrong file: {message}")
+                case Interrupted(message):
+                    trouble = trouble.interrupted()
+                    self._strained(message)
+            if trouble.to_refresh(_loop_now()):
+                dead = trouble.dead_since is not None
+                fresh = replace(trouble, refreshed=dead, dead_since=None, interruptions=trouble.interruptions + 1)
+                return await self._renewed(job), fresh
+            await asyncio.sleep(backoff(tries, self._tools.chance))
+            tries += 1
+
+    async def _renewed(self, job: Job) -> Job:
+        """Ask for the result again: its URLs may be fresh."""
+        reply = await self._ask(runcomfy.result(job.request_id or ""))
+        if not isinstance(reply, Finished) or len(reply.urls) < len(job.outputs):
+            return job
+        fresh = tuple(Output(index, url) for index, url in enumerate(reply.urls, start=1))
+        return replace(job, outputs=fresh, billed_usd=job.billed_usd if reply.billed_usd is None else reply.billed_usd)
+
+    async def _place(self, job: Job, output: Output, got: Fetched) -> Output:
+        store, count = self._tools.store, len(job.outputs)
+        stem = f"files/{job.spec.name}" if count == 1 else f"files/{job.spec.name}-{output.index}"
+        stem = await self._tools.make_room(stem, job.id)
+        file = f"{stem}.{got.media.extension}"
+        await asyncio.to_thread(store.place, got.part, file, job.id)
+        self._pace.patience.eased()
+        return replace(
+            output,
+            file=file,
+            bytes=got.bytes,
+            sha256=got.sha256,
+            mime=got.media.mime,
+            width=got.media.width,
+            height=got.media.height,
+            downloaded_at=self._tools.clock.now(),
+        )
+
+    def _strained(self, why: str) -> None:
+        now = _loop_now()
+        self._pace.patience.strained(now, why)
+        if self._pace.patience.exhausted(now):
+            self._halt("unreachable", why)
+
+    async def _turn(self) -> None:
+        """Wait for a turn under `requests_per_second`."""
+        delay = self._pace.rate.delay(_loop_now())
+        if delay:
+            await asyncio.sleep(delay)
+
+    def _age(self, job: Job) -> float:
+        """Give the seconds since the job was accepted, by the wall: a resumed job has waited already."""
+        return max(0.0, self._tools.clock.now() - (job.running_since or self._tools.clock.now()))
+
+
+def _loop_now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,119 @@
+"""What can stop a run: what happened, where, the command that helps, and the exit code. Knows no room above."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+EXIT_OK: Final = 0
+EXIT_SETTLED: Final = 1
+EXIT_USAGE: Final = 64
+EXIT_MANIFEST: Final = 65
+EXIT_MISSING: Final = 66
+EXIT_UNREACHABLE: Final = 69
+EXIT_BUG: Final = 70
+EXIT_STOPPED: Final = 75
+EXIT_TOKEN: Final = 77
+SIGNAL_BASE: Final = 128
+
+
+class BatcherError(Exception):
+    """Something stopped the command; the message says what, the hint what to do."""
+
+    exit_code: ClassVar[int] = EXIT_BUG
+    hint: str = ""
+
+    def __init__(self, message: str = "", hint: str = "") -> None:
+        super().__init__(message or (type(self).__doc__ or "").strip())
+        self.hint = hint or self.hint
+
+
+class WrongUse(BatcherError):
+    """The arguments do not fit together."""
+
+    exit_code = EXIT_USAGE
+
+
+class WrongRun(WrongUse):
+    """The run directory belongs to another provider or manifest."""
+
+
+class NotFound(BatcherError):
+    """The manifest or run directory does not exist."""
+
+    exit_code = EXIT_MISSING
+
+
+class LedgerUnreadable(BatcherError):
+    """The ledger is corrupt, or was written by a newer version; it is left as it is."""
+
+    exit_code = EXIT_MANIFEST
+
+
+class LedgerInUse(BatcherError):
+    """Another run is at work on this directory."""
+
+    exit_code = EXIT_STOPPED
+
+
+class LedgerBroken(BatcherError):
+    """The disk refused a write of the ledger: nothing more is sent."""
+
+    exit_code = EXIT_STOPPED
+
+
+class TokenMissing(BatcherError):
+    """There is no API token."""
+
+    exit_code = EXIT_TOKEN
+    hint = "set RUNCOMFY_TOKEN (your profile page on runcomfy.com has it), or rehearse with --sandbox"
+
+
+class Unreachable(BatcherError):
+    """The API could not be reached."""
+
+    exit_code = EXIT_UNREACHABLE
+
+
+class Bug(BatcherError):
+    """A defect of batcher itself."""
+
+    exit_code = EXIT_BUG
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing wrong with a manifest, and what would be right."""
+
+    file: str
+    line: int
+    """Where the row or key starts, from 1."""
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}: "
+        return f"{where}{self.field}: {self.message}" if self.field else f"{where}{self.message}"
+
+
+class ManifestFaulty(BatcherError):
+    """The manifest is wrong; nothing was sent."""
+
+    exit_code = EXIT_MANIFEST
+
+    def __init__(self, faults: Sequence[Fault], count: int) -> None:
+        super().__init__(f"{count} fault{'s' if count != 1 else ''} in the manifest; nothing was sent")
+        self.faults = tuple(faults)
+        self.count = count
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """Why a run ended with work left, all of it safe."""
+
+    reason: str
+    message: str
+    exit_code: int
+    next: str
+    """The command that goes on."""
+    retryable: bool
+    """Whether it helps to run that command as it is."""

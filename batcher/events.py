@@ -1,0 +1,73 @@
+"""What happened in a run: a closed set of records, each a row of the ledger, and who may hear of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from batcher.errors import Stopped
+from batcher.job import Kind, State
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A run began, or went on."""
+
+    at: float
+    name: str
+    provider: str
+    states: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A job went from one state to another; it is on disk."""
+
+    at: float
+    job_id: str
+    name: str
+    came_from: State
+    to: State
+    kind: Kind | None
+    message: str | None
+    request_id: str | None
+    attempt: int
+    billed_usd: float | None = None
+    files: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Submissions wait: the server is full, silent, or must be treated with care."""
+
+    at: float
+    why: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """Something the user should know, that stops nothing."""
+
+    at: float
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A run ended; `stopped` says why where work is left."""
+
+    at: float
+    exit_code: int
+    stopped: Stopped | None
+
+
+Event = Started | Moved | Held | Warned | Ended
+
+
+class Listener(Protocol):
+    """Hears of each event after it is on disk. It cannot steer: one that raises is dropped, and named once."""
+
+    def __call__(self, event: Event) -> None:
+        """Take note."""
+        ...

@@ -1,0 +1,150 @@
+"""Looks at a local image once, and turns it into a `data:` URI when its job is sent. Knows no manifest."""
+
+import base64
+import hashlib
+import io
+import json
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from PIL import Image as Pillow
+from PIL import ImageOps, UnidentifiedImageError
+
+from batcher.job import Image, Spec
+
+MAX_BYTES: Final = 6 * 2**20
+MAX_PIXELS: Final = 32_000_000
+MAX_REQUEST: Final = 64 * 2**20
+_MIME: Final = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
+_BLOCK: Final = 2**20
+_QUALITIES: Final = (92, 85, 75, 60)
+
+
+class NotUsable(Exception):
+    """The image cannot be sent, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a local image is."""
+
+    sha256: str
+    bytes: int
+    format: str
+    width: int
+    height: int
+
+
+class Looks:
+    """Remembers looks by path, size and time of change, so that an unchanged file is not read again."""
+
+    def __init__(self, known: Mapping[str, tuple[int, int, str]] | None = None) -> None:
+        self._known = dict(known or {})
+        self.fresh: dict[str, tuple[int, int, str]] = {}
+        """What was read anew: path -> size, mtime in ns, facts as JSON."""
+
+    def at(self, path: Path) -> Look:
+        """Look at a file. Raises NotUsable where it is missing or no image."""
+        try:
+            stat = path.stat()
+        except OSError:
+            raise NotUsable(f"{path} does not exist") from None
+        key = str(path)
+        size, mtime, facts = self._known.get(key, (-1, -1, ""))
+        if (size, mtime) == (stat.st_size, stat.st_mtime_ns):
+            return Look(**json.loads(facts))
+        look = _look(path)
+        self._known[key] = self.fresh[key] = (stat.st_size, stat.st_mtime_ns, json.dumps(asdict(look)))
+        return look
+
+
+def _look(path: Path) -> Look:
+    try:
+        with path.open("rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore", Pillow.DecompressionBombWarning)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            size = file.tell()
+            file.seek(0)
+            with Pillow.open(file) as image:
+                found, (width, height) = str(image.format), image.size
+                image.verify()
+    except (UnidentifiedImageError, Pillow.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+        raise NotUsable(f"{path} is no image that can be read ({error})") from None
+    return Look(digest, size, found, width, height)
+
+
+def why_not(look: Look, max_side: int | None) -> str | None:
+    """Say why an image cannot be sent inline, and what helps; None where it can."""
+    if look.format not in _MIME:
+        return f"is a {look.format}; local images are sent as JPEG, PNG or WebP: convert it, or give an https URL"
+    if shrinks(look, max_side):
+        return None
+    helps = "set `images: {max_side: 4096}` to have larger photos shrunk, or give an https URL"
+    if look.bytes > MAX_BYTES:
+        return f"has {look.bytes / 2**20:.1f} MiB; local images are sent up to 6 MiB: {helps}"
+    if look.width * look.height > MAX_PIXELS:
+        return f"has {look.width * look.height / 1e6:.0f} megapixels; local images are sent up to 32: {helps}"
+    return None
+
+
+def shrinks(look: Look, max_side: int | None) -> bool:
+    """Say whether `max_side` has this image re-encoded."""
+    return max_side is not None and (max(look.width, look.height) > max_side or look.bytes > MAX_BYTES)
+
+
+def body(spec: Spec, root: Path) -> bytes:
+    """Build a job's request body, its images read now. Raises NotUsable where one has vanished or changed.
+
+    `root` is the manifest's folder.
+    """
+    inputs = json.loads(json.dumps(spec.inputs))
+    for image in spec.images:
+        _put(inputs, image.field, data_uri(image, root))
+    return json.dumps(inputs, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+
+
+def _put(value: object, path: tuple[str | int, ...], text: str) -> None:
+    for part in path[:-1]:
+        value = value[part]  # type: ignore[index]
+    value[path[-1]] = text  # type: ignore[index]
+
+
+def data_uri(image: Image, root: Path) -> str:
+    """Read an image as the manifest meant it, shrunk if asked for. Raises NotUsable."""
+    path = root / image.path
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise NotUsable(f"{image.path} can no longer be read: {error.strerror}") from None
+    if hashlib.sha256(content).hexdigest() != image.sha256:
+        raise NotUsable(f"{image.path} has changed since the manifest was read: run the manifest again")
+    with Pillow.open(io.BytesIO(content)) as picture:
+        mime = _MIME[str(picture.format)]
+        large = image.max_side is not None and max(picture.size) > image.max_side
+        if image.max_side is not None and (large or len(content) > MAX_BYTES):
+            content, mime = _shrunk(picture, image.max_side)
+    return f"data:{mime};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _shrunk(picture: Pillow.Image, max_side: int) -> tuple[bytes, str]:
+    """Turn upright, shrink and re-encode until it fits: PNG where it is transparent and small, else JPEG."""
+    if picture.format == "JPEG":
+        picture.draft("RGB", (max_side, max_side))
+    upright = ImageOps.exif_transpose(picture)
+    upright.thumbnail((max_side, max_side), Pillow.Resampling.LANCZOS)
+    profile = picture.info.get("icc_profile")
+    if upright.has_transparency_data:
+        out = io.BytesIO()
+        upright.save(out, "WEBP", quality=92, icc_profile=profile)
+        if out.tell() <= MAX_BYTES:
+            return out.getvalue(), "image/webp"
+    plain = upright.convert("RGB")
+    for quality in _QUALITIES:
+        out = io.BytesIO()
+        plain.save(out, "JPEG", quality=quality, icc_profile=profile, subsampling=0)
+        if out.tell() <= MAX_BYTES:
+            return out.getvalue(), "image/jpeg"
+    raise NotUsable(f"it has over 6 MiB even at {max_side} pixels: set a smaller images.max_side")

@@ -1,0 +1,241 @@
+"""A job's life: its states, where it may go from each, and what a crash makes of it. Knows no I/O."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+
+class State(StrEnum):
+    """Where a job is."""
+
+    PENDING = "pending"
+    SUBMITTING = "submitting"
+    RUNNING = "running"
+    FETCHING = "fetching"
+    DONE = "done"
+    FAILED = "failed"
+    UNCERTAIN = "uncertain"
+    CANCELLED = "cancelled"
+
+
+class Kind(StrEnum):
+    """Why a job failed, or is uncertain."""
+
+    SOURCE = "source"
+    INVALID = "invalid"
+    REFUSED = "refused"
+    FAILED = "failed"
+    TIMEOUT = "timeout"
+    GONE = "gone"
+    NO_OUTPUT = "no_output"
+    EXPIRED = "expired"
+    BAD_OUTPUT = "bad_output"
+    LOST = "lost"
+    CRASH = "crash"
+
+
+Kinds = frozenset[Kind]
+Arrows = Mapping[State, Kinds]
+"""The states that may follow, each with the kinds it may carry (none: it carries no kind)."""
+
+
+def to(*plain: State, failed: Iterable[Kind] = (), uncertain: Iterable[Kind] = ()) -> Arrows:
+    """Name the states that may come next."""
+    arrows: dict[State, Kinds] = dict.fromkeys(plain, frozenset())
+    if failed := frozenset(failed):
+        arrows[State.FAILED] = failed
+    if uncertain := frozenset(uncertain):
+        arrows[State.UNCERTAIN] = uncertain
+    return MappingProxyType(arrows)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is true of a job in one state."""
+
+    then: Arrows = field(default_factory=to)
+    """Where the run takes it by itself."""
+    retry: Mapping[Kind | None, State] = field(default_factory=dict)
+    """Where the user's `retry` takes it, by the kind it carries."""
+    again: State | None = None
+    """Where `retry --again` takes it: bought anew."""
+    by_hand: Arrows = field(default_factory=to)
+    """Where `adopt` and `verify` take it."""
+    in_flight: bool = False
+    """It may occupy the server: counted against the window."""
+    settled: bool = False
+    after_crash: State | None = None
+    """What it is when the process that moved it is gone; None: it stays as it is."""
+    after_crash_kind: Kind | None = None
+
+
+LIFE: Final[Mapping[State, Facts]] = MappingProxyType(
+    {
+        State.PENDING: Facts(
+            then=to(State.SUBMITTING, State.DONE, failed=[Kind.SOURCE]),  # done: taken over from another run
+        ),
+        State.SUBMITTING: Facts(
+            then=to(
+                State.RUNNING,
+                State.PENDING,
+                failed=[Kind.INVALID, Kind.REFUSED],
+                uncertain=[Kind.LOST, Kind.CRASH],
+            ),
+            in_flight=True,
+            after_crash=State.UNCERTAIN,  # the POST may have left
+            after_crash_kind=Kind.CRASH,
+        ),
+        State.RUNNING: Facts(
+            then=to(
+                State.FETCHING,
+                State.CANCELLED,
+                failed=[Kind.FAILED, Kind.REFUSED, Kind.TIMEOUT, Kind.GONE, Kind.NO_OUTPUT],
+            ),
+            in_flight=True,
+        ),
+        State.FETCHING: Facts(then=to(State.DONE, failed=[Kind.EXPIRED, Kind.BAD_OUTPUT])),
+        State.DONE: Facts(settled=True, again=State.PENDING, by_hand=to(State.FETCHING)),
+        State.FAILED: Facts(
+            then=to(State.PENDING),  # only a failed generation, where retry.attempts allows another
+            retry={
+                Kind.TIMEOUT: State.RUNNING,
+                Kind.GONE: State.RUNNING,
+                Kind.EXPIRED: State.FETCHING,
+                Kind.BAD_OUTPUT: State.FETCHING,
+                Kind.NO_OUTPUT: State.FETCHING,
+                Kind.INVALID: State.PENDING,
+                Kind.REFUSED: State.PENDING,
+                Kind.FAILED: State.PENDING,
+                Kind.SOURCE: State.PENDING,
+            },
+            again=State.PENDING,
+            by_hand=to(State.RUNNING),
+            settled=True,
+        ),
+        State.UNCERTAIN: Facts(
+            then=to(State.PENDING),  # only under `retry.uncertain: resubmit`
+            retry={Kind.LOST: State.PENDING, Kind.CRASH: State.PENDING},
+            again=State.PENDING,
+            by_hand=to(State.RUNNING),
+            settled=True,
+        ),
+        State.CANCELLED: Facts(retry={None: State.PENDING}, again=State.PENDING, settled=True),
+    }
+)
+
+SETTLED: Final = frozenset(state for state, facts in LIFE.items() if facts.settled)
+IN_FLIGHT: Final = frozenset(state for state, facts in LIFE.items() if facts.in_flight)
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A local image that an input names; it is read and encoded when the job is sent."""
+
+    field: tuple[str | int, ...]
+    """Where it stands in the inputs: `("image_urls", 0)`."""
+    path: str
+    """As the manifest names it, relative to the manifest."""
+    sha256: str
+    """Of the file as it was when the manifest was read."""
+    bytes: int
+    max_side: int | None = None
+    """Longest side in pixels it is shrunk to, None: sent as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """A job as the manifest names it: what is wanted, before anything happened."""
+
+    id: str
+    """The first 16 hex digits of the SHA-256 of what is asked for."""
+    name: str
+    """The file it makes, without extension, relative to `files/`."""
+    model: str
+    inputs: Mapping[str, object]
+    """As sent, but for the local images, which stand as `sha256:HEX`."""
+    images: tuple[Image, ...] = ()
+    sources: tuple[str, ...] = ()
+    """Every image as the manifest names it."""
+    vars: Mapping[str, object] = field(default_factory=dict)
+    sample: int = 1
+    row: int = 1
+    """From 1, the header not counted."""
+    rows_file: str | None = None
+    estimated_usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One file of a finished job. Sizes in bytes and pixels."""
+
+    index: int
+    """From 1."""
+    url: str
+    file: str | None = None
+    """Relative to the run directory, once it is there."""
+    bytes: int | None = None
+    sha256: str | None = None
+    mime: str | None = None
+    width: int | None = None
+    height: int | None = None
+    downloaded_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as the ledger holds it. Stamps in seconds since 1970."""
+
+    spec: Spec
+    state: State = State.PENDING
+    kind: Kind | None = None
+    message: str | None = None
+    attempt: int = 0
+    """Submissions so far, those that were certainly not accepted and wait for another try left out."""
+    request_id: str | None = None
+    created_at: float = 0.0
+    submitted_at: float | None = None
+    running_since: float | None = None
+    completed_at: float | None = None
+    billed_usd: float | None = None
+    outputs: tuple[Output, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """The job's id."""
+        return self.spec.id
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One step of a job's life, with what is learned on the way. Stamps in seconds since 1970."""
+
+    to: State
+    kind: Kind | None = None
+    message: str | None = None
+    request_id: str | None = None
+    delay: float = 0.0
+    """Back to `pending`: seconds before it is tried again."""
+    shared: bool = False
+    """Back to `pending`: the server is busy for everyone, not for this job alone."""
+    outputs: tuple[Output, ...] = ()
+    completed_at: float | None = None
+    billed_usd: float | None = None
+    evidence: Mapping[str, object] | None = None
+    """What was seen on the wire, kept with the attempt."""
+    asked: bool = False
+    """At the user's word."""
+
+
+def allowed(state: State, kind: Kind | None, move: Move) -> bool:
+    """Say whether a job in this state, of this kind, may take that step."""
+    facts = LIFE[state]
+    if move.asked:
+        if move.to in {facts.retry.get(kind), facts.again}:
+            return move.kind is None
+        return move.to in facts.by_hand and move.kind is None
+    if move.to not in facts.then:
+        return False
+    kinds = facts.then[move.to]
+    return move.kind in kinds if kinds else move.kind is None

@@ -1,0 +1,55 @@
+"""Lets settled jobs go on at the user's word, as the table of states says."""
+
+import sqlite3
+from dataclasses import dataclass
+
+from batcher.job import LIFE, Job, Move, State
+from batcher.ledger.changes import Landed, apply
+from batcher.ledger.rows import job_of
+from batcher.ledger.sql import statements
+
+
+@dataclass(frozen=True, slots=True)
+class Which:
+    """Which jobs are meant. `again`: bought anew, whatever came of them."""
+
+    state: str | None = "failed"
+    kind: str | None = None
+    job: str | None = None
+    again: bool = False
+
+    def jobs(self, connection: sqlite3.Connection) -> list[Job]:
+        """Give the jobs that are meant and that may go on."""
+        state = None if self.again and self.job else self.state
+        facts = {"state": state, "kind": self.kind, "job": self.job}
+        rows = connection.execute(statements("questions.sql")["jobs"], facts).fetchall()
+        return [job for job in map(job_of, rows) if self.target(job)]
+
+    def target(self, job: Job) -> State | None:
+        """Say where such a job goes."""
+        facts = LIFE[job.state]
+        if self.again:
+            return facts.again
+        target = facts.retry.get(job.kind)
+        if target in {State.RUNNING, State.FETCHING} and job.request_id is None:
+            return None
+        return target
+
+    def buys(self, job: Job) -> bool:
+        """Say whether that may be billed twice."""
+        return self.again or job.state is State.UNCERTAIN
+
+
+def go_on(connection: sqlite3.Connection, which: Which, now: float) -> list[Landed]:
+    """Move every job that is meant."""
+    landed = []
+    for job in which.jobs(connection):
+        target = which.target(job)
+        if target is None:
+            continue
+        if target is State.FETCHING:  # the result is asked anew: what was known of its URLs is no use
+            connection.execute(statements("moves.sql")["forget_outputs"], {"id": job.id, "number": job.attempt})
+        moved = apply(connection, job, Move(target, message="at the user's word", asked=True), now)
+        if moved:
+            landed.append(moved)
+    return landed

@@ -1,0 +1,151 @@
+"""What one move writes, inside a transaction: the job's row, its attempt, its outputs, its event."""
+
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Final
+
+from batcher.errors import Bug
+from batcher.events import Moved
+from batcher.job import LIFE, Job, Kind, Move, State, allowed
+from batcher.ledger.rows import dump, event_row
+from batcher.ledger.sql import statements
+
+_OUTCOMES: Final[Mapping[State, str]] = {
+    State.DONE: "done",
+    State.FAILED: "failed",
+    State.UNCERTAIN: "uncertain",
+    State.CANCELLED: "cancelled",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """A move that is on disk: the job as it is now, and what listeners are told."""
+
+    job: Job
+    event: Moved
+
+
+def apply(connection: sqlite3.Connection, job: Job, move: Move, now: float) -> Landed | None:
+    """Write a move if the job still is where it was; None if it is not."""
+    if not allowed(job.state, job.kind, move):
+        raise Bug(f"job {job.id}: no arrow leads from {job.state} ({job.kind}) to {move.to} ({move.kind})")
+    if move.to is State.RUNNING and (holder := _other_holder(connection, job, move.request_id)):
+        move = _alarm(move, holder)
+    sql = statements("moves.sql")
+    columns = _columns(job, move, now)
+    if connection.execute(sql["move"], columns).rowcount != 1:
+        return None
+    moved = _after(job, move, now)
+    _write_attempt(connection, job, moved, move, now)
+    for output in move.outputs:
+        row = {"id": job.id, "number": moved.attempt, **asdict(output), "url": _short(output.url)}
+        connection.execute(sql["put_output"], row)
+    event = _event(job, moved, move, now)
+    connection.execute(sql["add_event"], event_row(event))
+    return Landed(moved, event)
+
+
+def _other_holder(connection: sqlite3.Connection, job: Job, request_id: str | None) -> str | None:
+    if request_id is None:
+        return None
+    row = connection.execute(statements("moves.sql")["holder_of_request"], {"request_id": request_id}).fetchone()
+    return None if row is None or (row["job_id"], row["number"]) == (job.id, job.attempt) else str(row["job_id"])
+
+
+def _alarm(move: Move, holder: str) -> Move:
+    why = f"ALARM: the server answered with request id {move.request_id}, which job {holder} already has"
+    return Move(State.UNCERTAIN, Kind.LOST, why, evidence={**(move.evidence or {}), "request_id": move.request_id})
+
+
+def _columns(job: Job, move: Move, now: float) -> dict[str, object]:
+    return {
+        "id": job.id,
+        "from": job.state,
+        "attempt": job.attempt,
+        "to": move.to,
+        "kind": move.kind,
+        "message": move.message,
+        "not_before": now + move.delay if move.to is State.PENDING else 0,
+        "attempts": _attempts(job, move),
+        "request_id": move.request_id,
+        "completed_at": move.completed_at,
+        "settled": LIFE[move.to].settled,
+        "now": now,
+    }
+
+
+def _attempts(job: Job, move: Move) -> int:
+    """Count submissions: one more with the intent, one less where it was certainly turned away."""
+    if move.to is State.SUBMITTING:
+        return 1
+    return -1 if job.state is State.SUBMITTING and move.to is State.PENDING else 0
+
+
+def _after(job: Job, move: Move, now: float) -> Job:
+    fresh = move.to in {State.PENDING, State.SUBMITTING}
+    return replace(
+        job,
+        state=move.to,
+        kind=move.kind,
+        message=move.message,
+        attempt=job.attempt + _attempts(job, move),
+        request_id=None if fresh else (move.request_id or job.request_id),
+        submitted_at=now if move.to is State.SUBMITTING else job.submitted_at,
+        running_since=now if move.to is State.RUNNING else job.running_since,
+        completed_at=None if move.to is State.PENDING else (move.completed_at or job.completed_at),
+        billed_usd=None if fresh else (job.billed_usd if move.billed_usd is None else move.billed_usd),
+        outputs=() if fresh else (move.outputs or job.outputs),
+    )
+
+
+def _write_attempt(connection: sqlite3.Connection, job: Job, moved: Job, move: Move, now: float) -> None:
+    sql = statements("moves.sql")
+    facts: dict[str, object] = {
+        "id": job.id,
+        "number": max(job.attempt, moved.attempt),
+        "now": now,
+        "request_id": moved.request_id,
+        "estimated_usd": job.spec.estimated_usd,
+        "billed_usd": move.billed_usd,
+        "evidence": dump(move.evidence) if move.evidence else None,
+    }
+    submitting = job.state is State.SUBMITTING
+    match move.to:
+        case State.SUBMITTING:
+            connection.execute(sql["open_attempt"], facts)
+        case State.RUNNING:
+            connection.execute(sql["accept_attempt"], facts)
+        case State.PENDING if submitting:
+            connection.execute(sql["end_attempt"], {**facts, "outcome": "turned_away"})
+        case State.FETCHING:
+            connection.execute(sql["reopen_attempt"], facts)
+            connection.execute(sql["end_attempt"], {**facts, "outcome": "open"})
+        case State.FAILED if submitting:
+            connection.execute(sql["end_attempt"], {**facts, "outcome": "refused"})
+        case State.DONE | State.FAILED | State.UNCERTAIN | State.CANCELLED if job.attempt:
+            connection.execute(sql["end_attempt"], {**facts, "outcome": _OUTCOMES[move.to]})
+        case _:  # back to the queue by retry: what became of the attempt stays
+            pass
+
+
+def _short(url: str) -> str:
+    return url if not url.startswith("data:") else url.partition(",")[0] + ","
+
+
+def _event(job: Job, moved: Job, move: Move, now: float) -> Moved:
+    return Moved(
+        at=now,
+        job_id=job.id,
+        name=job.spec.name,
+        came_from=job.state,
+        to=moved.state,
+        kind=moved.kind,
+        message=moved.message,
+        request_id=moved.request_id,
+        attempt=moved.attempt,
+        billed_usd=move.billed_usd,
+        files=len(move.outputs) if moved.state is State.DONE else 0,
+        bytes=sum(output.bytes or 0 for output in move.outputs) if moved.state is State.DONE else 0,
+    )

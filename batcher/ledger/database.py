@@ -1,0 +1,94 @@
+"""The seam to SQLite: run a function in one transaction, whole or not at all. Knows no job."""
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Protocol, TypeVar
+
+import aiosqlite
+
+T = TypeVar("T")
+Work = Callable[[sqlite3.Connection], T]
+
+_PRAGMAS: Final = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA temp_store = FILE",
+    "PRAGMA journal_size_limit = 67108864",
+    "PRAGMA busy_timeout = 10000",
+)
+
+
+class Database(Protocol):
+    """One read-write connection."""
+
+    async def transact(self, work: Work[T]) -> T:
+        """Run `work` between BEGIN IMMEDIATE and COMMIT; when it raises, nothing of it stays."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connection."""
+        ...
+
+
+def prepare(connection: sqlite3.Connection) -> None:
+    """Set what every read-write connection needs."""
+    connection.row_factory = sqlite3.Row
+    for pragma in _PRAGMAS:
+        connection.execute(pragma).fetchall()
+
+
+def in_transaction(connection: sqlite3.Connection, work: Work[T]) -> T:
+    """Do the work in one transaction on this connection."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        result = work(connection)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return result
+
+
+class ThreadedDatabase(aiosqlite.Connection):
+    """SQLite on aiosqlite's thread: a transaction is one hop, however many statements it has."""
+
+    async def transact(self, work: Work[T]) -> T:
+        """Run `work` in one transaction, on the connection's thread."""
+        result: T = await self._execute(in_transaction, self._conn, work)  # type: ignore[no-untyped-call]
+        return result
+
+
+async def open_threaded(file: Path) -> ThreadedDatabase:
+    """Open a ledger file read-write, making it where it is not there."""
+
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+        try:
+            prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    database = ThreadedDatabase(connect, iter_chunk_size=64)
+    await database
+    return database
+
+
+class InlineDatabase:
+    """The same on the caller's thread, for time that is not real."""
+
+    def __init__(self, file: Path) -> None:
+        self._connection = sqlite3.connect(file, isolation_level=None)
+        prepare(self._connection)
+
+    async def transact(self, work: Work[T]) -> T:
+        """Run `work` in one transaction, here and now."""
+        return in_transaction(self._connection, work)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()

@@ -1,0 +1,225 @@
+"""The one writer of the ledger: gathers moves into transactions, and tells listeners after the commit."""
+
+import asyncio
+import contextlib
+import json
+import sqlite3
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, TypeVar
+
+from batcher.clock import Clock
+from batcher.errors import BatcherError, LedgerBroken, LedgerUnreadable
+from batcher.events import Event, Listener
+from batcher.job import Job, Move, State
+from batcher.ledger.again import Which, go_on
+from batcher.ledger.changes import Landed, apply
+from batcher.ledger.database import Database
+from batcher.ledger.rows import dump, event_row, job_of, output_of
+from batcher.ledger.sql import schema, statements
+
+T = TypeVar("T")
+MIGRATIONS: Final[Sequence[Callable[[], str]]] = (schema,)
+"""Each brings a ledger of version n to n + 1, in one transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    job: Job
+    move: Move
+    landed: asyncio.Future[Job]
+
+
+class Overtaken(BatcherError):
+    """A job was moved by someone else in the meantime."""
+
+
+class Ledger:
+    """Holds the only read-write connection of a run. Its flusher lives from `open` to `close`."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._queue: list[_Change] = []
+        self._wake = asyncio.Event()
+        self._flusher: asyncio.Task[None] | None = None
+        self._listeners: list[Listener] = []
+        self._broken: BaseException | None = None
+        self._closing = False
+        self.commits = 0
+
+    async def open(self) -> None:
+        """Bring the file to this version's form, and begin to write. Raises LedgerUnreadable."""
+        await self._guard(migrate)
+        self._flusher = asyncio.create_task(self._flush(), name="ledger")
+
+    async def close(self) -> None:
+        """Write what is queued, and close the connection."""
+        if self._flusher:
+            self._closing = True
+            self._wake.set()
+            await self._flusher
+        await self._database.close()
+
+    def listen(self, listener: Listener) -> None:
+        """Tell this listener of every event from now on."""
+        self._listeners.append(listener)
+
+    async def record(self, job: Job, move: Move) -> Job:
+        """Write a move; give the job as it is once that is on disk. Raises Overtaken, LedgerBroken."""
+        if self._broken:
+            raise LedgerBroken(f"the ledger could not be written: {self._broken}") from self._broken
+        change = _Change(job, move, asyncio.get_running_loop().create_future())
+        self._queue.append(change)
+        self._wake.set()
+        return await change.landed
+
+    async def say(self, event: Event) -> None:
+        """Append an event that is no move, then tell the listeners."""
+        add = statements("moves.sql")["add_event"]
+        await self._guard(lambda connection: connection.execute(add, event_row(event)).rowcount)
+        self._tell(event)
+
+    async def ask(self, question: str, **facts: object) -> list[sqlite3.Row]:
+        """Ask a named question."""
+        sql = statements("questions.sql")[question]
+        return await self._guard(lambda connection: connection.execute(sql, facts).fetchall())
+
+    async def transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do work of another room of the ledger in a transaction of its own."""
+        return await self._guard(work)
+
+    async def waiting(self, limit: int) -> list[Job]:
+        """Give the next jobs to submit, in the manifest's order."""
+        return [job_of(row) for row in await self.ask("waiting", now=self._clock.now(), limit=limit)]
+
+    async def due_in(self) -> float | None:
+        """Give the seconds until a waiting job may go, None if none waits."""
+        due = (await self.ask("next_due"))[0][0]
+        return None if due is None else max(0.0, due - self._clock.now())
+
+    async def under_way(self, state: State) -> list[Job]:
+        """Give the jobs that an earlier process left in this state, with their outputs."""
+        return await self._guard(lambda connection: _whole_jobs(connection, state))
+
+    async def retry(self, which: Which) -> list[Job]:
+        """Let settled jobs go on at the user's word; give them as they are now."""
+        now = self._clock.now()
+        landed = await self._guard(lambda connection: go_on(connection, which, now))
+        for one in landed:
+            self._tell(one.event)
+        return [one.job for one in landed]
+
+    async def meta(self) -> dict[str, object]:
+        """Give what the ledger knows of its run."""
+        return {row["key"]: json.loads(row["value"]) for row in await self.ask("meta")}
+
+    async def put_meta(self, facts: Mapping[str, object]) -> None:
+        """Note facts of the run."""
+        put = statements("moves.sql")["put_meta"]
+        rows = [{"key": key, "value": dump(value)} for key, value in facts.items()]
+        await self._guard(lambda connection: connection.executemany(put, rows).rowcount)
+
+    async def _flush(self) -> None:
+        while self._queue or not self._closing:
+            await self._wake.wait()
+            self._wake.clear()
+            batch, self._queue = self._queue, []
+            if not batch:
+                continue
+            try:
+                landed = await self._database.transact(partial(_apply_all, batch, self._clock.now()))
+            except Exception as broken:  # noqa: BLE001 - whatever it was, nothing more may be sent
+                self._fail(batch, broken)
+                return
+            self.commits += 1
+            self._answer(batch, landed)
+
+    def _answer(self, batch: Iterable[_Change], landed: Iterable[Landed | None]) -> None:
+        for change, result in zip(batch, landed, strict=True):
+            if result:
+                self._tell(result.event)
+            if change.landed.cancelled():
+                continue
+            if result:
+                change.landed.set_result(result.job)
+            else:
+                change.landed.set_exception(Overtaken(f"job {change.job.id} is no longer {change.job.state}"))
+
+    def _fail(self, batch: Iterable[_Change], broken: Exception) -> None:
+        self._broken = broken
+        error = (
+            broken if isinstance(broken, BatcherError) else LedgerBroken(f"the ledger could not be written: {broken}")
+        )
+        for change in [*batch, *self._queue]:
+            if not change.landed.done():
+                change.landed.set_exception(error)
+        self._queue.clear()
+
+    def _tell(self, event: Event) -> None:
+        for listener in tuple(self._listeners):
+            try:
+                listener(event)
+            except Exception as error:  # noqa: BLE001 - an observer cannot steer
+                self._listeners.remove(listener)
+                with contextlib.suppress(OSError):  # standard error may be what went away
+                    print(f"batcher: {listener} no longer listens: {error!r}", file=sys.stderr)  # noqa: T201
+
+    async def _guard(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            return await self._database.transact(work)
+        except sqlite3.Error as error:
+            raise unreadable(error) from error
+
+
+def unreadable(error: sqlite3.Error) -> BatcherError:
+    """Name what SQLite says of a ledger."""
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+        return LedgerUnreadable(
+            f"the ledger is damaged ({error}); it was left as it is",
+            "restore ledger.sqlite from a backup; the files and their sidecars are not touched by this",
+        )
+    return LedgerBroken(f"the ledger could not be read or written: {error}", "free space on the disk, then run again")
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring a ledger forward to this version. Raises LedgerUnreadable where it is of a newer one."""
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(MIGRATIONS):
+        raise LedgerUnreadable(
+            f"the ledger has version {version}, written by a newer batcher; this one knows {len(MIGRATIONS)}",
+            "use the newer batcher: pip install --upgrade image-batcher",
+        )
+    for step in MIGRATIONS[version:]:
+        for statement in _split(step()):
+            connection.execute(statement)
+    if version < len(MIGRATIONS):
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+
+
+def _split(script: str) -> list[str]:
+    """Split a script into statements; `executescript` would commit first."""
+    found, statement = [], ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if ";" in line and sqlite3.complete_statement(statement):
+            found.append(statement)
+            statement = ""
+    return found
+
+
+def _apply_all(batch: Sequence[_Change], now: float, connection: sqlite3.Connection) -> list[Landed | None]:
+    return [apply(connection, change.job, change.move, now) for change in batch]
+
+
+def _whole_jobs(connection: sqlite3.Connection, state: State) -> list[Job]:
+    sql = statements("questions.sql")
+    jobs = []
+    for row in connection.execute(sql["under_way"], {"state": state}).fetchall():
+        key = {"id": row["id"], "number": row["attempt"]}
+        outputs = tuple(output_of(found) for found in connection.execute(sql["outputs"], key))
+        bill = connection.execute(sql["bill"], key).fetchone()
+        jobs.append(job_of(row, outputs, bill[0] if bill else None))
+    return jobs

@@ -1,0 +1,53 @@
+"""The lock on a run directory: one run at a time, free again when its process is gone, however it went."""
+
+import fcntl
+import os
+from pathlib import Path
+
+from batcher.errors import LedgerInUse
+
+
+class Lock:
+    """Held from `take` to `free`. On a file of its own: to close the ledger's would drop SQLite's own locks."""
+
+    def __init__(self, out: Path) -> None:
+        self._out = out
+        self._file = out / "ledger.lock"
+        self._fd: int | None = None
+
+    def take(self) -> None:
+        """Take the lock, or raise LedgerInUse."""
+        fd = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            pid = os.pread(fd, 40, 0).decode("ascii", "replace").strip()
+            os.close(fd)
+            raise LedgerInUse(
+                f"another run is at work on {self._out}" + (f" (process {pid})" if pid else ""),
+                f"wait for it to end, or look at it: batcher status {self._out}",
+            ) from None
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, str(os.getpid()).encode(), 0)
+        self._fd = fd
+
+    def free(self) -> None:
+        """Give it back."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+def is_locked(out: Path) -> bool:
+    """Say whether a run is at work on the directory."""
+    try:
+        fd = os.open(out / "ledger.lock", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False

@@ -1,0 +1,89 @@
+-- Every write of a job's life. Each names the state it expects, and lands on one row or on none.
+
+-- name: move
+-- The compare-and-swap of a job's state; what is not learned by this move stays as it was.
+UPDATE jobs SET
+  state = :to, kind = :kind, message = :message, not_before = :not_before,
+  attempt = attempt + :attempts,
+  request_id = CASE :to WHEN 'pending' THEN NULL WHEN 'submitting' THEN NULL ELSE coalesce(:request_id, request_id) END,
+  submitted_at = CASE :to WHEN 'submitting' THEN :now ELSE submitted_at END,
+  running_since = CASE WHEN :to = 'running' THEN :now ELSE running_since END,
+  completed_at = CASE :to WHEN 'pending' THEN NULL ELSE coalesce(:completed_at, completed_at) END,
+  settled_at = CASE WHEN :settled THEN :now END
+WHERE id = :id AND state = :from AND attempt = :attempt;
+
+-- name: open_attempt
+-- The intent, on disk before the request leaves; an attempt that was turned away is used again.
+INSERT INTO attempts (job_id, number, submitted_at, outcome, estimated_usd)
+VALUES (:id, :number, :now, 'open', :estimated_usd)
+ON CONFLICT (job_id, number) DO UPDATE SET submitted_at = :now, outcome = 'open', evidence = NULL
+WHERE outcome = 'turned_away';
+
+-- name: accept_attempt
+UPDATE attempts SET request_id = :request_id, accepted_at = :now, outcome = 'open', evidence = coalesce(:evidence, evidence)
+WHERE job_id = :id AND number = :number AND (request_id IS NULL OR request_id = :request_id);
+
+-- name: end_attempt
+-- What became of the attempt; a bill once known is kept.
+UPDATE attempts SET outcome = :outcome, ended_at = :now, billed_usd = coalesce(:billed_usd, billed_usd),
+  evidence = coalesce(:evidence, evidence)
+WHERE job_id = :id AND number = :number;
+
+-- name: reopen_attempt
+-- The same request is looked at again: nothing is bought.
+UPDATE attempts SET outcome = 'open', ended_at = NULL WHERE job_id = :id AND number = :number;
+
+-- name: holder_of_request
+-- A server that gives one id to two jobs must not make one of them lose its result.
+SELECT job_id, number FROM attempts WHERE request_id = :request_id;
+
+-- name: put_output
+INSERT INTO outputs (job_id, number, idx, url, file, bytes, sha256, mime, width, height, downloaded_at)
+VALUES (:id, :number, :index, :url, :file, :bytes, :sha256, :mime, :width, :height, :downloaded_at)
+ON CONFLICT (job_id, number, idx) DO UPDATE SET url = :url, file = coalesce(:file, file), bytes = :bytes,
+  sha256 = :sha256, mime = :mime, width = :width, height = :height, downloaded_at = :downloaded_at;
+
+-- name: forget_outputs
+DELETE FROM outputs WHERE job_id = :id AND number = :number;
+
+-- name: add_event
+INSERT INTO events (at, job_id, type, facts) VALUES (:at, :job_id, :type, :facts);
+
+-- name: put_meta
+INSERT INTO meta (key, value) VALUES (:key, :value) ON CONFLICT (key) DO UPDATE SET value = :value;
+
+-- name: put_model
+INSERT INTO models (id, entry) VALUES (:id, :entry) ON CONFLICT (id) DO UPDATE SET entry = :entry;
+
+-- name: put_image
+INSERT INTO images (path, size, mtime_ns, facts) VALUES (:path, :size, :mtime_ns, :facts)
+ON CONFLICT (path) DO UPDATE SET size = :size, mtime_ns = :mtime_ns, facts = :facts;
+
+-- name: stage_table
+-- The manifest's jobs, before they are taken over whole or not at all.
+CREATE TEMP TABLE IF NOT EXISTS named (
+  id TEXT PRIMARY KEY, position INTEGER, name TEXT, spec TEXT, sample INTEGER, estimated_usd REAL, chosen INTEGER
+) WITHOUT ROWID;
+
+-- name: stage_clear
+DELETE FROM temp.named;
+
+-- name: stage
+INSERT INTO temp.named (id, position, name, spec, sample, estimated_usd, chosen)
+VALUES (:id, :position, :name, :spec, :sample, :estimated_usd, :chosen);
+
+-- name: would_unlist
+SELECT count(*) FROM jobs WHERE listed = 1 AND state = 'done' AND id NOT IN (SELECT id FROM temp.named);
+
+-- name: unlist
+-- A job that the manifest no longer names stays, out of totals.
+UPDATE jobs SET listed = 0 WHERE listed = 1 AND id NOT IN (SELECT id FROM temp.named);
+
+-- name: enrol
+-- New jobs come in; known ones keep their life, and take the new name only while they have no files.
+INSERT INTO jobs (id, position, listed, selected, name, spec, sample, estimated_usd, state, created_at)
+SELECT id, position, 1, chosen, name, spec, sample, estimated_usd, 'pending', :now FROM temp.named WHERE true
+ON CONFLICT (id) DO UPDATE SET position = excluded.position, listed = 1, selected = excluded.selected,
+  name = CASE WHEN state = 'done' THEN name ELSE excluded.name END,
+  spec = CASE WHEN state IN ('done', 'submitting', 'running', 'fetching') THEN spec ELSE excluded.spec END,
+  estimated_usd = excluded.estimated_usd;

@@ -1,0 +1,73 @@
+-- Every question that is asked of the ledger, by the writer or by readers in other processes.
+
+-- name: waiting
+-- The jobs to be submitted next, in the manifest's order.
+SELECT * FROM jobs WHERE state = 'pending' AND listed = 1 AND selected = 1 AND not_before <= :now
+ORDER BY position LIMIT :limit;
+
+-- name: next_due
+SELECT min(not_before) FROM jobs WHERE state = 'pending' AND listed = 1 AND selected = 1;
+
+-- name: under_way
+-- What an earlier process left in these states; unlisted ones too, for they are paid for.
+SELECT * FROM jobs WHERE state = :state ORDER BY submitted_at;
+
+-- name: job
+SELECT * FROM jobs WHERE id = :id;
+
+-- name: outputs
+SELECT idx, url, file, bytes, sha256, mime, width, height, downloaded_at FROM outputs
+WHERE job_id = :id AND number = :number ORDER BY idx;
+
+-- name: bill
+SELECT billed_usd FROM attempts WHERE job_id = :id AND number = :number;
+
+-- name: owners_of_name
+-- The jobs that made files of this name, whatever the extension; and whether the manifest still names them.
+SELECT jobs.id, jobs.listed, outputs.file FROM outputs JOIN jobs ON jobs.id = outputs.job_id
+WHERE outputs.file > :stem || '.' AND outputs.file < :stem || '/'
+  AND instr(substr(outputs.file, length(:stem) + 2), '.') = 0 AND jobs.id <> :id;
+
+-- name: states
+SELECT state, listed, selected, kind, count(*) AS jobs FROM jobs GROUP BY state, listed, selected, kind;
+
+-- name: estimate
+SELECT total(estimated_usd) FROM jobs WHERE listed = 1;
+
+-- name: money
+-- By outcome: what was billed, and the estimate of what was not (yet) billed.
+SELECT outcome, count(*) AS attempts, total(billed_usd) AS billed,
+  total(CASE WHEN billed_usd IS NULL THEN estimated_usd END) AS unbilled
+FROM attempts GROUP BY outcome;
+
+-- name: files
+SELECT count(file) AS files, total(bytes) AS bytes FROM outputs WHERE file IS NOT NULL;
+
+-- name: jobs
+SELECT jobs.*, (SELECT json_group_array(file) FROM outputs
+  WHERE outputs.job_id = jobs.id AND outputs.number = jobs.attempt AND file IS NOT NULL) AS files
+FROM jobs WHERE (:state IS NULL OR state = :state) AND (:kind IS NULL OR kind = :kind)
+  AND (:job IS NULL OR id = :job) AND (listed = 1 OR state <> 'pending')
+ORDER BY listed DESC, position;
+
+-- name: meta
+SELECT key, value FROM meta;
+
+-- name: models
+SELECT id, entry FROM models;
+
+-- name: images
+SELECT path, size, mtime_ns, facts FROM images;
+
+-- name: latencies
+-- What lately finished jobs took at the server, in seconds.
+SELECT completed_at - submitted_at FROM jobs
+WHERE completed_at IS NOT NULL AND submitted_at IS NOT NULL AND state IN ('done', 'fetching')
+ORDER BY completed_at DESC LIMIT 200;
+
+-- name: last_ended
+SELECT facts FROM events WHERE type = 'Ended' ORDER BY seq DESC LIMIT 1;
+
+-- name: pace
+-- Jobs that were done in the last minutes, and since when.
+SELECT count(*) AS done, min(settled_at) AS since FROM jobs WHERE state = 'done' AND settled_at > :after;

@@ -1,0 +1,70 @@
+"""Questions to a ledger from any process: a connection that cannot write. Knows no run at work."""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+from batcher.errors import LedgerUnreadable, NotFound, Stopped
+from batcher.job import Job, Output
+from batcher.ledger.ledger import MIGRATIONS, unreadable
+from batcher.ledger.rows import job_of, output_of, stopped_of
+from batcher.ledger.sql import statements
+
+
+class Reader:
+    """A read-only look at `OUT/ledger.sqlite`. Use as a context manager."""
+
+    def __init__(self, out: Path) -> None:
+        file = out / "ledger.sqlite"
+        if not file.is_file():
+            raise NotFound(f"{out} is no run directory: there is no ledger.sqlite in it")
+        self._connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
+        self._connection.row_factory = sqlite3.Row
+        try:
+            version = self._connection.execute("PRAGMA user_version").fetchone()[0]
+        except sqlite3.Error as error:
+            self._connection.close()
+            raise unreadable(error) from error
+        if version != len(MIGRATIONS):
+            self._connection.close()
+            raise LedgerUnreadable(f"the ledger has version {version}; this batcher knows {len(MIGRATIONS)}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._connection.close()
+
+    def ask(self, question: str, **facts: object) -> list[sqlite3.Row]:
+        """Ask a named question."""
+        try:
+            return self._connection.execute(statements("questions.sql")[question], facts).fetchall()
+        except sqlite3.Error as error:
+            raise unreadable(error) from error
+
+    def meta(self) -> dict[str, object]:
+        """Give what the ledger knows of its run."""
+        return {row["key"]: json.loads(row["value"]) for row in self.ask("meta")}
+
+    def models(self) -> dict[str, object]:
+        """Give the catalogue's entries that this run has looked up."""
+        return {row["id"]: json.loads(row["entry"]) for row in self.ask("models")}
+
+    def jobs(
+        self, state: str | None = None, kind: str | None = None, job: str | None = None
+    ) -> Iterator[tuple[Job, list[str]]]:
+        """Give jobs in the manifest's order, each with its files."""
+        facts = {"state": state, "kind": kind, "job": job}
+        for row in self._connection.execute(statements("questions.sql")["jobs"], facts):
+            yield job_of(row), json.loads(row["files"])
+
+    def outputs(self, job: Job) -> list[Output]:
+        """Give the outputs of a job's last attempt."""
+        return [output_of(row) for row in self.ask("outputs", id=job.id, number=job.attempt)]
+
+    def stopped(self) -> Stopped | None:
+        """Give why the last run on this directory stopped, None if it ended by itself."""
+        rows = self.ask("last_ended")
+        return stopped_of(rows[0]["facts"]) if rows else None

@@ -1,0 +1,103 @@
+"""Between values and rows: the one place that knows how a job is written down."""
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from batcher.errors import Stopped
+from batcher.events import Event
+from batcher.job import Image, Job, Kind, Output, Spec, State
+
+
+def dump(value: object) -> str:
+    """Write JSON as the ledger keeps it."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def spec_text(spec: Spec) -> str:
+    """Write what the manifest says of a job, but for what has a column of its own."""
+    return dump(
+        {
+            "model": spec.model,
+            "inputs": spec.inputs,
+            "images": [
+                {
+                    "field": i.field,
+                    "path": i.path,
+                    "sha256": i.sha256,
+                    "bytes": i.bytes,
+                    "max_side": i.max_side,
+                }
+                for i in spec.images
+            ],
+            "sources": spec.sources,
+            "vars": spec.vars,
+            "row": spec.row,
+            "rows_file": spec.rows_file,
+        }
+    )
+
+
+def spec_of(row: sqlite3.Row) -> Spec:
+    """Read a job's spec from its row."""
+    said = json.loads(row["spec"])
+    return Spec(
+        id=row["id"],
+        name=row["name"],
+        model=said["model"],
+        inputs=said["inputs"],
+        images=tuple(Image(**{**image, "field": tuple(image["field"])}) for image in said["images"]),
+        sources=tuple(said["sources"]),
+        vars=said["vars"],
+        sample=row["sample"],
+        row=said["row"],
+        rows_file=said["rows_file"],
+        estimated_usd=row["estimated_usd"],
+    )
+
+
+def job_of(row: sqlite3.Row, outputs: tuple[Output, ...] = (), billed_usd: float | None = None) -> Job:
+    """Read a job from its row."""
+    return Job(
+        spec=spec_of(row),
+        state=State(row["state"]),
+        kind=Kind(row["kind"]) if row["kind"] else None,
+        message=row["message"],
+        attempt=row["attempt"],
+        request_id=row["request_id"],
+        created_at=row["created_at"],
+        submitted_at=row["submitted_at"],
+        running_since=row["running_since"],
+        completed_at=row["completed_at"],
+        billed_usd=billed_usd,
+        outputs=outputs,
+    )
+
+
+def output_of(row: sqlite3.Row) -> Output:
+    """Read an output from its row."""
+    return Output(
+        index=row["idx"],
+        url=row["url"],
+        file=row["file"],
+        bytes=row["bytes"],
+        sha256=row["sha256"],
+        mime=row["mime"],
+        width=row["width"],
+        height=row["height"],
+        downloaded_at=row["downloaded_at"],
+    )
+
+
+def event_row(event: Event) -> Mapping[str, object]:
+    """Write an event as its row's columns."""
+    facts = asdict(event)
+    at = facts.pop("at")
+    return {"at": at, "job_id": facts.pop("job_id", None), "type": type(event).__name__, "facts": dump(facts)}
+
+
+def stopped_of(facts: str | None) -> Stopped | None:
+    """Read why the last run stopped from its `Ended` event."""
+    found = json.loads(facts)["stopped"] if facts else None
+    return Stopped(**found) if found else None

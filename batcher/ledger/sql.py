@@ -1,0 +1,20 @@
+"""Reads the named statements of the `.sql` files beside it."""
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+HERE: Final = Path(__file__).parent
+
+
+@cache
+def statements(file: str) -> dict[str, str]:
+    """Give a file's statements by name: each stands below its own `-- name:` line."""
+    parts = re.split(r"^-- name: (\w+)$", (HERE / file).read_text("utf-8"), flags=re.MULTILINE)
+    return {name: body.strip() for name, body in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+def schema() -> str:
+    """Give the statements that make an empty ledger."""
+    return (HERE / "schema.sql").read_text("utf-8")

@@ -1,0 +1,127 @@
+"""The manifest's own form: which keys there are, and what they mean. One model reads it and describes it."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from batcher.errors import Fault
+from batcher.manifest.faults import Faults, did_you_mean
+from batcher.manifest.yaml_lines import Marked
+from batcher.settings import Limits, Retry
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RowsFile(_Section):
+    """A CSV or JSONL file of jobs."""
+
+    file: str
+    columns: dict[str, str] = {}
+    """Variable or input -> the column's heading, where they differ."""
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    encoding: str | None = None
+
+
+class RowsGlob(_Section):
+    """A job for each file that matches; it gives `path`, `stem` and `index`."""
+
+    glob: str
+
+
+class OutputSection(_Section):
+    """How files are named."""
+
+    name: str | None = None
+
+
+class ImagesSection(_Section):
+    """What is done to local images before they are sent."""
+
+    max_side: Annotated[int, Field(ge=64, le=16_384)] | None = None
+
+
+class Document(_Section):
+    """A manifest."""
+
+    model: str | None = None
+    name: Annotated[str, Field(min_length=1)] | None = None
+    inputs: dict[str, Any] = {}
+    jobs: str | RowsFile | RowsGlob | list[dict[str, Any]] | None = None
+    matrix: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    repeat: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    output: OutputSection = OutputSection()
+    images: ImagesSection = ImagesSection()
+    limits: Limits = Limits()
+    retry: Retry = Retry()
+    prices: dict[str, Annotated[float, Field(ge=0)]] | None = None
+    id_ignores: Literal["query"] | None = None
+
+    @field_validator("prices", mode="before")
+    @classmethod
+    def _names_of_prices(cls, value: object) -> object:
+        return {str(key): price for key, price in value.items()} if isinstance(value, dict) else value
+
+    @field_validator("jobs", mode="before")
+    @classmethod
+    def _form_of_jobs(cls, value: object) -> object:
+        if isinstance(value, dict):
+            return RowsGlob(**value) if "glob" in value else RowsFile(**value)
+        if isinstance(value, list):
+            for index, job in enumerate(value):
+                if not isinstance(job, dict):
+                    raise ValueError(f"item {index + 1} is no mapping of names to values")  # noqa: TRY004 - pydantic's form
+            return [{str(key): item for key, item in job.items()} for job in value]
+        return value
+
+
+def read_document(marked: Marked, file: str, faults: Faults) -> Document | None:
+    """Read a YAML document as a manifest; note its faults, and give None where it has any."""
+    for line, key in marked.repeated:
+        faults.add(Fault(file, line, key, "stands twice in the same mapping"))
+    if not isinstance(marked.value, dict):
+        faults.add(
+            Fault(
+                file,
+                1,
+                "",
+                "is empty: a manifest needs at least `model` and `inputs`"
+                if marked.value is None
+                else "is no mapping: a manifest is `key: value` lines such as `model:` and `inputs:`",
+            )
+        )
+        return None
+    try:
+        document = Document.model_validate({str(key): value for key, value in marked.value.items()})
+    except ValidationError as error:
+        for one in error.errors(include_url=False):
+            _note(dict(one), marked, file, faults)
+        return None
+    return None if faults else document
+
+
+def _note(error: dict[str, Any], marked: Marked, file: str, faults: Faults) -> None:
+    path = tuple(part for part in error["loc"] if not str(part).startswith(("RowsFile", "RowsGlob", "list[")))
+    if error["loc"][:1] == ("jobs",) and len(error["loc"]) > 1 and error["loc"][1] == "str":
+        return  # the other forms of `jobs` say more
+    field = ".".join(map(str, path))
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        message = "is no key of a manifest" + did_you_mean(str(path[-1]), _keys_at(path[:-1]))
+    elif error["type"] != "value_error":
+        message = f"is {error['input']!r:.80}: {message[0].lower()}{message[1:]}"
+    faults.add(Fault(file, marked.line(*path), field, message))
+
+
+def _keys_at(path: tuple[str | int, ...]) -> list[str]:
+    sections: dict[str, Any] = {
+        "limits": Limits,
+        "retry": Retry,
+        "output": OutputSection,
+        "images": ImagesSection,
+        "jobs": RowsFile,
+    }
+    section = sections.get(str(path[0])) if path else Document
+    fields = getattr(section, "model_fields", None) or getattr(section, "__dataclass_fields__", {})
+    return [name for name in fields if not name.startswith("_")]

@@ -1,0 +1,289 @@
+"""Expands rows x matrix x repeat into a stream of jobs: fills templates, reads values, checks each by its schema."""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import rfc8785
+
+from batcher.catalog import Model, Prices
+from batcher.errors import Fault
+from batcher.hosting.inline import MAX_REQUEST, Looks
+from batcher.job import Spec
+from batcher.manifest.document import RowsFile
+from batcher.manifest.faults import Faults, did_you_mean
+from batcher.manifest.manifest import Manifest
+from batcher.manifest.media import Bad, Media
+from batcher.manifest.names import folded, safe_name
+from batcher.manifest.rows import Row, Rows
+from batcher.manifest.templates import BadTemplate, Condition, Template, slug
+from batcher.manifest.values import as_wanted
+
+Path = tuple[str | int, ...]
+_LEGROOM: Final = 20
+"""Bytes of a name kept free for `-4~12.webp` and the like."""
+_PER_RUN: Final = frozenset({"sample", "index"})
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line adds to a manifest."""
+
+    sets: Mapping[str, str] = field(default_factory=dict)
+    where: str | None = None
+    skip_invalid: bool = False
+
+
+@dataclass(slots=True)
+class Census:
+    """What has been seen of the whole manifest so far."""
+
+    jobs: int = 0
+    rows: int = 0
+    equal_rows: int = 0
+    rejected: int = 0
+    inlined_bytes: int = 0
+    estimated_usd: float = 0.0
+    samples: dict[bytes, int] = field(default_factory=dict)
+    names: dict[str, int] = field(default_factory=dict)
+
+
+Reject = Callable[[Row, Sequence[str] | None, str], None]
+
+
+class Expansion:
+    """The jobs of a manifest. Iterate it once: it raises ManifestFaulty at its end where there were faults."""
+
+    def __init__(
+        self, manifest: Manifest, model: Model, looks: Looks, options: Options, reject: Reject | None = None
+    ) -> None:
+        self.census = Census()
+        self.faults = Faults()
+        self.warnings: list[str] = []
+        self._manifest = manifest
+        self._model = model
+        self._looks = looks
+        self._options = options
+        self._reject = reject if options.skip_invalid else None
+        document = manifest.document
+        self._prices = Prices(document.prices) if document.prices else None
+        self._max_side = document.images.max_side
+        self._inputs = self._templates(document.inputs)
+        self._sets = self._read_sets()
+        self._name = self._template("output.name", document.output.name)
+        self._where = self._condition()
+        self._check_names_of_inputs()
+
+    def __iter__(self) -> Iterator[tuple[Spec, bool]]:
+        if not self.faults:
+            rows = self._manifest.rows(self.faults)
+            checked = False
+            for row in rows:
+                if not checked:
+                    checked = True
+                    if isinstance(rows, Rows) and rows.header is not None:
+                        self._check_variables(row, rows)
+                        if self.faults:
+                            break
+                yield from self._row(row, rows)
+            if not self.faults and self.census.jobs == 0:
+                self.faults.add(Fault(self._manifest.file, 1, "jobs", "names no job"))
+        if self.faults:
+            raise self.faults.error()
+
+    # What the manifest itself says, checked once.
+
+    def _templates(self, inputs: Mapping[str, object]) -> dict[str, object]:
+        return {str(name): self._compiled(("inputs", str(name)), value) for name, value in inputs.items()}
+
+    def _compiled(self, path: Path, value: object) -> object:
+        if isinstance(value, str):
+            return self._template(".".join(map(str, path)), value, path)
+        if isinstance(value, list):
+            return [self._compiled((*path, index), item) for index, item in enumerate(value)]
+        if isinstance(value, dict):
+            return {str(key): self._compiled((*path, str(key)), item) for key, item in value.items()}
+        return value
+
+    def _template(self, field: str, text: str | None, path: Path = ()) -> Template | None:
+        if text is None:
+            return None
+        try:
+            return Template(text)
+        except BadTemplate as bad:
+            path = path or tuple(field.split("."))
+            self.faults.add(Fault(self._manifest.file, self._manifest.marked.line(*path), field, str(bad)))
+            return None
+
+    def _read_sets(self) -> dict[str, object]:
+        for name in self._options.sets:
+            if name not in self._model.properties:
+                message = "is no input of the model" + did_you_mean(name, set(self._model.properties))
+                self.faults.add(Fault("--set", 1, name, message))
+        return dict(self._options.sets)
+
+    def _condition(self) -> Condition | None:
+        try:
+            return Condition(self._options.where) if self._options.where else None
+        except BadTemplate as bad:
+            self.faults.add(Fault("--where", 1, "", str(bad)))
+            return None
+
+    def _check_names_of_inputs(self) -> None:
+        for name in self._inputs:
+            if name not in self._model.properties:
+                message = f"is no input of {self._model.id}" + did_you_mean(name, set(self._model.properties))
+                line = self._manifest.marked.line("inputs", name)
+                self.faults.add(Fault(self._manifest.file, line, f"inputs.{name}", message))
+
+    def _check_variables(self, row: Row, rows: Rows) -> None:
+        """Say once, not for every row, that a template asks for a column that is not there."""
+        header = {heading.strip() for heading in rows.header or ()}
+        jobs = self._manifest.document.jobs
+        renamed = jobs.columns if isinstance(jobs, RowsFile) else {}
+        known = header | set(renamed) | set(row.values) | set(self._manifest.document.matrix) | _PER_RUN
+        for name, value in self._inputs.items():
+            if name in header or name in self._manifest.document.matrix or name in self._sets:
+                continue
+            for asked in sorted(_names_in(value) - known):
+                line = self._manifest.marked.line("inputs", name)
+                message = f"asks for `{asked}`, which is no column of {rows.label} and not in the matrix"
+                self.faults.add(
+                    Fault(self._manifest.file, line, f"inputs.{name}", message + did_you_mean(asked, known))
+                )
+
+    # What each row says.
+
+    def _row(self, row: Row, rows: object) -> Iterator[tuple[Spec, bool]]:
+        self.census.rows += 1
+        try:
+            jobs = list(self._jobs_of(row))
+        except Bad as bad:
+            self._bad_row(row, rows, bad)
+            return
+        self.census.jobs += len(jobs)
+        yield from jobs
+
+    def _bad_row(self, row: Row, rows: object, bad: Bad) -> None:
+        if self._reject is None:
+            self.faults.add(Fault(self._manifest.rows_label, row.line, bad.field, str(bad)))
+            return
+        self.census.rejected += 1
+        header = rows.header if isinstance(rows, Rows) else None
+        self._reject(row, header, f"{bad.field}: {bad}" if bad.field else str(bad))
+
+    def _jobs_of(self, row: Row) -> Iterator[tuple[Spec, bool]]:
+        if row.problem:
+            raise Bad("", row.problem)
+        matrix = self._manifest.document.matrix
+        equal = False
+        for combination in itertools.product(*matrix.values()):
+            for turn in range(1, self._manifest.document.repeat + 1):
+                variables = {
+                    "index": row.number,
+                    **row.values,
+                    **dict(zip(matrix, combination, strict=True)),
+                    "sample": turn,
+                }
+                spec, again = self._job(row, variables, turn)
+                equal = equal or (again and turn == 1)
+                yield spec, self._chosen(variables)
+        self.census.equal_rows += equal
+
+    def _chosen(self, variables: Mapping[str, object]) -> bool:
+        try:
+            return self._where is None or self._where.holds(variables)
+        except BadTemplate as bad:
+            raise Bad("--where", str(bad)) from None
+
+    def _job(self, row: Row, variables: dict[str, object], turn: int) -> tuple[Spec, bool]:
+        inputs = self._final_inputs(variables)
+        found = Media(self._model, self._looks, self._manifest, self._max_side)
+        sent = {name: found.put(name, (name,), value) for name, value in inputs.items()}
+        for name, message in self._model.faults(sent):
+            raise Bad(name, message)
+        if found.bytes * 4 / 3 > MAX_REQUEST:
+            raise Bad("", f"its images have {found.bytes / 2**20:.0f} MiB in all; a request takes 64 MiB, encoded")
+        counted = found.canonical(sent, self._manifest.document.id_ignores)
+        sample, again = self._sample(counted, turn)
+        canonical = {"inputs": counted, "model": self._model.id, "sample": sample}
+        job_id = hashlib.sha256(rfc8785.dumps(canonical)).hexdigest()[:16]  # type: ignore[arg-type]
+        estimate = self._model.estimate(sent, self._prices)
+        name = self._file_name(row, {**variables, **inputs, "job_id": job_id}, sent, sample)
+        self.census.estimated_usd += estimate or 0.0
+        self.census.inlined_bytes += found.bytes
+        spec = Spec(
+            id=job_id,
+            name=name,
+            model=self._model.id,
+            inputs=sent,
+            images=tuple(found.images),
+            sources=tuple(found.sources),
+            vars={key: value for key, value in variables.items() if key not in inputs and key not in _PER_RUN},
+            sample=sample,
+            row=row.number,
+            rows_file=self._manifest.rows_file,
+            estimated_usd=estimate,
+        )
+        return spec, again
+
+    def _final_inputs(self, variables: Mapping[str, object]) -> dict[str, object]:
+        properties = self._model.properties
+        given = {name: value for name, value in variables.items() if name in properties and name not in _PER_RUN}
+        inputs: dict[str, object] = {}
+        for name, value in self._inputs.items():
+            if name not in given and name not in self._sets:
+                inputs[name] = self._filled(name, value, variables)
+        inputs |= given
+        inputs |= self._sets
+        return {name: as_wanted(value, properties.get(name, {})) for name, value in inputs.items()}
+
+    def _filled(self, field: str, value: object, variables: Mapping[str, object]) -> object:
+        if isinstance(value, Template):
+            try:
+                return value.fill(variables)
+            except BadTemplate as bad:
+                raise Bad(field, str(bad)) from None
+        if isinstance(value, list):
+            return [self._filled(field, item, variables) for item in value]
+        if isinstance(value, dict):
+            return {key: self._filled(field, item, variables) for key, item in value.items()}
+        return value
+
+    def _sample(self, inputs: Mapping[str, object], turn: int) -> tuple[int, bool]:
+        """Give the sample number, and whether an earlier row asked for the same."""
+        key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode("utf-8", "surrogatepass")).digest()[:12]
+        last = self.census.samples.get(key, 0)
+        sample = max(turn, last + 1)
+        self.census.samples[key] = sample
+        return sample, last > 0
+
+    def _file_name(self, row: Row, values: Mapping[str, object], sent: Mapping[str, object], sample: int) -> str:
+        if self._name is None:
+            prompt = slug(str(sent.get("prompt") or next(iter(sent.values()), "")))[:48].strip("-")
+            text = f"{prompt}-{values['job_id']}" if prompt else str(values["job_id"])
+        else:
+            try:
+                text = self._name.fill(values)
+            except BadTemplate as bad:
+                raise Bad("output.name", str(bad)) from None
+        name = safe_name(text, _LEGROOM)
+        if sample > 1 and (self._name is None or "sample" not in self._name.names):
+            name += f"~{sample}"
+        count = self._model.outputs(sent)
+        for taken in [name] if count == 1 else [name, *(f"{name}-{index}" for index in range(1, count + 1))]:
+            if other := self.census.names.get(folded(taken)):
+                message = f"`{taken}` is also a file of row {other}; let the name tell them apart"
+                raise Bad("output.name", message)
+            self.census.names[folded(taken)] = row.number
+        return name
+
+
+def _names_in(value: object) -> frozenset[str]:
+    if isinstance(value, Template):
+        return value.names
+    items = value if isinstance(value, list) else value.values() if isinstance(value, dict) else ()
+    return frozenset().union(*(_names_in(item) for item in items))

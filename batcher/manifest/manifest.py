@@ -1,0 +1,146 @@
+"""Opens a manifest, YAML or rows alone, from a file or standard input: its settings, and where its rows are."""
+
+import hashlib
+import re
+import sys
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+from batcher.errors import Fault, NotFound, WrongUse
+from batcher.manifest.document import Document, RowsFile, RowsGlob, read_document
+from batcher.manifest.faults import Faults
+from batcher.manifest.rows import Row, Rows, glob_rows
+from batcher.manifest.yaml_lines import Marked, NotYaml, load
+
+_YAML: Final = frozenset({".yaml", ".yml"})
+_ROWS: Final = frozenset({".csv", ".tsv", ".txt", ".jsonl", ".ndjson"})
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a manifest says, and where it stands."""
+
+    file: str
+    """As the user named it; `-` for standard input."""
+    path: Path
+    root: Path
+    """Paths in it are relative to this."""
+    name: str
+    document: Document
+    marked: Marked
+    sha256: str
+    rows_file: str | None
+    """As it is named in it, where rows stand in a file of their own."""
+
+    @property
+    def key(self) -> str:
+        """What a run directory remembers it by."""
+        return "-" if self.file == "-" else str(self.path)
+
+    def rows(self, faults: Faults) -> Iterable[Row]:
+        """Give its rows as a stream; what is wrong with the file itself goes to `faults`."""
+        jobs = self.document.jobs
+        if jobs is None:
+            return [Row(1, 1, {})]
+        if isinstance(jobs, list):
+            return [Row(n, self.marked.line("jobs", n - 1), _text_keys(job)) for n, job in enumerate(jobs, start=1)]
+        if isinstance(jobs, RowsGlob):
+            return glob_rows(jobs.glob, self.root)
+        form = jobs if isinstance(jobs, RowsFile) else RowsFile(file=jobs)
+        return Rows(self.root / form.file, self.rows_label, form, faults)
+
+    @property
+    def rows_label(self) -> str:
+        """The file that faults of rows are in."""
+        return self.rows_file or self.file
+
+
+def _text_keys(job: dict[str, object]) -> dict[str, object]:
+    return {str(key): value for key, value in job.items() if value is not None}
+
+
+def open_manifest(file: str, *, name: str | None = None, stdin: IO[bytes] | None = None) -> Manifest:
+    """Open a manifest; `name` stands in for a missing `name:`. Raises NotFound, WrongUse, ManifestFaulty."""
+    if file == "-":
+        path, root = _spooled(stdin or sys.stdin.buffer), Path.cwd()
+    else:
+        path = Path(file).absolute()
+        root = path.parent
+        if not path.is_file():
+            raise NotFound(f"{file} does not exist" if not path.exists() else f"{file} is no file")
+    digest = _digest(path)
+    faults = Faults()
+    if path.suffix.lower() in _ROWS:
+        jobs = RowsFile(file=str(path) if file == "-" else path.name)
+        document, marked, rows_file = Document(jobs=jobs), Marked(None, {}), None
+    else:
+        marked = _marked(path, file, faults)
+        read = None if faults else read_document(marked, file, faults)
+        if read is None:
+            raise faults.error()
+        document, rows_file = read, _rows_file(read)
+        _check_rows_file(document, root, marked, file, faults)
+    title = document.name or (name if file == "-" else path.stem)
+    if title is None:
+        raise WrongUse("a manifest from standard input needs a `name:` or -o DIR")
+    return Manifest(file, path, root, title, document, marked, digest, rows_file)
+
+
+def _marked(path: Path, file: str, faults: Faults) -> Marked:
+    content = path.read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+        if "\0" in text:
+            raise NotYaml(text[: text.index("\0")].count("\n") + 1, "has a NUL byte: is it UTF-16? save it as UTF-8")
+        return load(text)
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        faults.add(Fault(file, line, "", "has bytes that are not UTF-8; save it as UTF-8"))
+    except NotYaml as error:
+        faults.add(Fault(file, error.line, "", str(error)))
+    return Marked(None, {})
+
+
+def _rows_file(document: Document) -> str | None:
+    jobs = document.jobs
+    return jobs.file if isinstance(jobs, RowsFile) else jobs if isinstance(jobs, str) else None
+
+
+def _check_rows_file(document: Document, root: Path, marked: Marked, file: str, faults: Faults) -> None:
+    rows_file = _rows_file(document)
+    line = marked.line("jobs")
+    if rows_file is not None:
+        suffix = Path(rows_file).suffix.lower()
+        if suffix not in _ROWS:
+            faults.add(Fault(file, line, "jobs", f"{rows_file} is no CSV or JSONL file (.csv, .tsv, .txt, .jsonl)"))
+        elif not (root / rows_file).is_file():
+            faults.add(Fault(file, line, "jobs", f"{rows_file} does not exist in {root}"))
+    elif isinstance(document.jobs, RowsGlob) and not any(True for _ in glob_rows(document.jobs.glob, root)):
+        faults.add(Fault(file, line, "jobs.glob", f"{document.jobs.glob} matches no file in {root}"))
+    if faults:
+        raise faults.error()
+
+
+def _spooled(stdin: IO[bytes]) -> Path:
+    """Put standard input aside as a file: rows are read more than once."""
+    content = stdin.read()
+    suffix = _kind_of(content.lstrip(b"\xef\xbb\xbf"))
+    with tempfile.NamedTemporaryFile(prefix="batcher-", suffix=suffix, delete=False) as file:
+        file.write(content)
+    return Path(file.name)
+
+
+def _kind_of(content: bytes) -> str:
+    lines = (line.strip() for line in content.splitlines())
+    first = next((line for line in lines if line and not line.startswith(b"#")), b"")
+    if first.startswith(b"{"):
+        return ".jsonl"
+    return ".yaml" if re.match(rb"^([A-Za-z_]+\s*:|---|%YAML)", first) else ".csv"
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -1,0 +1,196 @@
+"""Rows of jobs from an inline list, a CSV or JSONL file, or a glob: as a stream, with the line each starts on."""
+
+import codecs
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, TextIO
+
+from batcher.errors import Fault
+from batcher.manifest.document import RowsFile
+from batcher.manifest.faults import Faults, did_you_mean
+
+MAX_CELL: Final = 32 * 2**20
+_DELIMITERS: Final = ",;\t"
+_UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row: its values by name, and where it stands. A cell that was empty is not there."""
+
+    number: int
+    """From 1, the header not counted."""
+    line: int
+    """Of the file, where the row starts."""
+    values: Mapping[str, object]
+    cells: Sequence[str] = field(default=(), repr=False)
+    """As they stood, in CSV."""
+    problem: str = ""
+    """Why no job can be made of it."""
+
+
+class BadRows(Exception):
+    """The file cannot be read on from here."""
+
+    def __init__(self, line: int, message: str) -> None:
+        super().__init__(message)
+        self.line = line
+
+
+class Rows:
+    """A file of rows. `header` is known once iteration has begun, for CSV."""
+
+    def __init__(self, path: Path, label: str, form: RowsFile, faults: Faults) -> None:
+        self.path = path
+        self.label = label
+        self.header: list[str] | None = None
+        self._form = form
+        self._faults = faults
+
+    def __iter__(self) -> Iterator[Row]:
+        suffix = self.path.suffix.lower()
+        read = _read_jsonl if suffix in {".jsonl", ".ndjson"} else self._read_csv
+        try:
+            with self._opened() as text:
+                yield from read(text)
+        except BadRows as bad:
+            self._faults.add(Fault(self.label, bad.line, "", str(bad)))
+        except UnicodeError as error:
+            self._faults.add(Fault(self.label, _bad_line(self.path), "", self._not_text(error)))
+        except LookupError:
+            self._faults.add(
+                Fault(self.label, 1, "encoding", f"`{self._form.encoding}` is no encoding; try utf-8 or cp1252")
+            )
+        except OSError as error:
+            self._faults.add(Fault(self.label, 1, "", f"cannot be read: {error.strerror}"))
+
+    def _not_text(self, error: UnicodeError) -> str:
+        if self._form.encoding:
+            return f"is not in the encoding {self._form.encoding}: {error}"
+        return "has bytes that are not UTF-8; say its encoding: `jobs: {file: ..., encoding: cp1252}`"
+
+    @contextmanager
+    def _opened(self) -> Iterator[TextIO]:
+        with self.path.open("rb") as file:
+            head = file.read(4096)
+        if not head.strip():
+            raise BadRows(1, "is empty")
+        if not self._form.encoding and (head[:2] in _UTF16 or b"\0" in head[:200]):
+            raise BadRows(1, "is UTF-16 or binary; save it as UTF-8, or say `encoding: utf-16`")
+        encoding = self._form.encoding or "utf-8"
+        codecs.lookup(encoding)
+        if encoding.lower().replace("_", "-") in {"utf-8", "utf8"}:
+            encoding = "utf-8-sig"
+        with self.path.open(encoding=encoding, newline="") as text:
+            yield text
+
+    def _read_csv(self, text: TextIO) -> Iterator[Row]:
+        csv.field_size_limit(MAX_CELL)
+        first = text.readline()
+        reader = csv.reader(_chained(first, text), delimiter=self._delimiter(first), strict=True)
+        try:
+            header = self._header(next(reader))
+            line, number = reader.line_num + 1, 0
+            for cells in reader:
+                if cells:
+                    number += 1
+                    yield self._row(number, line, header, cells)
+                line = reader.line_num + 1
+        except csv.Error as error:
+            raise BadRows(reader.line_num, f"is no CSV that can be read on from here: {error}") from None
+        except StopIteration:
+            raise BadRows(1, "has no header line") from None
+
+    def _delimiter(self, first: str) -> str:
+        if self._form.delimiter:
+            return self._form.delimiter
+        outside = "".join(first.split('"')[::2])
+        return max(_DELIMITERS, key=lambda one: (outside.count(one), -_DELIMITERS.index(one)))
+
+    def _header(self, cells: list[str]) -> list[str | None]:
+        """Give each column's name as templates know it; None for a column without a heading."""
+        self.header = cells
+        names = [cell.strip() for cell in cells]
+        for name in sorted({name for name in names if name and names.count(name) > 1}):
+            self._faults.add(Fault(self.label, 1, name, "is the heading of two columns; give each its own"))
+        renamed = {heading: name for name, heading in self._form.columns.items()}
+        for heading in renamed.keys() - set(names):
+            self._faults.add(
+                Fault(
+                    self.label,
+                    1,
+                    f"columns.{renamed[heading]}",
+                    f"there is no column `{heading}`" + did_you_mean(heading, names),
+                )
+            )
+        return [renamed.get(name, name) or None for name in names]
+
+    def _row(self, number: int, line: int, header: list[str | None], cells: list[str]) -> Row:
+        if len(cells) > len(header):
+            return Row(number, line, {}, cells, f"has {len(cells)} cells, the header has {len(header)}")
+        found = {name: cell for name, cell in zip(header, cells, strict=False) if name and cell != ""}
+        unnamed = next((cell for name, cell in zip(header, cells, strict=False) if name is None and cell.strip()), None)
+        if unnamed is not None:
+            return Row(number, line, {}, cells, f"has `{unnamed[:40]}` in a column without a heading")
+        if any("\0" in cell for cell in cells):
+            return Row(number, line, {}, cells, "has a NUL byte")
+        return Row(number, line, found, cells)
+
+
+def _read_jsonl(text: TextIO) -> Iterator[Row]:
+    number = 0
+    for line, content in enumerate(text, start=1):
+        if not content.strip():
+            continue
+        number += 1
+        try:
+            value = json.loads(content, parse_constant=_no_constant)
+        except (ValueError, RecursionError) as error:
+            yield Row(number, line, {}, problem=f"is no JSON: {error}")
+            continue
+        if not isinstance(value, dict):
+            yield Row(number, line, {}, problem="is no JSON object")
+        elif "\\u0000" in content:
+            yield Row(number, line, {}, problem="has a NUL byte")
+        else:
+            yield Row(number, line, {key: item for key, item in value.items() if item is not None})
+
+
+def _no_constant(word: str) -> object:
+    raise ValueError(f"{word} is no JSON value")
+
+
+def _chained(first: str, rest: TextIO) -> Iterator[str]:
+    yield first
+    yield from rest
+
+
+def _bad_line(path: Path) -> int:
+    """Find the first line that is not UTF-8."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return number
+    return 1
+
+
+def glob_rows(pattern: str, root: Path) -> Iterator[Row]:
+    """Give a row for each file that matches, in the order of their names."""
+    found = (
+        [file for file in root.glob(pattern) if file.is_file()]
+        if not Path(pattern).is_absolute()
+        else [
+            file
+            for file in Path(Path(pattern).anchor).glob(str(Path(pattern).relative_to(Path(pattern).anchor)))
+            if file.is_file()
+        ]
+    )
+    for number, file in enumerate(sorted(found), start=1):
+        path = file.relative_to(root) if file.is_relative_to(root) else file
+        yield Row(number, 1, {"path": path.as_posix(), "stem": file.stem})

@@ -1,0 +1,93 @@
+"""Templates of a manifest: Jinja2, sandboxed, undefined names are faults. A row's values are never templates."""
+
+import re
+import unicodedata
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any, Final
+
+from jinja2 import StrictUndefined, TemplateError, UndefinedError, meta
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+MAX_LENGTH: Final = 1_000_000
+
+
+class BadTemplate(Exception):
+    """A template cannot be read or filled in, and why."""
+
+
+def slug(value: object) -> str:
+    """Keep letters and digits of every script (NFC, lower case); turn the rest into single hyphens."""
+    text = unicodedata.normalize("NFC", str(value)).lower()
+    kept = "".join(
+        char if unicodedata.category(char)[0] in "LN" or unicodedata.combining(char) else "-" for char in text
+    )
+    return re.sub("-+", "-", unicodedata.normalize("NFC", kept)).strip("-")
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
+    environment.filters["slug"] = slug
+    environment.globals.clear()
+    return environment
+
+
+_ENVIRONMENT: Final = _environment()
+
+
+class Template:
+    """One text with `{{ }}` in it. Raises BadTemplate when it cannot be read."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.plain = "{{" not in text and "{%" not in text and "{#" not in text
+        try:
+            self._template = None if self.plain else _ENVIRONMENT.from_string(text)
+        except TemplateError as error:
+            raise BadTemplate(f"is no template that can be read: {error}") from None
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """The variables it asks for."""
+        return frozenset() if self.plain else frozenset(meta.find_undeclared_variables(_ENVIRONMENT.parse(self.text)))
+
+    def fill(self, values: Mapping[str, object]) -> str:
+        """Fill it in. Raises BadTemplate."""
+        template = self._template
+        return self.text if template is None else str(_careful(lambda: template.render(values)))
+
+
+class Condition:
+    """A `--where` expression over a row's variables."""
+
+    def __init__(self, text: str) -> None:
+        try:
+            self._holds = _ENVIRONMENT.compile_expression(text, undefined_to_none=False)
+        except TemplateError as error:
+            raise BadTemplate(f"is no expression that can be read: {error}") from None
+
+    def holds(self, values: Mapping[str, object]) -> bool:
+        """Say whether it is true of these variables. Raises BadTemplate."""
+        return bool(_careful(lambda: bool(self._holds(**values))))
+
+
+def _careful(fill: Callable[[], Any]) -> Any:  # noqa: ANN401 - a text or a truth value
+    try:
+        result = fill()
+    except UndefinedError as error:
+        raise BadTemplate(f"{error.message} here: no column, matrix or variable of that name has a value") from None
+    except (
+        TemplateError,
+        ArithmeticError,
+        TypeError,
+        ValueError,
+        LookupError,
+        AttributeError,
+        RecursionError,
+    ) as error:
+        raise BadTemplate(f"the template cannot be filled in: {error}") from None
+    except MemoryError:
+        raise BadTemplate("the template needs too much memory") from None
+    if isinstance(result, str) and len(result) > MAX_LENGTH:
+        raise BadTemplate(f"gives over {MAX_LENGTH:,} characters")
+    return result

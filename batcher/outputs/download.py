@@ -1,0 +1,119 @@
+"""Brings one output into a part: streamed, hashed, measured, decoded. Says what came, and decides nothing."""
+
+import asyncio
+import binascii
+from base64 import b64decode
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from batcher.outputs.media import Media, NotMedia, examine
+from batcher.outputs.store import Part, Store
+from batcher.provider.wire import BLOCK, Download, Wire, WireFault
+
+_DEAD: Final = frozenset({403, 404, 410})
+MAX_BYTES: Final = 2 * 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A whole, checked file, still aside."""
+
+    part: Path
+    bytes: int
+    sha256: str
+    media: Media
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """The URL is refused."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """Bytes came, and are not what they should be."""
+
+    sha256: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """It did not arrive; another try may do better."""
+
+    message: str
+
+
+Fetch = Fetched | Dead | Wrong | Interrupted
+
+
+async def fetch(url: str, wire: Wire, store: Store, key: str) -> Fetch:
+    """Fetch one output into a part named `key`. OSError of the disk is raised."""
+    part = await asyncio.to_thread(store.begin, key)
+    try:
+        if url.startswith("data:"):
+            problem: Dead | Interrupted | None = await asyncio.to_thread(_decode, url, part)
+        else:
+            problem = await _stream(url, wire, part)
+        if problem is None:
+            return await asyncio.to_thread(_check, part)
+        digest = part.digest()
+        await asyncio.to_thread(part.drop)
+        if isinstance(problem, Interrupted) and part.bytes:  # three times the same half is no accident
+            return Wrong(digest, problem.message)
+        return problem
+    except BaseException:
+        part.drop()
+        raise
+
+
+async def _stream(url: str, wire: Wire, part: Part) -> Dead | Interrupted | None:
+    async with wire.download(url) as download:
+        if isinstance(download, WireFault):
+            return Interrupted(download.message)
+        if download.status in _DEAD:
+            return Dead(f"HTTP {download.status}")
+        if not 200 <= download.status < 300:  # noqa: PLR2004
+            return Interrupted(f"HTTP {download.status}")
+        return await _receive(download, part)
+
+
+async def _receive(download: Download, part: Part) -> Interrupted | None:
+    gathered = bytearray()
+    try:
+        async for block in download.blocks:
+            gathered += block
+            if len(gathered) >= BLOCK:
+                await asyncio.to_thread(part.write, gathered)
+                gathered = bytearray()
+            if part.bytes > MAX_BYTES:
+                return Interrupted("it has over 2 GiB")
+    except (ConnectionError, TimeoutError) as error:
+        return Interrupted(str(error) or type(error).__name__)
+    await asyncio.to_thread(part.write, gathered)
+    if download.length is not None and part.bytes != download.length:
+        return Interrupted(f"{part.bytes} bytes came of {download.length}")
+    return None
+
+
+def _decode(url: str, part: Part) -> Interrupted | None:
+    head, _, body = url.partition(",")
+    try:
+        part.write(b64decode(body, validate=False) if head.endswith(";base64") else unquote_to_bytes(body))
+    except (binascii.Error, ValueError) as error:
+        return Interrupted(f"a data URI that cannot be read: {error}")
+    return None
+
+
+def _check(part: Part) -> Fetched | Wrong:
+    digest = part.close()
+    try:
+        media = examine(part.file)
+    except NotMedia as why:
+        part.file.unlink(missing_ok=True)
+        return Wrong(digest, str(why))
+    return Fetched(part.file, part.bytes, digest, media)

@@ -1,0 +1,40 @@
+"""Starts the embedded sandbox as a process of its own, which ends when this one does, however that goes."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from batcher.errors import Bug
+from batcher.settings import SANDBOX, Endpoint, Secret
+
+
+@asynccontextmanager
+async def sandbox(folder: Path, options: tuple[str, ...] = ()) -> AsyncIterator[Endpoint]:
+    """Serve from this folder until the block is left; the pipe to the child closes with this process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "sandbox.log").open("ab") as log:
+        child = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "batcher.sandbox", "--dir", str(folder), "--until-stdin-ends", *options),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,  # a Ctrl-C is for the run, which decides when the sandbox ends
+        )
+    try:
+        line = await child.stdout.readline() if child.stdout else b""
+        base = line.decode().strip()
+        if not base:
+            raise Bug(f"the sandbox did not start; see {folder / 'sandbox.log'}")
+        yield Endpoint(base=base, token=Secret(SANDBOX), provider=SANDBOX)
+    finally:
+        if child.stdin:
+            child.stdin.close()
+        try:
+            async with asyncio.timeout(5):
+                await child.wait()
+        except TimeoutError:
+            child.kill()
+            await child.wait()

@@ -1,0 +1,168 @@
+"""What the remote API may answer, as closed sets of values, one a call. Knows no HTTP."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from batcher.job import Kind
+
+Evidence = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The job is in the server's queue under this id: it will be billed."""
+
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class TurnedDown:
+    """Certainly not accepted, and never will be as it is."""
+
+    kind: Kind
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Certainly not accepted for want of room; `retry_after` in seconds where the server says."""
+
+    message: str
+    retry_after: float | None = None
+    shared: bool = True
+    """Everyone is to wait, not this job alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unsent:
+    """No byte had left: certainly not accepted."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unauthorized:
+    """The token is missing, wrong or expired."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forbidden:
+    """The token may not do this: the whole account, or this one job."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Broke:
+    """The account has no balance."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """It may have been accepted, or not: nobody can tell."""
+
+    message: str
+    evidence: Evidence = field(default_factory=dict)
+
+
+SubmitReply = Accepted | TurnedDown | Busy | Unsent | Unauthorized | Forbidden | Broke | Lost
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """It waits; `position` in the queue where the server says."""
+
+    position: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Working:
+    """It is being made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """It ended, says the queue; what came of it is the result's to say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """It is done: the outputs' URLs, what was billed (USD), when it ended (seconds since 1970)."""
+
+    urls: tuple[str, ...]
+    billed_usd: float | None
+    finished_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The generation failed, or was refused for its content; the server's own words."""
+
+    kind: Kind
+    message: str
+    billed_usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """It was cancelled, by whomever."""
+
+    message: str = "cancelled at the server"
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """The server knows no such request."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A status that no one has described."""
+
+    word: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unavailable:
+    """No answer, or none that says anything; `retry_after` in seconds where the server says."""
+
+    message: str
+    retry_after: float | None = None
+    reached: bool = False
+    """Something answered."""
+
+
+PollReply = (
+    Queued
+    | Working
+    | Completed
+    | Finished
+    | Broken
+    | Cancelled
+    | Missing
+    | Unknown
+    | Unavailable
+    | Unauthorized
+    | Forbidden
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CancelDone:
+    """The server took it out of its queue."""
+
+
+@dataclass(frozen=True, slots=True)
+class CancelTooLate:
+    """It runs or has ended: it cannot be cancelled."""
+
+    message: str
+
+
+CancelReply = CancelDone | CancelTooLate | Missing | Unavailable | Unauthorized | Forbidden

@@ -1,0 +1,293 @@
+"""RunComfy's Model API: builds a call, and reads an answer once, into the closed set of its call. Sends nothing.
+
+Source of every rule: the vendor's page of the model, and what its own clients are seen to do.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import Final
+from urllib.parse import quote
+
+from batcher.clock import from_rfc3339
+from batcher.job import Kind
+from batcher.provider.replies import (
+    Accepted,
+    Broke,
+    Broken,
+    Busy,
+    CancelDone,
+    Cancelled,
+    CancelReply,
+    CancelTooLate,
+    Completed,
+    Finished,
+    Forbidden,
+    Lost,
+    Missing,
+    PollReply,
+    Queued,
+    SubmitReply,
+    TurnedDown,
+    Unauthorized,
+    Unavailable,
+    Unknown,
+    Unsent,
+    Working,
+)
+from batcher.provider.wire import RESULT_LIMIT, Answer, Call, WireFault
+
+SUBMIT_TIMEOUT: Final = 120.0
+_QUEUED: Final = frozenset({"in_queue", "queued", "pending", "waiting", "starting"})
+_WORKING: Final = frozenset({"in_progress", "processing", "running"})
+_COMPLETED: Final = frozenset({"completed", "succeeded", "success"})
+_CANCELLED: Final = frozenset({"cancelled", "canceled"})
+_FAILED: Final = frozenset({"failed", "error"})
+_FOR_GOOD: Final = frozenset({400, 404, 405, 413, 415, 422, 431})
+_POLICY: Final = re.compile(r"polic|moderat|safety|nsfw|prohibited|sensitive|violat|unsafe", re.IGNORECASE)
+_CUT_ID: Final = re.compile(rb'"request_id"\s*:\s*"([^"\\\x00-\x1f]{1,200})"')
+_MEDIA: Final = ("image", "images", "video", "videos")
+
+
+def submit(model_id: str, body: bytes) -> Call:
+    """Build the one call that costs money; the body is the model's input as JSON."""
+    return Call("POST", f"/v1/models/{quote(model_id)}", body, timeout=SUBMIT_TIMEOUT, once=True)
+
+
+def status(request_id: str) -> Call:
+    """Ask where a request stands."""
+    return Call("GET", f"/v1/requests/{quote(request_id, safe='')}/status")
+
+
+def result(request_id: str) -> Call:
+    """Ask for a request's outcome and bill; until it has ended this says where it stands."""
+    path = f"/v1/requests/{quote(request_id, safe='')}/result?include_cost=true"
+    return Call("GET", path, timeout=300.0, limit=RESULT_LIMIT)
+
+
+def cancel(request_id: str) -> Call:
+    """Take a request out of the server's queue."""
+    return Call("POST", f"/v1/requests/{quote(request_id, safe='')}/cancel")
+
+
+def catalogue(model_id: str | None = None) -> Call:
+    """Ask for the catalogue, or for one of its models."""
+    if model_id is None:
+        return Call("GET", "/v1/models?include_schema=true&limit=200")
+    return Call("GET", f"/v1/models/{quote(model_id)}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What an answer's JSON says of itself, whatever its shape."""
+
+    fields: Mapping[str, object]
+    code: int | None
+    """The API's own error code, six digits: its first three are an HTTP status."""
+    message: str
+    own: bool
+    """The body is an error in the API's own form."""
+
+
+def _said(answer: Answer) -> _Said:
+    try:
+        found = json.loads(answer.body)
+    except ValueError:
+        found = None
+    fields = found if isinstance(found, dict) else {}
+    code = next((_code(fields[key]) for key in ("error_code", "code") if fields.get(key) is not None), None)
+    words = [_text(fields[key]) for key in ("error_message", "error", "detail", "message") if fields.get(key)]
+    own = (
+        code is not None or "error_message" in fields or "error_code" in fields or isinstance(fields.get("error"), str)
+    )
+    message = words[0] if words else ""
+    return _Said(fields, code, f"{message} ({code})" if code and message else message or f"error {code}", own)
+
+
+def _code(value: object) -> int | None:
+    try:
+        code = int(str(value))
+    except ValueError:
+        return None
+    return code if 400_000 <= code <= 599_999 else None  # noqa: PLR2004 - six digits, an HTTP error first
+
+
+def _text(value: object) -> str:
+    """Give a server's words as one line, whatever JSON type they came as."""
+    if isinstance(value, dict):
+        value = value.get("message") or value.get("detail") or value.get("error") or value
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return " ".join(text.split())[:2000]
+
+
+def read_submit(answer: Answer | WireFault, now: float) -> SubmitReply:
+    """Say what became of a submission; `now` in seconds since 1970, for a `Retry-After` that is a date.
+
+    What certainly was not accepted is a short list; everything else that is no acceptance is `Lost`.
+    """
+    if isinstance(answer, WireFault):
+        return Lost(answer.message, {"fault": answer.message}) if answer.sent else Unsent(answer.message)
+    said = _said(answer)
+    http = f"HTTP {answer.status}"
+    if 200 <= answer.status < 300 and (request_id := _request_id(answer, said)):  # noqa: PLR2004
+        return Accepted(request_id)
+    message = said.message if said.own else http
+    match (said.code // 1000 if said.code else answer.status), said.code:
+        case _, 400_002:
+            return Broke(message)
+        case _, 400_004:
+            return Unauthorized(message)
+        case 401, _:
+            return Unauthorized(message)
+        case 402, _:
+            return Broke(message)
+        case 403, _:
+            return Forbidden(message)
+        case 429, _:
+            return Busy(message, _retry_after(answer, now))
+        case 503, _ if said.own:
+            after = _retry_after(answer, now)
+            return Busy(message, after, shared=after is not None)
+        case status, code if code is not None or status in _FOR_GOOD:
+            kind = Kind.REFUSED if _POLICY.search(message) or status >= 500 else Kind.INVALID  # noqa: PLR2004
+            return TurnedDown(kind, message if message.startswith("HTTP") else f"{message} [{http}]")
+        case _:
+            if request_id := _request_id(answer, said):  # an error that names the request it made
+                return Accepted(request_id)
+            return Lost(f"{http}, {_why_lost(answer, said)}", _evidence(answer))
+
+
+def _request_id(answer: Answer, said: _Said) -> str | None:
+    """Find the id; in an answer that was cut off, too."""
+    found = said.fields.get("request_id")
+    if isinstance(found, int) and not isinstance(found, bool):
+        found = str(found)
+    if isinstance(found, str) and 0 < len(found) <= 200 and found.isprintable():  # noqa: PLR2004
+        return found
+    cut = None if said.fields or answer.whole else _CUT_ID.search(answer.body)
+    return cut.group(1).decode("utf-8", "replace") if cut else None
+
+
+def _why_lost(answer: Answer, said: _Said) -> str:
+    if said.own:
+        return said.message
+    if not answer.whole:
+        return "an answer that was cut off"
+    return "an answer that says neither yes nor no"
+
+
+def _evidence(answer: Answer) -> dict[str, object]:
+    headers = {name: value for name, value in answer.headers.items() if name != "set-cookie"}
+    return {"status": answer.status, "headers": headers, "body": answer.body[:4096].decode("utf-8", "replace")}
+
+
+def _retry_after(answer: Answer, now: float) -> float | None:
+    text = answer.headers.get("retry-after", "").strip()
+    if not text:
+        return None
+    try:
+        return min(3600.0, max(0.0, float(text)))
+    except ValueError:
+        pass
+    try:
+        moment: datetime = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return min(3600.0, max(0.0, moment.timestamp() - now))
+
+
+def read_poll(answer: Answer | WireFault, now: float) -> PollReply:
+    """Say where a request stands, from an answer to `status` or `result`."""
+    if isinstance(answer, WireFault):
+        return Unavailable(answer.message)
+    said = _said(answer)
+    if refusal := _read_refused(answer, said, now):
+        return refusal
+    word = str(said.fields.get("status", "")).lower()
+    if word in _FAILED or (word in _COMPLETED and _has_error(said)):
+        message = _text(said.fields.get("error") or said.fields.get("error_message") or "the server gives no reason")
+        return Broken(Kind.REFUSED if _POLICY.search(message) else Kind.FAILED, message, _cost(said))
+    if word in _COMPLETED:
+        return _ended(said)
+    if word in _CANCELLED:
+        return Cancelled()
+    if word in _QUEUED:
+        place = said.fields.get("queue_position")
+        return Queued(place if isinstance(place, int) and not isinstance(place, bool) else None)
+    if word in _WORKING:
+        return Working()
+    if not said.fields or not word:
+        return Unavailable(f"HTTP {answer.status}, an answer that says nothing", reached=True)
+    return Unknown(word[:100])
+
+
+def _read_refused(answer: Answer, said: _Said, now: float) -> Missing | Unauthorized | Forbidden | Unavailable | None:
+    """Read what any reading call may be answered instead of what was asked."""
+    if said.code is None and 200 <= answer.status < 300:  # noqa: PLR2004
+        return None if answer.whole else Unavailable("the answer was cut off", reached=True)
+    if said.fields.get("status") and said.code is None and answer.status < 500:  # noqa: PLR2004 - a state, oddly sent
+        return None
+    message = said.message if said.own else f"HTTP {answer.status}"
+    match (said.code // 1000 if said.code else answer.status), said.code:
+        case _, 400_004:
+            return Unauthorized(message)
+        case 401, _:
+            return Unauthorized(message)
+        case 403, _:
+            return Forbidden(message)
+        case 404, _:
+            return Missing(message)
+        case _:
+            return Unavailable(message, _retry_after(answer, now), reached=True)
+
+
+def _has_error(said: _Said) -> bool:
+    return bool(said.fields.get("error")) and not said.fields.get("output")
+
+
+def _ended(said: _Said) -> Completed | Finished:
+    if "output" not in said.fields:
+        return Completed()
+    return Finished(_urls(said.fields["output"]), _cost(said), from_rfc3339(said.fields.get("finished_at")))
+
+
+def _urls(output: object) -> tuple[str, ...]:
+    """Give every output's URL: one or many, images or videos, bare or in an object."""
+    if not isinstance(output, dict):
+        return ()
+    found: list[str] = []
+    for name in _MEDIA:
+        value = output.get(name)
+        for one in value if isinstance(value, list) else [value]:
+            url = one.get("url") if isinstance(one, dict) else one
+            if isinstance(url, str) and url and url not in found:
+                found.append(url)
+    return tuple(found)
+
+
+def _cost(said: _Said) -> float | None:
+    cost = said.fields.get("cost")
+    if isinstance(cost, dict):
+        cost = cost.get("usd", cost.get("amount"))
+    try:
+        return float(str(cost)) if cost is not None and not isinstance(cost, bool) else None
+    except ValueError:
+        return None
+
+
+def read_cancel(answer: Answer | WireFault, now: float) -> CancelReply:
+    """Say what became of a cancellation."""
+    if isinstance(answer, WireFault):
+        return Unavailable(answer.message)
+    said = _said(answer)
+    outcome = str(said.fields.get("outcome") or said.fields.get("status") or "").lower()
+    if outcome in _CANCELLED:
+        return CancelDone()
+    if outcome:
+        return CancelTooLate(outcome)
+    if refusal := _read_refused(answer, said, now):
+        return refusal
+    return CancelTooLate(said.message)

@@ -1,0 +1,45 @@
+"""Models that are not bundled: looked up in the API's catalogue."""
+
+import contextlib
+import json
+
+from batcher.catalog import Model, read_entry
+from batcher.errors import TokenMissing, Unreachable, WrongUse
+from batcher.provider import runcomfy
+from batcher.provider.wire import Answer, Wire, WireFault
+from batcher.show.words import command
+
+
+async def look_up(wire: Wire, model_id: str) -> Model:
+    """Ask the API's catalogue for a model. Raises WrongUse, Unreachable."""
+    answer = await wire.send(runcomfy.catalogue(model_id))
+    if isinstance(answer, WireFault):
+        raise Unreachable(f"the model {model_id} could not be looked up: {answer.message}")
+    try:
+        entry = json.loads(answer.body)
+        if isinstance(entry, dict) and answer.status == 200:  # noqa: PLR2004
+            inner = entry.get("model")
+            return read_entry(inner if isinstance(inner, dict) else {"model_id": model_id, **entry})
+    except ValueError:
+        pass
+    if answer.status == 401:  # noqa: PLR2004
+        raise TokenMissing("the API refused the token")
+    raise WrongUse(
+        f"the API's catalogue has no model {model_id} (HTTP {answer.status})", f"see what there is: {command('models')}"
+    )
+
+
+async def list_models(wire: Wire) -> list[Model]:
+    """Ask the API for its whole catalogue. Raises Unreachable."""
+    answer = await wire.send(runcomfy.catalogue())
+    if not isinstance(answer, Answer) or answer.status != 200:  # noqa: PLR2004
+        raise Unreachable(
+            f"the catalogue could not be read: {answer.message if isinstance(answer, WireFault) else answer.status}"
+        )
+    found = json.loads(answer.body)
+    entries = found if isinstance(found, list) else found.get("models") or found.get("items") or []
+    models = []
+    for entry in entries:
+        with contextlib.suppress(ValueError, TypeError):
+            models.append(read_entry(entry))
+    return models

@@ -1,0 +1,146 @@
+"""Opens a run directory: makes it, locks it, recovers its ledger, and finds the way to its API."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from batcher.engine.rules import after_crash
+from batcher.errors import NotFound, TokenMissing, WrongRun, WrongUse
+from batcher.job import State
+from batcher.ledger.ledger import Ledger
+from batcher.ledger.lock import Lock
+from batcher.outputs.store import sync_folder
+from batcher.provider.wire import Wire
+from batcher.run.parts import Parts
+from batcher.run.run import Run
+from batcher.settings import SANDBOX, Endpoint, remote
+
+
+@asynccontextmanager
+async def open_run(
+    out: Path,
+    *,
+    provider: str | None = None,
+    beside: Path | None = None,
+    make: bool = False,
+    parts: Parts | None = None,
+) -> AsyncIterator[Run]:
+    """Hold a run directory: lock, ledger, the way to the API. With `make` it is made where it is not there.
+
+    `provider`: whose results it is to hold, None: whosever it does. Raises WrongRun, LedgerInUse, LedgerUnreadable.
+    The API is reached, and the sandbox started, only when something is to be asked: a run at rest needs neither.
+    """
+    parts = parts or Parts()
+    fresh = not (out / "ledger.sqlite").exists()
+    if fresh and not make:
+        raise NotFound(f"{out} is no run directory: there is no ledger.sqlite in it")
+    async with AsyncExitStack() as stack:
+        if fresh:
+            _make(out)
+        ledger = await stack.enter_async_context(_held(out, parts))
+        owner = await _owner(ledger, out, provider)
+
+        async def connect() -> tuple[Endpoint, Wire]:
+            endpoint = await _endpoint(owner, out, beside, stack, parts)
+            wire = parts.wire(endpoint)
+            stack.push_async_callback(wire.close)
+            return endpoint, wire
+
+        yield Run(out, ledger, owner, connect, parts)
+
+
+@asynccontextmanager
+async def open_ledger(out: Path, *, parts: Parts | None = None) -> AsyncIterator[Ledger]:
+    """Hold a run directory's ledger alone, for what needs no API."""
+    if not (out / "ledger.sqlite").exists():
+        raise NotFound(f"{out} is no run directory: there is no ledger.sqlite in it")
+    async with _held(out, parts or Parts()) as ledger:
+        yield ledger
+
+
+@asynccontextmanager
+async def _held(out: Path, parts: Parts) -> AsyncIterator[Ledger]:
+    lock = Lock(out)
+    lock.take()
+    try:
+        ledger = Ledger(await parts.database(_ledger_file(out)), parts.clock)
+        try:
+            await ledger.open()
+            await _recover(ledger)
+            yield ledger
+        finally:
+            await ledger.close()
+    finally:
+        lock.free()
+
+
+async def _recover(ledger: Ledger) -> None:
+    """Say what became of jobs whose process is gone, before anything else happens to them."""
+    for job in await ledger.under_way(State.SUBMITTING):
+        if move := after_crash(job):
+            await ledger.record(job, move)
+
+
+def _make(out: Path) -> None:
+    """Make the directory, so that a power cut cannot take it back: SQLite flushes only what is in it."""
+    missing = []
+    folder = out
+    while not folder.is_dir():
+        if folder.exists():
+            raise WrongUse(f"{folder} is a file, not a directory")
+        missing.append(folder)
+        folder = folder.parent
+    for one in reversed(missing):
+        one.mkdir(exist_ok=True)
+        sync_folder(one.parent)
+    if (out / "files").is_dir() and any((out / "files").iterdir()):
+        raise WrongRun(
+            f"{out} has files, and no ledger that says what they cost",
+            "put ledger.sqlite back, or choose another directory with -o",
+        )
+
+
+def _ledger_file(out: Path) -> Path:
+    """Make the ledger's file private before SQLite opens it; its helpers take over the mode."""
+    file = out / "ledger.sqlite"
+    if not file.exists():
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+    return file
+
+
+async def _owner(ledger: Ledger, out: Path, provider: str | None) -> str:
+    """Give whose results the ledger holds; sandbox results under a real run would be a lie. Raises WrongRun."""
+    known = (await ledger.meta()).get("provider")
+    if known is None:
+        owner = provider or remote().provider
+        await ledger.put_meta({"provider": owner})
+        return owner
+    if provider is not None and provider != known:
+        raise WrongRun(
+            f"{out} holds results of {known}; this run is for {provider}", "choose another directory with -o"
+        )
+    return str(known)
+
+
+async def _endpoint(owner: str, out: Path, beside: Path | None, stack: AsyncExitStack, parts: Parts) -> Endpoint:
+    if owner == SANDBOX:
+        return await stack.enter_async_context(parts.sandbox(out / SANDBOX))
+    endpoint = remote(beside)
+    if not endpoint.token:
+        raise TokenMissing
+    if endpoint.provider != owner:
+        raise WrongRun(f"{out} holds results of {owner}; RUNCOMFY_MODEL_API_BASE says {endpoint.provider}")
+    return replace(endpoint, provider=owner)
+
+
+def discard(out: Path) -> None:
+    """Take back a directory that was made for a manifest that turned out to be wrong; only what a start makes."""
+    for name in ("ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm", "ledger.lock", "run.jsonl"):
+        (out / name).unlink(missing_ok=True)
+    shutil.rmtree(out / SANDBOX, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        out.rmdir()

@@ -1,0 +1,28 @@
+"""What a run is made of where the world outside begins; tests bring their own time and wire."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from batcher.clock import Chance, Clock, chance
+from batcher.ledger.database import Database, open_threaded
+from batcher.provider.rehearsal import sandbox
+from batcher.provider.wire import HttpWire, Wire
+from batcher.settings import Endpoint
+
+
+def http_wire(endpoint: Endpoint) -> Wire:
+    """Make the real wire to the API."""
+    return HttpWire(endpoint.base, endpoint.token.reveal())
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The database, the wire, the sandbox, time and chance."""
+
+    database: Callable[[Path], Awaitable[Database]] = open_threaded
+    wire: Callable[[Endpoint], Wire] = http_wire
+    sandbox: Callable[[Path], AbstractAsyncContextManager[Endpoint]] = sandbox
+    clock: Clock = field(default_factory=Clock)
+    chance: Chance = field(default_factory=chance)

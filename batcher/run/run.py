@@ -1,0 +1,318 @@
+"""One run directory, held: joins the rooms, and closes them in reverse. The CLI and programs use nothing below it."""
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import TypeAdapter
+
+from batcher.catalog import Model, bundled, read_entry
+from batcher.engine.engine import Drain, Engine, Halt
+from batcher.engine.legs import Legs, Tools
+from batcher.engine.pace import Pace
+from batcher.errors import (
+    EXIT_OK,
+    EXIT_SETTLED,
+    SIGNAL_BASE,
+    Stopped,
+)
+from batcher.events import Ended, Listener, Started, Warned
+from batcher.job import SETTLED, Job, Move, Spec, State
+from batcher.ledger import asks
+from batcher.ledger.again import Which
+from batcher.ledger.enrolment import Choice, Enrolled, enrol
+from batcher.ledger.ledger import Ledger
+from batcher.ledger.sql import statements
+from batcher.outputs.sidecar import Origin, sidecar_file
+from batcher.outputs.store import Store
+from batcher.pacing.budget import Budget
+from batcher.pacing.caution import Caution
+from batcher.pacing.patience import Patience
+from batcher.pacing.polling import Latencies
+from batcher.pacing.window import Rate, Window
+from batcher.provider import runcomfy
+from batcher.provider.replies import CancelDone
+from batcher.provider.wire import Wire
+from batcher.run.catalogue import look_up
+from batcher.run.parts import Parts
+from batcher.settings import Endpoint, Policy
+from batcher.show.status import status
+from batcher.show.words import command
+
+_ASKED_EVERY: Final = 0.5
+_POLICY: Final = TypeAdapter(Policy)
+Connect = Callable[[], Awaitable[tuple[Endpoint, Wire]]]
+Images = dict[str, tuple[int, int, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended."""
+
+    exit_code: int
+    stopped: Stopped | None
+
+
+class Run:
+    """A run directory that this process holds. Made by `open_run`."""
+
+    def __init__(self, out: Path, ledger: Ledger, provider: str, connect: Connect, parts: Parts) -> None:
+        self.out = out
+        self.provider = provider
+        self.secret = ""
+        """The token, once there is a connection: the log takes it out of what it writes."""
+        self._ledger = ledger
+        self._connect = connect
+        self._wire: Wire | None = None
+        self._parts = parts
+        self._store = Store(out)
+        self._engine: Engine | None = None
+        self._signals = 0
+        self._early: Halt | None = None
+
+    async def connect(self) -> Wire:
+        """Find the way to the API, starting the sandbox for a rehearsal. Raises TokenMissing, WrongRun."""
+        if self._wire is None:
+            endpoint, self._wire = await self._connect()
+            self.secret = endpoint.token.reveal()
+        return self._wire
+
+    async def at_rest(self) -> bool:
+        """Say whether there is nothing to do."""
+        rows = await self._ledger.ask("states")
+        return not any(
+            State(row["state"]) not in SETTLED
+            and (row["state"] != State.PENDING or (row["listed"] and row["selected"]))
+            for row in rows
+        )
+
+    def listen(self, listener: Listener) -> None:
+        """Tell this listener of every event from now on."""
+        self._ledger.listen(listener)
+
+    # Before the work.
+
+    async def meta(self) -> dict[str, Any]:
+        """Give what the ledger knows of this run."""
+        return await self._ledger.meta()
+
+    async def note(self, facts: Mapping[str, object]) -> None:
+        """Note facts of this run in its ledger."""
+        await self._ledger.put_meta(facts)
+
+    async def model(self, model_id: str) -> Model:
+        """Give a model: bundled, known to this run, or looked up in the API's catalogue once."""
+        known = bundled()
+        if model_id in known:
+            return known[model_id]
+        for row in await self._ledger.ask("models"):
+            if row["id"] == model_id:
+                return read_entry(json.loads(row["entry"]))
+        model = await look_up(await self.connect(), model_id)
+        put = statements("moves.sql")["put_model"]
+        entry = {"id": model_id, "entry": json.dumps(model.entry)}
+        await self._ledger.transact(lambda connection: connection.execute(put, entry).rowcount)
+        return model
+
+    async def images(self) -> Images:
+        """Give what is known of local images."""
+        rows = await self._ledger.ask("images")
+        return {row["path"]: (row["size"], row["mtime_ns"], row["facts"]) for row in rows}
+
+    async def enrol(
+        self, jobs: Iterable[tuple[Spec, bool]], fresh_images: Images, choice: Choice, *, sure: bool
+    ) -> Enrolled:
+        """Take a manifest's jobs in, all or none. Raises ManifestFaulty, TooManyUnlisted."""
+        now = self._parts.clock.now()
+        put = statements("moves.sql")["put_image"]
+
+        def work(connection: sqlite3.Connection) -> Enrolled:
+            enrolled = enrol(connection, jobs, choice, now, sure=sure)
+            names = ("path", "size", "mtime_ns", "facts")
+            rows = (dict(zip(names, (path, *facts), strict=True)) for path, facts in fresh_images.items())
+            connection.executemany(put, rows)
+            return enrolled
+
+        return await self._ledger.transact(work)
+
+    # The work.
+
+    async def work(self, policy: Policy) -> Outcome:
+        """Drive every selected job until it has settled, or something stops the run."""
+        await asyncio.to_thread(self._store.prepare)
+        asks.forget(self.out)
+        meta = await self.meta()
+        states = await self._states()
+        await self._ledger.say(Started(self._parts.clock.now(), str(meta.get("name")), self.provider, states))
+        resubmits = policy.retry.uncertain == "resubmit" and states.get(State.UNCERTAIN)
+        halt = None if await self.at_rest() and not resubmits else await self._drive(policy, meta)
+        outcome = self._outcome(await self._states(), halt)
+        await self._close_books(meta, outcome)
+        return outcome
+
+    async def _drive(self, policy: Policy, meta: Mapping[str, Any]) -> Halt | None:
+        wire = await self.connect()
+        pace = await self._pace(policy)
+        engine = self._engine = Engine(self._ledger, pace, policy, self._parts.clock)
+        engine.legs = Legs(self._tools(wire, meta), pace, policy.retry, engine.halt)
+        if self._early:
+            engine.stop(self._early)
+        asked = asyncio.create_task(self._answer_asks(engine), name="asks")
+        timer = self._timer(engine, policy)
+        try:
+            return await engine.run()
+        finally:
+            asked.cancel()
+            if timer:
+                timer.cancel()
+
+    def stop(self, number: int) -> None:
+        """End on a signal: the first lets what is in hand end, a second drops everything."""
+        self._signals += 1
+        drain = Drain.SIGNAL if self._signals == 1 else Drain.NOW
+        halt = Halt("interrupted", f"stopped by signal {number}", SIGNAL_BASE + number, drain)
+        if self._engine:
+            self._engine.stop(halt)
+        else:
+            self._early = halt
+
+    async def retry(self, which: Which) -> list[Job]:
+        """Let settled jobs go on, as the table of states says; give them as they are now."""
+        jobs = await self._ledger.retry(which)
+        if self._engine:
+            for job in jobs:
+                if job.state is not State.PENDING:
+                    self._engine.take(job)
+            self._engine.wake()
+        return jobs
+
+    async def cancel(self) -> dict[str, int]:
+        """Cancel what is still queued at the server; count what became of it."""
+        counts = {"cancelled": 0, "running": 0}
+        wire = await self.connect()
+        for job in await self._ledger.under_way(State.RUNNING):
+            answer = await wire.send(runcomfy.cancel(job.request_id or ""))
+            reply = runcomfy.read_cancel(answer, self._parts.clock.now())
+            if not isinstance(reply, CancelDone):
+                counts["running"] += 1
+                continue
+            counts["cancelled"] += 1
+            if self._engine is None:  # a run at work hears of it by its next look
+                await self._ledger.record(job, Move(State.CANCELLED, message="cancelled by the user"))
+        return counts
+
+    async def _answer_asks(self, engine: Engine) -> None:
+        """Carry out what other processes ask of this run."""
+        while True:
+            await asyncio.sleep(_ASKED_EVERY)
+            for ask in asks.take(self.out):
+                if ask.get("do") == "cancel":
+                    engine.halt("paused", "cancelled by the user; what was not submitted stays pending")
+                    await self.cancel()
+                elif ask.get("do") == "retry":
+                    await self.retry(Which(**ask["which"]))  # type: ignore[arg-type]
+
+    def _timer(self, engine: Engine, policy: Policy) -> asyncio.TimerHandle | None:
+        if policy.limits.max_time is None:
+            return None
+        words = f"the time set, {policy.limits.max_time:g} s, is over"
+        return asyncio.get_running_loop().call_later(policy.limits.max_time, engine.halt, "time", words)
+
+    def _tools(self, wire: Wire, meta: Mapping[str, Any]) -> Tools:
+        return Tools(
+            wire=wire,
+            store=self._store,
+            clock=self._parts.clock,
+            chance=self._parts.chance,
+            root=Path(str(meta.get("root") or ".")),
+            origin=Origin(self.provider, str(meta.get("manifest_file") or "-"), meta.get("manifest_sha256") or None),
+            make_room=self._make_room,
+        )
+
+    async def _make_room(self, stem: str, job_id: str) -> str:
+        """Give the name a job's file may take: an unlisted job's files give way, a listed one's stay."""
+        owners = await self._ledger.ask("owners_of_name", stem=stem, id=job_id)
+        if any(owner["listed"] for owner in owners):
+            return f"{stem}~{job_id}"
+        for owner in owners:
+            for file in (owner["file"], sidecar_file(owner["file"])):
+                await asyncio.to_thread(self._store.give_way, file, owner["id"])
+        return stem
+
+    async def _pace(self, policy: Policy) -> Pace:
+        """Make the deciders, and tell them what the ledger remembers."""
+        limits, retry = policy.limits, policy.retry
+        money = await self._ledger.ask("money")
+        spoken_for = sum(
+            row["billed"] + row["unbilled"] for row in money if row["outcome"] not in {"turned_away", "refused"}
+        )
+        latencies = Latencies()
+        for row in reversed(await self._ledger.ask("latencies")):
+            latencies.add(max(0.0, row[0]))
+        return Pace(
+            window=Window(limits.concurrency),
+            rate=Rate(limits.requests_per_second),
+            patience=Patience(retry.patience),
+            budget=Budget(limits.max_cost_usd, spoken_for),
+            caution=Caution(retry.max_uncertain, retry.max_failures),
+            latencies=latencies,
+        )
+
+    async def _states(self) -> dict[str, int]:
+        """Count the jobs that this run is to bring to rest."""
+        counts: dict[str, int] = {}
+        for row in await self._ledger.ask("states"):
+            if row["listed"] and row["selected"]:
+                counts[row["state"]] = counts.get(row["state"], 0) + row["jobs"]
+        return counts
+
+    def _outcome(self, states: Mapping[str, int], halt: Halt | None) -> Outcome:
+        left = sum(count for state, count in states.items() if State(state) not in SETTLED)
+        if not left:
+            return Outcome(EXIT_OK if set(states) <= {State.DONE} else EXIT_SETTLED, None)
+        halt = halt or Halt("bug", f"{left} jobs were left without a reason", 70, Drain.FINISH)
+        running = states.get(State.RUNNING, 0) + states.get(State.FETCHING, 0)
+        message = halt.message + (f"; {running} are at the server, and run on there" if running else "")
+        return Outcome(halt.exit_code, self._stopped(halt, message))
+
+    def _stopped(self, halt: Halt, message: str) -> Stopped:
+        resume = command("resume", self.out)
+        following = {
+            "token": f"RUNCOMFY_TOKEN=... {resume}",
+            "budget": f"{resume} --max-cost USD",
+            "uncertain": command("retry", self.out, "--state", "uncertain"),
+            "failures": command("jobs", self.out, "--state", "failed"),
+        }
+        retryable = halt.reason not in {"token", "budget", "balance", "failures", "disk", "bug"}
+        return Stopped(halt.reason, message, halt.exit_code, following.get(halt.reason, resume), retryable)
+
+    async def _close_books(self, meta: Mapping[str, Any], outcome: Outcome) -> None:
+        await self._ledger.put_meta(
+            {"requests": int(meta.get("requests") or 0) + (self._wire.sent if self._wire else 0)}
+        )
+        await self._ledger.say(Ended(self._parts.clock.now(), outcome.exit_code, outcome.stopped))
+        await asyncio.to_thread(self._store.close)
+        await asyncio.to_thread(self._write_summary)
+
+    def _write_summary(self) -> None:
+        draft = self.out / ".summary.json"
+        draft.write_text(json.dumps(status(self.out), ensure_ascii=False, indent=2) + "\n", "utf-8")
+        draft.replace(self.out / "summary.json")
+
+    async def warn(self, message: str) -> None:
+        """Tell the user something that stops nothing."""
+        await self._ledger.say(Warned(self._parts.clock.now(), message))
+
+
+def policy_facts(policy: Policy) -> dict[str, Any]:
+    """Write a policy as the ledger keeps it."""
+    return asdict(policy)
+
+
+def policy_of(facts: object) -> Policy:
+    """Read a policy as the ledger keeps it."""
+    return _POLICY.validate_python(facts) if facts else Policy()

@@ -1,0 +1,250 @@
+"""Serves the world over HTTP on loopback: bodies in, replies out, its journal on disk, pictures on demand."""
+
+import asyncio
+import base64
+import hashlib
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+from aiohttp import web
+
+from batcher.sandbox.render import render, render_video
+from batcher.sandbox.world import Conditions, Reply, World
+
+HERE: Final = Path(__file__).parent
+_MODEL_DIRS: Final = (HERE.parent / "catalog" / "models", HERE / "models")
+MAX_BODY: Final = 96 * 2**20
+
+
+def load_models() -> dict[str, dict[str, Any]]:
+    """Read the catalogue: the client's own schema files, and a few more models."""
+    files = [file for folder in _MODEL_DIRS for file in sorted(folder.glob("*.json"))]
+    models = [json.loads(file.read_text("utf-8")) for file in files]
+    return {model["model_id"]: model for model in models}
+
+
+class Store:
+    """The sandbox's folder: its journal, and the input images, each once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._images = folder / "inputs"
+        self._images.mkdir(parents=True, exist_ok=True)
+        self._journal = folder / "journal.jsonl"
+        self._opened = self._journal.open("ab")
+
+    def journal(self) -> list[dict[str, Any]]:
+        """Read what was accepted before; a line cut off by a crash was never answered."""
+        lines = self._journal.read_bytes().split(b"\n")
+        return [json.loads(line) for line in lines[:-1] if line]
+
+    def append(self, entry: Mapping[str, Any]) -> None:
+        """Write an entry before its answer leaves."""
+        self._opened.write(json.dumps(entry, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
+        self._opened.flush()
+
+    def put_aside(self, value: Any) -> Any:  # noqa: ANN401 - JSON
+        """Keep the images of a body as files, and digests in their place."""
+        if isinstance(value, str) and value.startswith("data:"):
+            content = base64.b64decode(value.partition(",")[2])
+            digest = hashlib.sha256(content).hexdigest()
+            (self._images / digest).write_bytes(content)
+            return f"kept:{digest}"
+        if isinstance(value, list):
+            return [self.put_aside(item) for item in value]
+        return {key: self.put_aside(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+    def image(self, digest: str) -> bytes:
+        """Give an image that was put aside."""
+        return (self._images / digest).read_bytes()
+
+    def keep(self, url: str, content: bytes) -> None:
+        """Keep what was fetched from a URL."""
+        (self._images / hashlib.sha256(url.encode()).hexdigest()).write_bytes(content)
+
+    def fetched(self, url: str) -> bytes | None:
+        """Give what was fetched from a URL before."""
+        file = self._images / hashlib.sha256(url.encode()).hexdigest()
+        return file.read_bytes() if file.exists() else None
+
+
+class Sandbox:
+    """The HTTP shell around one world."""
+
+    def __init__(self, conditions: Conditions, folder: Path) -> None:
+        self._store = Store(folder)
+        self.world = World(conditions, load_models())
+        self.world.replay(self._store.journal())
+        self._written = len(self.world.journal)
+        self._pool = ThreadPoolExecutor(max_workers=max(1, (os.cpu_count() or 2) - 1))
+        self._tries: dict[str, int] = {}
+        self._fetches: set[asyncio.Task[None]] = set()
+        self.base = ""
+
+    def app(self) -> web.Application:
+        """Give the routes, each with and without `/v1` in the base URL's favour."""
+        app = web.Application(client_max_size=MAX_BODY)
+        app.router.add_get("/v1/models", self._catalogue)
+        app.router.add_get("/v1/models/{model:.+}", self._catalogue)
+        app.router.add_post("/v1/models/{model:.+}", self._submit)
+        app.router.add_get("/v1/requests/{id}/status", self._status)
+        app.router.add_get("/v1/requests/{id}/result", self._result)
+        app.router.add_post("/v1/requests/{id}/cancel", self._cancel)
+        app.router.add_get("/prod/v2/balance", self._balance)
+        app.router.add_get("/files/{id}/{name}", self._file)
+        app.router.add_get("/journal", self._journal)
+        return app
+
+    async def _submit(self, request: web.Request) -> web.StreamResponse:
+        try:
+            body = await request.json()
+        except ValueError:
+            body = None
+        if isinstance(body, dict):
+            body = await asyncio.get_running_loop().run_in_executor(self._pool, self._store.put_aside, body)
+        reply = self.world.submit(request.match_info["model"], body, _token(request), time.time())
+        self._write_journal()
+        if reply.arrives and reply.status == 200 and isinstance(body, dict):  # noqa: PLR2004
+            self._fetch_inputs(str(reply.body["request_id"]), body)
+        return self._answer(request, reply)
+
+    async def _status(self, request: web.Request) -> web.StreamResponse:
+        return self._answer(request, self.world.status(request.match_info["id"], _token(request), time.time()))
+
+    async def _result(self, request: web.Request) -> web.StreamResponse:
+        cost = request.query.get("include_cost") == "true"
+        token, request_id = _token(request), request.match_info["id"]
+        reply = self.world.result(request_id, token, time.time(), cost=cost, files=self.base)
+        job = self.world.request(request_id)
+        if job and job.inputs.get("sync_mode") is True and "output" in reply.body:
+            content = [await self._render(request_id, index) for index in range(1, job.count + 1)]
+            uris = [f"data:image/png;base64,{base64.b64encode(one).decode()}" for one in content]
+            reply = Reply(reply.status, {**reply.body, "output": {"images": uris}})
+        return self._answer(request, reply)
+
+    async def _cancel(self, request: web.Request) -> web.StreamResponse:
+        reply = self.world.cancel(request.match_info["id"], _token(request), time.time())
+        self._write_journal()
+        return self._answer(request, reply)
+
+    async def _catalogue(self, request: web.Request) -> web.StreamResponse:
+        return self._answer(request, self.world.catalogue(request.match_info.get("model")))
+
+    async def _balance(self, request: web.Request) -> web.StreamResponse:
+        return self._answer(request, self.world.balance(_token(request)))
+
+    async def _journal(self, _: web.Request) -> web.StreamResponse:
+        """Give what was accepted, for tests that compare it with a ledger."""
+        return web.json_response(self.world.journal)
+
+    async def _file(self, request: web.Request) -> web.StreamResponse:
+        request_id, index = request.match_info["id"], request.match_info["name"].partition(".")[0]
+        job = self.world.request(request_id)
+        if job is None or job.ended_at is None or job.error or not index.isdigit() or int(index) > job.count:
+            raise web.HTTPNotFound
+        content = await self._render(request_id, int(index))
+        key = f"{request_id}/{index}"
+        self._tries[key] = self._tries.get(key, 0) + 1
+        if self.world.tears(request_id, int(index), self._tries[key]):
+            response = web.StreamResponse(headers={"Content-Length": str(len(content))})
+            await response.prepare(request)
+            await response.write(content[: len(content) // 2])
+            _hang_up(request)
+            return response
+        return web.Response(body=content)
+
+    def _answer(self, request: web.Request, reply: Reply) -> web.StreamResponse:
+        if not reply.arrives:
+            _hang_up(request)
+        body = json.dumps(reply.body, ensure_ascii=False, default=str)
+        return web.Response(
+            text=body, status=reply.status or 200, headers=reply.headers, content_type="application/json"
+        )
+
+    def _write_journal(self) -> None:
+        for entry in self.world.journal[self._written :]:
+            self._store.append(entry)
+        self._written = len(self.world.journal)
+
+    async def _render(self, request_id: str, index: int) -> bytes:
+        job = self.world.request(request_id)
+        if job is None:
+            raise web.HTTPNotFound
+        photos = [photo for photo in map(self._photo, _texts(job.inputs)) if photo]
+        video = "video" in str(self.world.models[job.model].get("categories"))
+        loop = asyncio.get_running_loop()
+        if video:
+            return await loop.run_in_executor(self._pool, render_video, job.inputs, photos)
+        return await loop.run_in_executor(self._pool, render, job.inputs, photos, index)
+
+    def _photo(self, text: str) -> bytes | None:
+        if text.startswith("kept:"):
+            return self._store.image(text.removeprefix("kept:"))
+        return self._store.fetched(text) if text.startswith(("http://", "https://")) else None
+
+    def _fetch_inputs(self, request_id: str, body: Mapping[str, Any]) -> None:
+        urls = [text for text in _texts(body) if text.startswith(("http://", "https://"))]
+        if urls:
+            task = asyncio.create_task(self._fetch(request_id, urls))
+            self._fetches.add(task)
+            task.add_done_callback(self._fetches.discard)
+
+    async def _fetch(self, request_id: str, urls: list[str]) -> None:
+        """Fetch the input images as the real server would; a job whose image is not to be had fails."""
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session:
+            for url in urls:
+                if self._store.fetched(url) is not None:
+                    continue
+                try:
+                    async with session.get(url) as response:
+                        response.raise_for_status()
+                        self._store.keep(url, await response.read())
+                except (aiohttp.ClientError, OSError) as error:
+                    self.world.fail(request_id, f"the input image {url} could not be fetched: {error}")
+
+
+def _texts(value: object) -> list[str]:
+    """Give every text in a body, in order."""
+    if isinstance(value, str):
+        return [value]
+    items = value if isinstance(value, list) else value.values() if isinstance(value, dict) else ()
+    return [text for item in items for text in _texts(item)]
+
+
+def _token(request: web.Request) -> str:
+    return request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
+
+
+def _hang_up(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()
+
+
+async def serve(conditions: Conditions, folder: Path, port: int, *, until_stdin_ends: bool) -> None:
+    """Serve until the parent's end of standard input closes, or until cancelled. The first line says where."""
+    sandbox = Sandbox(conditions, folder)
+    runner = web.AppRunner(sandbox.app(), access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", port)
+    await site.start()
+    sandbox.base = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    print(sandbox.base, flush=True)  # noqa: T201 - read by whoever started it
+    try:
+        if until_stdin_ends:
+            await asyncio.get_running_loop().run_in_executor(None, sys.stdin.buffer.read)
+        else:
+            await asyncio.Event().wait()
+    finally:
+        await runner.cleanup()
+
+
+def balance(text: str) -> float:
+    """Read a balance; `none` is without end."""
+    return math.inf if text == "none" else float(text)

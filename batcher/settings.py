@@ -1,0 +1,149 @@
+"""Settings: limits and retry rules as groups, and where the API and its token are found. Never prints a token."""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, ClassVar, Final, Literal
+
+from dotenv import dotenv_values
+from pydantic import BeforeValidator, Field
+
+API_BASE: Final = "https://model-api.runcomfy.net"
+BALANCE_BASE: Final = "https://api.runcomfy.net"
+TOKEN_NAMES: Final = ("RUNCOMFY_TOKEN", "RUNCOMFY_API_TOKEN", "RUNCOMFY_API_KEY")
+SANDBOX: Final = "sandbox"
+
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def seconds(value: object) -> object:
+    """Read a duration: `90`, `90s`, `30m`, `1h30m`, `2d`."""
+    if not isinstance(value, str):
+        return value
+    text = value.strip().lower()
+    if re.fullmatch(r"(\d+(\.\d+)?[smhd])+", text):
+        return sum(float(n) * _UNITS[unit] for n, unit in re.findall(r"([\d.]+)([smhd])", text))
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    raise ValueError("is no duration: write 90s, 30m or 1h30m")
+
+
+Seconds = Annotated[float, BeforeValidator(seconds), Field(gt=0)]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much at once, how fast, for how much money."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    concurrency: Annotated[int, Field(ge=1, le=10_000)] = 32
+    """Requests outstanding at the server."""
+    requests_per_second: Annotated[float, Field(gt=0)] | None = None
+    """Submissions and polls together."""
+    max_cost_usd: Annotated[float, Field(ge=0)] | None = None
+    confirm_above_usd: Annotated[float, Field(ge=0)] = 20.0
+    max_time: Seconds | None = None
+    """After this many seconds no more jobs are submitted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """What is tried again, and when a run gives up."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
+
+    attempts: Annotated[int, Field(ge=1, le=20)] = 1
+    """Submissions a job may take when its generation fails."""
+    uncertain: Literal["hold", "resubmit"] = "hold"
+    max_uncertain: Annotated[int, Field(ge=0)] = 20
+    max_failures: Annotated[int, Field(ge=1)] = 50
+    """In a row."""
+    job_timeout: Seconds = 3600.0
+    patience: Seconds = 21_600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What a run obeys; the ledger keeps it, so that `resume` needs no manifest."""
+
+    limits: Limits = field(default_factory=Limits)
+    retry: Retry = field(default_factory=Retry)
+
+
+class Secret:
+    """A token: its text is taken out on purpose, never by printing."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """Give the text, for the one header that needs it."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the API is. `base` has no trailing slash and no `/v1`."""
+
+    base: str
+    token: Secret
+    provider: str
+    """Whose results a ledger holds: `sandbox`, or the API's base URL."""
+
+
+def api_base(environ: Mapping[str, str]) -> str:
+    """Give the API's base URL without slash and `/v1`, as the vendor's tools may write it with both."""
+    base = environ.get("RUNCOMFY_MODEL_API_BASE", "").strip() or API_BASE
+    return base.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+def find_token(environ: Mapping[str, str], beside: Path | None = None) -> Secret:
+    """Find the token: environment, `.env` beside the manifest, the vendor's `token.json`; else give an empty one."""
+    dotenv = beside / ".env" if beside else None
+    sources: list[Mapping[str, str | None]] = [environ]
+    if dotenv and dotenv.is_file():
+        sources.append(dotenv_values(dotenv, interpolate=False))
+    for source in sources:
+        for name in TOKEN_NAMES:
+            if text := (source.get(name) or "").strip():
+                return Secret(text)
+    for folder in _config_dirs(environ):
+        if text := _token_in(folder / "token.json"):
+            return Secret(text)
+    return Secret("")
+
+
+def _config_dirs(environ: Mapping[str, str]) -> list[Path]:
+    if own := environ.get("RUNCOMFY_CONFIG_DIR"):
+        return [Path(own)]
+    if xdg := environ.get("XDG_CONFIG_HOME"):
+        return [Path(xdg) / "runcomfy"]
+    return [Path(environ.get("HOME") or Path.home()) / ".config" / "runcomfy"]
+
+
+def _token_in(file: Path) -> str:
+    try:
+        found = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return ""
+    if isinstance(found, dict):
+        found = found.get("token") or found.get("access_token") or ""
+    return found.strip() if isinstance(found, str) else ""
+
+
+def remote(beside: Path | None = None) -> Endpoint:
+    """Give the real API as the environment names it; the token may be empty."""
+    base = api_base(os.environ)
+    return Endpoint(base=base, token=find_token(os.environ, beside), provider=base)

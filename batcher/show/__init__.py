@@ -1,0 +1,1 @@
+"""What people and programs are told: listeners on the events, and readers of the ledger."""

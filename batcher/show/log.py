@@ -1,0 +1,63 @@
+"""The log of a run: one JSON object a line in `run.jsonl`, without tokens, without what could steer a terminal."""
+
+import logging
+import os
+import re
+from collections.abc import MutableMapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+import structlog
+
+from batcher.clock import rfc3339
+from batcher.events import Ended, Event, Moved
+from batcher.job import State
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_BEARER: Final = re.compile(r"(?i)bearer\s+\S+")
+
+
+class Log:
+    """Listens to a run, and writes what it hears. The file is for the user alone."""
+
+    def __init__(self, out: Path, secret: str) -> None:
+        fd = os.open(out / "run.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._file: TextIO = os.fdopen(fd, "w", encoding="utf-8", errors="replace", buffering=1)
+        self._secret = secret
+        self._log = structlog.wrap_logger(
+            structlog.WriteLogger(self._file),
+            processors=[self._redact, structlog.processors.JSONRenderer(ensure_ascii=False)],
+            wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        )
+
+    def __call__(self, event: Event) -> None:
+        """Write an event."""
+        facts = asdict(event)
+        at = rfc3339(facts.pop("at"))
+        level = "info"
+        if isinstance(event, Moved):
+            level = "warning" if event.to in {State.FAILED, State.UNCERTAIN} else "info"
+        elif isinstance(event, Ended) and event.stopped:
+            level = "warning"
+        getattr(self._log, level)(type(event).__name__, at=at, level=level, **facts)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _redact(self, _logger: object, _method: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        return {key: self._clean(value) for key, value in entry.items()}
+
+    def _clean(self, value: object) -> object:
+        if isinstance(value, str):
+            text = value.replace(self._secret, "***") if self._secret else value
+            return plain(_BEARER.sub("Bearer ***", text))
+        if isinstance(value, dict):
+            return {key: self._clean(item) for key, item in value.items()}
+        return value
+
+
+def plain(text: str) -> str:
+    """Write control characters from outside as escapes, so that they cannot move a cursor or begin a line."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found.group()):02x}", text)

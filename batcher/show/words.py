@@ -1,0 +1,87 @@
+"""How things are said in the terminal: amounts, durations, the one next command."""
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from batcher.job import State
+from batcher.settings import SANDBOX
+
+
+def money(usd: float | None) -> str:
+    """Write an amount of dollars."""
+    return "unknown" if usd is None else f"${usd:,.2f}"
+
+
+def size(count: float) -> str:
+    """Write a number of bytes."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if count < 1000:  # noqa: PLR2004
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """Write a duration."""
+    seconds = round(seconds)
+    if seconds < 60:  # noqa: PLR2004
+        return f"{seconds} s"
+    if seconds < 3600:  # noqa: PLR2004
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+def command(*parts: str | Path) -> str:
+    """Write a command that works when pasted."""
+    return " ".join(["batcher", *(shlex.quote(str(part)) for part in parts)])
+
+
+def jobs(count: int) -> str:
+    """Write a number of jobs."""
+    return f"{count:,} job{'' if count == 1 else 's'}"
+
+
+def counts(states: Mapping[str, int]) -> str:
+    """Write how many jobs are in each state, the empty ones left out."""
+    found = [f"{states[state]:,} {state}" for state in State if states.get(state)]
+    return ", ".join(found) or "no jobs"
+
+
+def summary(found: Mapping[str, Any], out: Path) -> list[str]:
+    """Say at the end of a run what is done, what is not and why, and the one command that goes on."""
+    states, cost = found["states"], found["cost_usd"]
+    rehearsal = " (rehearsal on the sandbox: no money was spent)" if found["provider"] == SANDBOX else ""
+    lines = [f"{found['name']}: {counts(states)}{rehearsal}"]
+    if found["files"]:
+        lines.append(f"{found['files']:,} files, {size(found['bytes'])}, in {out / 'files'}")
+    if cost["worst_case"]:
+        parts = [f"billed {money(cost['billed'])}"]
+        if cost["reserved"]:
+            parts.append(f"not billed yet, or bill unknown: {money(cost['reserved'])}")
+        if cost["at_risk"]:
+            parts.append(f"at risk in uncertain jobs: {money(cost['at_risk'])}")
+        lines.append("; ".join(parts))
+    lines.extend(f"{count:,} {kind}" for kind, count in sorted(found["errors"].items()))
+    if found["rejected"]:
+        lines.append(f"{found['rejected']:,} rows rejected, see {out / 'rejected.csv'}")
+    if found["stopped"]:
+        lines.append(f"stopped ({found['stopped']['reason']}): {found['stopped']['message']}")
+    if then := next_command(found, out):
+        lines.append(f"next: {then}")
+    return lines
+
+
+def next_command(found: Mapping[str, Any], out: Path) -> str | None:
+    """Give the one command that goes on from here; None where nothing is left to do."""
+    if found["stopped"]:
+        return str(found["stopped"]["next"])
+    states = found["states"]
+    if states["failed"]:
+        return command("retry", out) + " && " + command("resume", out)
+    if states["uncertain"]:
+        return command("retry", out, "--state", "uncertain")
+    if states["cancelled"]:
+        return command("retry", out, "--state", "cancelled") + " && " + command("resume", out)
+    return None

@@ -1,0 +1,260 @@
+"""Plays nights: a process that forks a life for each run, kills it at a chosen act, and lets the next one go on.
+
+A life is a real process on a real ledger and real files; it dies by `_exit` in the middle of whatever it does. The
+world it talks to is the sandbox's, in memory; what that accepted is kept in a file, as a server would keep it.
+Usage: python -m tests.nights.play SCENARIO   (a JSON object; findings are printed as one JSON object)
+"""
+
+import asyncio
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from batcher.clock import Clock, chance
+from batcher.job import Spec, State
+from batcher.ledger.database import InlineDatabase, T, Work
+from batcher.ledger.enrolment import Choice
+from batcher.ledger.reader import Reader
+from batcher.run import Parts, open_run
+from batcher.run.run import policy_facts
+from batcher.sandbox.server import load_models
+from batcher.sandbox.world import Conditions, Mishaps, World
+from batcher.settings import SANDBOX, Endpoint, Limits, Policy, Retry, Secret
+from tests.nights.memory import MemoryWire, picture
+from tests.nights.virtual import VirtualLoop
+
+MODEL = "google/nano-banana/pro/text-to-image"
+EPOCH = 1_700_000_000.0
+BETWEEN_LIVES = 50_000.0
+DIED = 9
+
+
+@dataclass
+class Scenario:
+    """One night, or every night of a batch: `kills` are the acts at which lives die, one after the other."""
+
+    jobs: int = 6
+    seed: int = 1
+    images: int = 1
+    slots: int = 3
+    concurrency: int = 5
+    kills: list[int] = field(default_factory=list)
+    every_act: bool = False
+    stride: int = 1
+    mishaps: dict[str, float] = field(default_factory=dict)
+
+
+def specs(scenario: Scenario) -> list[Spec]:
+    found = []
+    for number in range(1, scenario.jobs + 1):
+        inputs = {"prompt": f"night {scenario.seed}, job {number}", "number_of_images": scenario.images}
+        job_id = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
+        found.append(Spec(job_id, f"job-{number}", MODEL, inputs, row=number, estimated_usd=0.15 * scenario.images))
+    return found
+
+
+class MortalDatabase(InlineDatabase):
+    """The inline database, with an instant to die at before and after each commit."""
+
+    act: Callable[[str], None]
+
+    async def transact(self, work: Work[T]) -> T:
+        self.act("begins a transaction")
+        result = await super().transact(work)
+        self.act("has committed")
+        return result
+
+
+class Life:
+    """One process's run of a night, from its start to its end or its death."""
+
+    def __init__(self, scenario: Scenario, folder: Path, number: int, kill_at: int | None) -> None:
+        self.acts = 0
+        self.loop = VirtualLoop()
+        self._scenario = scenario
+        self._out = folder / "out"
+        self._journal = folder / "journal"
+        self._start = EPOCH + BETWEEN_LIVES * number
+        self._number = number
+        self._kill_at = kill_at
+
+    def act(self, _what: str) -> None:
+        self.acts += 1
+        if self.acts == self._kill_at:
+            os._exit(DIED)
+
+    def now(self) -> float:
+        return self._start + self.loop.time()
+
+    def live(self) -> int:
+        """Run to the end; give the exit code."""
+        sys.addaudithook(self._hear)
+        return self.loop.run_until_complete(asyncio.wait_for(self._run(), 40_000))
+
+    def _hear(self, event: str, args: tuple[Any, ...]) -> None:
+        """Every change of the file system is an act too."""
+        writes = event == "open" and isinstance(args[1], str) and args[1][:1] in {"w", "x", "a"}
+        if writes or event in {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}:
+            self.act(event)
+
+    async def _run(self) -> int:
+        async def database(file: Path) -> MortalDatabase:
+            opened = MortalDatabase(file)
+            opened.act = self.act
+            return opened
+
+        @asynccontextmanager
+        async def sandbox(_: Path) -> AsyncIterator[Endpoint]:
+            yield Endpoint("memory:", Secret(SANDBOX), SANDBOX)
+
+        parts = Parts(
+            database=database,
+            wire=lambda _: MemoryWire(self._world(), self._journal, self.now, self.act, self._scenario.seed),
+            sandbox=sandbox,
+            clock=Clock(self.now),
+            chance=chance(self._scenario.seed),
+        )
+        policy = Policy(Limits(concurrency=self._scenario.concurrency), Retry(max_uncertain=10_000))
+        async with open_run(self._out, provider=SANDBOX, make=True, parts=parts) as run:
+            await run.enrol(((spec, True) for spec in specs(self._scenario)), {}, Choice(), sure=True)
+            await run.note({"name": "night", "policy": policy_facts(policy)})
+            return (await run.work(policy)).exit_code
+
+    def _world(self) -> World:
+        scenario = self._scenario
+        conditions = Conditions(
+            seed=scenario.seed, slots=scenario.slots, latency=3.0, sigma=0.9, mishaps=Mishaps(**scenario.mishaps)
+        )
+        world = World(conditions, load_models())
+        world.replay(entries(self._journal))
+        return world
+
+
+def entries(journal: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
+
+
+def fork_life(scenario: Scenario, folder: Path, number: int, kill_at: int | None) -> tuple[int, int]:
+    """Live a life in a process of its own; give its exit code and how many acts it made."""
+    counted = folder / "acts"
+    pid = os.fork()
+    if pid == 0:
+        code = 70
+        try:
+            life = Life(scenario, folder, number, kill_at)
+            code = life.live()
+            counted.write_text(str(life.acts))
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    return code, int(counted.read_text()) if code != DIED and counted.exists() else 0
+
+
+def findings(scenario: Scenario, folder: Path, *, killed: bool, code: int) -> list[str]:
+    """Compare what the server accepted with what the ledger and the disk say."""
+    accepted: dict[str, list[str]] = {}
+    for entry in entries(folder / "journal"):
+        accepted.setdefault(entry["inputs"]["prompt"], []).append(entry["id"])
+    found: list[str] = []
+    with Reader(folder / "out") as reader:
+        known = {row[0] for row in reader._connection.execute("SELECT request_id FROM attempts")}
+        jobs = list(reader.jobs())
+        if len(jobs) != scenario.jobs:
+            found.append(f"{len(jobs)} jobs in the ledger, {scenario.jobs} in the manifest")
+        for job, _ in jobs:
+            ids = accepted.get(str(job.spec.inputs["prompt"]), [])
+            if len(ids) > 1:
+                found.append(f"{job.id} was paid for {len(ids)} times")
+            if job.state is State.UNCERTAIN:
+                if not (killed or scenario.mishaps.get("lose") or scenario.mishaps.get("reset")):
+                    found.append(f"{job.id} is uncertain, and nothing was: {job.message}")
+                continue
+            if job.state is not State.DONE:
+                found.append(f"{job.id} is {job.state} at the end: {job.kind} {job.message}")
+                continue
+            found.extend(f"{job.id}: request {one} is lost" for one in ids if one not in known)
+            found.extend(_wrong_files(folder / "out", job, reader))
+    left = [path.name for path in (folder / "out").iterdir() if path.name.startswith(".")]
+    if left:
+        found.append(f"left behind: {left}")
+    if code not in {0, 1}:
+        with Reader(folder / "out") as reader:
+            found.append(f"the last life ended with {code}: {reader.stopped()}")
+    return found
+
+
+def _wrong_files(out: Path, job: Any, reader: Reader) -> list[str]:
+    found = []
+    for output in reader.outputs(job):
+        file = out / str(output.file)
+        if file.read_bytes() != picture(f"{job.request_id} {output.index}"):
+            found.append(f"{output.file} is not what request {job.request_id} made")
+        sidecar = json.loads(file.with_suffix(".json").read_text())
+        if sidecar["request_id"] != job.request_id or sidecar["output"]["sha256"] != output.sha256:
+            found.append(f"the sidecar of {output.file} is wrong")
+    return found
+
+
+def play(scenario: Scenario) -> dict[str, Any]:
+    """Play one night with its kills, or one for every act that a night makes."""
+    if not scenario.every_act:
+        return _one(scenario, scenario.kills)
+    total = _one(scenario, [])
+    result = {**total, "nights": 1}
+    for kill in range(1, total["acts"] + 1, scenario.stride):
+        one = _one(scenario, [kill])
+        result["nights"] += 1
+        result["deaths"] += one["deaths"]
+        result["states"] = dict(Counter(result["states"]) + Counter(one["states"]))
+        result["findings"] += [f"seed {scenario.seed}, killed at act {kill}: {text}" for text in one["findings"]]
+    return result
+
+
+def _one(scenario: Scenario, kills: list[int]) -> dict[str, Any]:
+    folder = Path(tempfile.mkdtemp(prefix="night-"))
+    try:
+        deaths, states = 0, Counter[str]()
+        for number, kill in enumerate(kills):
+            code, _ = fork_life(scenario, folder, number, kill)
+            deaths += code == DIED
+            if code == DIED and (folder / "out" / "ledger.sqlite").exists():
+                states.update(_states(folder))
+        code, acts = fork_life(scenario, folder, len(kills), None)
+        return {
+            "acts": acts,
+            "deaths": deaths,
+            "states": dict(states),
+            "findings": findings(scenario, folder, killed=deaths > 0, code=code),
+            "trace": _trace(folder),
+        }
+    finally:
+        shutil.rmtree(folder)
+
+
+def _states(folder: Path) -> Counter[str]:
+    """Give the states that a death found jobs in."""
+    try:
+        with Reader(folder / "out") as reader:
+            return Counter({row["state"]: 1 for row in reader.ask("states")})
+    except Exception:
+        return Counter()
+
+
+def _trace(folder: Path) -> str:
+    with Reader(folder / "out") as reader:
+        rows = reader._connection.execute("SELECT at, job_id, type, facts FROM events ORDER BY seq").fetchall()
+    return hashlib.sha256(repr([tuple(row) for row in rows]).encode()).hexdigest()
+
+
+if __name__ == "__main__":
+    print(json.dumps(play(Scenario(**json.loads(sys.argv[1]))), default=asdict))

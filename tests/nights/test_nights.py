@@ -1,0 +1,60 @@
+"""Whole runs in simulated time: killed at every act they make, and under every mishap the world has."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.nights.planted import BUGS, Bug, plant
+
+ROOT = Path(__file__).parent.parent.parent
+ALL_MISHAPS = {"busy": 0.1, "lose": 0.06, "reset": 0.04, "stumble": 0.1, "tear": 0.2}
+
+
+def night(scenario: dict[str, Any], package: Path | None = None) -> dict[str, Any]:
+    """Play in a process of its own: it forks lives, and must not share threads with the tests."""
+    environ = {**os.environ, "PYTHONPATH": str(package or ROOT)}
+    command = [sys.executable, "-m", "tests.nights.play", json.dumps(scenario)]
+    done = subprocess.run(command, cwd=package or ROOT, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_the_same_seed_gives_the_same_trace():
+    first, again, other = (night({"jobs": 12, "seed": seed, "mishaps": ALL_MISHAPS}) for seed in (5, 5, 6))
+    assert first["trace"] == again["trace"]
+    assert first["trace"] != other["trace"]
+
+
+def test_a_kill_at_any_act_loses_nothing_and_pays_nothing_twice():
+    found = night({"jobs": 3, "seed": 3, "every_act": True})
+    assert found["findings"] == []
+    assert found["deaths"] == found["nights"] - 1 > 100
+    assert set(found["states"]) >= {"pending", "submitting", "running", "fetching", "done"}
+
+
+def test_a_kill_among_mishaps_and_several_files_a_job_loses_nothing():
+    found = night({"jobs": 4, "seed": 8, "images": 2, "every_act": True, "stride": 5, "mishaps": ALL_MISHAPS})
+    assert found["findings"] == []
+
+
+@pytest.mark.parametrize("seed", range(1, 13))
+def test_a_night_of_mishaps_and_deaths_ends_well(seed: int):
+    kills = [37 * seed % 400 + 5, 91 * seed % 300 + 3, 13 * seed % 200 + 2]
+    found = night({"jobs": 40, "seed": seed, "slots": 6, "concurrency": 12, "kills": kills, "mishaps": ALL_MISHAPS})
+    assert found["findings"] == [], f"seed {seed}, kills {kills}"
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+def test_a_planted_bug_is_noticed(bug: Bug, tmp_path: Path):
+    plant(bug, tmp_path)
+    shutil.copytree(ROOT / "tests", tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    found = night({"jobs": 2, "seed": 3, "every_act": True}, tmp_path)["findings"]
+    found += night({"jobs": 20, "seed": 4, "mishaps": ALL_MISHAPS}, tmp_path)["findings"]
+    assert found, f"nothing noticed that the code {bug.name}"

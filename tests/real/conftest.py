@@ -1,0 +1,109 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.real.api import TOKEN, Api, Served
+
+MODEL = "google/nano-banana/pro/edit"
+
+
+@pytest.fixture
+def api() -> Iterator[Api]:
+    with Served(Api()) as served:
+        yield served
+
+
+@dataclass
+class Done:
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    def lines(self) -> list[Any]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+@dataclass
+class Batcher:
+    """The command line, as a user runs it: a process of its own in a folder of its own."""
+
+    folder: Path
+    environ: dict[str, str]
+
+    def __call__(self, *arguments: str, stdin: str | None = None, **environ: str) -> Done:
+        done = subprocess.run(
+            [sys.executable, "-m", "batcher", *arguments],
+            cwd=self.folder,
+            env={**self.environ, **environ},
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [sys.executable, "-m", "batcher", *arguments],
+            cwd=self.folder,
+            env=self.environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def csv(self, prompts: list[str], name: str = "jobs.csv") -> str:
+        rows = "".join(f'"{prompt}",https://images.invalid/{n}.png\n' for n, prompt in enumerate(prompts))
+        (self.folder / name).write_text("prompt,image_urls\n" + rows)
+        return name
+
+    def run_csv(self, prompts: list[str], *more: str) -> Done:
+        return self("run", self.csv(prompts), "--model", MODEL, *more)
+
+    def states(self, out: str = "runs/jobs") -> dict[str, int]:
+        states: dict[str, int] = self("status", out, "--json").json()["states"]
+        return {state: count for state, count in states.items() if count}
+
+
+@pytest.fixture
+def batcher(tmp_path: Path, api: Api) -> Batcher:
+    environ = {key: value for key, value in os.environ.items() if not key.startswith(("RUNCOMFY_", "BATCHER_"))}
+    environ |= {"RUNCOMFY_TOKEN": TOKEN, "RUNCOMFY_MODEL_API_BASE": api.base, "HOME": str(tmp_path / "home")}
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return Batcher(folder, environ)
+
+
+@pytest.fixture
+def until() -> Callable[[Callable[[], bool]], None]:
+    def wait(holds: Callable[[], bool]) -> None:
+        """Wait for something that another process brings about."""
+        end = time.monotonic() + 30
+        while not holds():
+            assert time.monotonic() < end, "it never came"
+            time.sleep(0.01)
+
+    return wait
+
+
+def end(process: "subprocess.Popen[str]", number: int = signal.SIGKILL) -> tuple[int, str]:
+    """Send a signal to a whole process group; give its exit code and what it said on standard error."""
+    os.killpg(process.pid, number)
+    _, err = process.communicate(timeout=60)
+    return process.returncode, err

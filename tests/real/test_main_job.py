@@ -1,0 +1,293 @@
+"""The main job against a server written from the API's page alone, over real HTTP."""
+
+import hashlib
+import json
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.nights.memory import picture
+from tests.real.api import TOKEN, Api
+from tests.real.conftest import MODEL, Batcher, end
+
+Until = Callable[[Callable[[], bool]], None]
+
+
+def sidecars(out: Path) -> list[dict[str, object]]:
+    return [json.loads(file.read_text()) for file in sorted((out / "files").rglob("*.json"))]
+
+
+def test_every_output_is_byte_for_byte_what_the_server_made(batcher: Batcher, api: Api):
+    prompts = [f"prompt {n}" for n in range(200)]
+    done = batcher.run_csv(prompts, "-o", "out")
+    assert done.code == 0, done.err
+    assert sorted(api.prompts()) == sorted(prompts)
+    found = sidecars(batcher.folder / "out")
+    assert len(found) == 200
+    for sidecar in found:
+        output = sidecar["output"]
+        assert isinstance(output, dict)
+        content = (batcher.folder / "out" / output["file"]).read_bytes()
+        assert content == picture(f"{sidecar['request_id']} 1")
+        assert output["sha256"] == hashlib.sha256(content).hexdigest()
+        entry = api.find(str(sidecar["request_id"]))
+        assert entry and sidecar["inputs"] == entry.body
+        assert set(sidecar) == {
+            *("job_id", "model", "provider", "request_id", "inputs", "source", "vars", "sample"),
+            *("output", "timing", "cost_usd", "manifest", "batcher"),
+        }
+        assert sidecar["cost_usd"] == {"estimated": 0.15, "billed": 0.12}
+        assert all(dict(sidecar["timing"]).values())  # type: ignore[call-overload]
+    assert api.downloads_with_token == 0
+    assert api.strangers == []
+    for file in (batcher.folder / "out").rglob("*"):
+        assert file.is_dir() or TOKEN.encode() not in file.read_bytes(), file
+    assert TOKEN not in done.err + done.out
+
+    sent = len(api.requests)
+    begun = time.monotonic()
+    again = batcher("run", "jobs.csv", "--model", MODEL, "-o", "out", RUNCOMFY_MODEL_API_BASE=api.base + "/v1/")
+    assert again.code == 0, again.err
+    assert len(api.requests) == sent, "a run with everything done asked for something"
+    assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_a_run_that_was_ended_goes_on(batcher: Batcher, api: Api, until: Until, number: int, code: int):
+    api.delay = 0.6
+    manifest = batcher.csv([f"p{n}" for n in range(40)])
+    process = batcher.start("run", manifest, "--model", MODEL, "-j", "8")
+    until(lambda: len(api.journal) >= 12)
+    ended, err = end(process, number)
+    assert ended == code, err
+    done = batcher("run", manifest, "--model", MODEL)
+    states = batcher.states()
+    if number != signal.SIGKILL:
+        assert done.code == 0, done.err
+        assert states == {"done": 40}, "a signal made something uncertain"
+        assert "batcher resume" in err
+    assert len(set(api.prompts())) == len(api.journal), "a job was accepted twice"
+    assert states["done"] + states.get("uncertain", 0) == 40
+
+
+def test_a_wrong_token_costs_few_requests(batcher: Batcher, api: Api):
+    manifest = batcher.csv([f"p{n}" for n in range(100)])
+    done = batcher("run", manifest, "--model", MODEL, RUNCOMFY_TOKEN="wrong")
+    assert done.code == 77
+    assert len(api.requests) <= 3
+    assert batcher("status", "runs/jobs", "--json").json()["stopped"]["reason"] == "token"
+    assert "wrong" not in (batcher.folder / "runs/jobs/run.jsonl").read_text()
+    assert batcher("resume", "runs/jobs").code == 0
+
+
+def test_no_token_is_said_before_anything_is_made(batcher: Batcher, api: Api):
+    done = batcher("run", batcher.csv(["p"]), "--model", MODEL, RUNCOMFY_TOKEN="")
+    assert done.code == 77
+    assert "RUNCOMFY_TOKEN" in done.err
+    assert not (batcher.folder / "runs" / "jobs").exists()
+    assert api.requests == []
+
+
+def test_an_empty_balance_stops_and_the_run_goes_on_when_paid(batcher: Batcher, api: Api):
+    api.paid = False
+    done = batcher.run_csv([f"p{n}" for n in range(50)])
+    assert done.code == 75
+    assert "balance" in done.err
+    assert len(api.requests) <= 3
+    api.paid = True
+    assert batcher("resume", "runs/jobs").code == 0
+    assert batcher.states() == {"done": 50}
+
+
+def test_one_bad_job_does_not_stop_the_others(batcher: Batcher, api: Api):
+    prompts = ["a", "b FAIL", "c POLICY", "d CANCELLED", "e INVALID", "f"]
+    done = batcher.run_csv(prompts)
+    assert done.code == 1
+    jobs = {job["name"].split("-")[0]: job for job in batcher("jobs", "runs/jobs", "--json").lines()}
+    assert {key: job["state"] for key, job in jobs.items()} == {
+        **{"a": "done", "b": "failed", "c": "failed", "d": "cancelled", "e": "failed", "f": "done"}
+    }
+    assert jobs["b"]["error"] == {"kind": "failed", "message": "the model fell over"}
+    assert jobs["c"]["error"]["kind"] == "refused"
+    assert jobs["e"]["error"]["kind"] == "invalid"
+    assert "prompt is not to our liking" in jobs["e"]["error"]["message"]
+    assert len(api.journal) == 5
+    assert "batcher retry" in done.err
+    assert batcher.run_csv(prompts).code == 1
+    assert len(api.journal) == 5, "a failed generation was bought again unasked"
+    retried = batcher("retry", "runs/jobs", "--kind", "failed")
+    assert (retried.code, batcher.states()["pending"]) == (0, 1)
+    assert batcher("retry", "runs/jobs", "--state", "cancelled").code == 0
+    assert batcher("resume", "runs/jobs").code == 1
+    assert len(api.journal) == 7
+    assert [job["attempts"] for job in batcher("jobs", "runs/jobs", "--json", "--kind", "failed").lines()] == [2]
+
+
+def test_attempts_buy_a_failed_generation_again_as_often_as_allowed(batcher: Batcher, api: Api):
+    (batcher.folder / "m.yaml").write_text(
+        f"model: {MODEL}\ninputs: {{prompt: x FAIL, image_urls: [https://i.invalid/1.png]}}\nretry: {{attempts: 3}}\n"
+    )
+    assert batcher("run", "m.yaml").code == 1
+    assert len(api.journal) == 3
+
+
+def test_equal_rows_make_samples_and_every_input_field_arrives(batcher: Batcher, api: Api):
+    row = {
+        **{"prompt": "a", "image_urls": ["https://i.invalid/1.png"] * 20, "aspect_ratio": "21:9", "resolution": "4K"},
+        **{"output_format": "webp", "num_images": 4, "sync_mode": False},
+    }
+    (batcher.folder / "rows.jsonl").write_text((json.dumps(row) + "\n") * 2)
+    plan = batcher("plan", "rows.jsonl", "--model", MODEL, "--json").json()
+    assert (plan["jobs"], plan["equal_rows"], plan["fault_count"]) == (2, 1, 0)
+    assert plan["cost_usd"]["estimated"] == pytest.approx(2.4)
+    done = batcher("run", "rows.jsonl", "--model", MODEL)
+    assert done.code == 0, done.err
+    assert [entry.body for entry in api.journal] == [row, row]
+    found = sidecars(batcher.folder / "runs/rows")
+    assert sorted(sidecar["sample"] for sidecar in found) == [1] * 4 + [2] * 4  # type: ignore[type-var]
+    assert {Path(dict(sidecar["output"])["file"]).stem[-2:] for sidecar in found} == {"-1", "-2", "-3", "-4"}  # type: ignore[call-overload]
+
+
+def test_a_result_that_comes_as_a_data_uri_is_a_file_like_any_other(batcher: Batcher, api: Api):
+    done = batcher.run_csv(["a"], "--set", "sync_mode=true")
+    assert done.code == 0, done.err
+    assert "sync_mode" in done.err
+    (sidecar,) = sidecars(batcher.folder / "runs/jobs")
+    assert (batcher.folder / "runs/jobs" / dict(sidecar["output"])["file"]).read_bytes() == picture("r-1 1")  # type: ignore[call-overload]
+
+
+def test_a_model_of_the_catalogue_is_looked_up_once(batcher: Batcher, api: Api):
+    api.catalogue["some/lab/paint"] = {
+        "model_id": "some/lab/paint",
+        "base_price_usd": 0.05,
+        "input_schema": {
+            "type": "object",
+            "required": ["prompt", "image"],
+            "properties": {
+                "prompt": {"type": "string"},
+                "image": {"type": "string", "format": "image_uri"},
+                "number_of_images": {"type": "integer", "maximum": 4},
+            },
+        },
+    }
+    (batcher.folder / "m.yaml").write_text(
+        "model: some/lab/paint\ninputs: {prompt: x, image: https://i.invalid/1.png, number_of_images: 2}\n"
+    )
+    assert batcher("run", "m.yaml").code == 0
+    assert batcher("status", "runs/m", "--json").json()["cost_usd"]["estimated"] == 0.1
+    asked = [path for method, path in api.requests if method == "GET" and path.startswith("/v1/models")]
+    assert asked == ["/v1/models/some/lab/paint"]
+    assert batcher("run", "m.yaml").code == 0
+    assert len([path for _, path in api.requests if path == asked[0]]) == 2  # one look-up, one submission
+    (batcher.folder / "n.yaml").write_text("model: no/such/model\ninputs: {prompt: x}\n")
+    assert batcher("run", "n.yaml").code == 65
+
+
+def test_a_budget_is_never_passed(batcher: Batcher, api: Api):
+    done = batcher.run_csv([f"p{n}" for n in range(20)], "--max-cost", "1.00")
+    assert done.code == 75
+    assert len(api.journal) == 8, "7 x 0.12 billed leave room for 0.15; 8 x 0.12 do not"
+    cost = batcher("status", "runs/jobs", "--json").json()["cost_usd"]
+    assert cost["worst_case"] <= 1.0
+    assert batcher("resume", "runs/jobs", "--max-cost", "10").code == 0
+
+
+def test_a_selection_is_kept_and_widened(batcher: Batcher, api: Api):
+    prompts = [f"p{n}" for n in range(12)]
+    assert batcher.run_csv(prompts, "--sample", "4").code == 0
+    assert batcher.states() == {"done": 4, "pending": 8}
+    assert batcher("resume", "runs/jobs").code == 0
+    assert len(api.journal) == 4
+    assert batcher.run_csv(prompts, "--where", "prompt == 'p3'").code == 0
+    assert batcher.run_csv(prompts).code == 0
+    assert sorted(api.prompts()) == sorted(prompts)
+
+
+def test_an_edited_manifest_runs_only_what_changed(batcher: Batcher, api: Api):
+    assert batcher.run_csv(["a", "b", "c"]).code == 0
+    assert batcher.run_csv(["a", "b", "d"]).code == 0
+    assert sorted(api.prompts()) == ["a", "b", "c", "d"]
+    found = batcher("status", "runs/jobs", "--json").json()
+    assert (found["total"], found["unlisted"]) == (3, 1)
+    refused = batcher.run_csv(["x", "y", "z"])
+    assert refused.code == 64
+    assert "--yes" in refused.err
+    assert len(api.journal) == 4
+
+
+def test_an_unlisted_jobs_files_give_way_to_the_new_owner_of_its_name(batcher: Batcher, api: Api):
+    text = (
+        f"model: {MODEL}\ninputs: {{prompt: PROMPT, image_urls: [https://i.invalid/1.png]}}\noutput: {{name: same}}\n"
+    )
+    (batcher.folder / "m.yaml").write_text(text.replace("PROMPT", "one"))
+    assert batcher("run", "m.yaml").code == 0
+    (batcher.folder / "m.yaml").write_text(text.replace("PROMPT", "two"))
+    assert batcher("run", "m.yaml", "--yes").code == 0
+    out = batcher.folder / "runs/m"
+    assert (out / "files/same.png").read_bytes() == picture("r-2 1")
+    (old,) = (out / "replaced").iterdir()
+    assert (old / "same.png").read_bytes() == picture("r-1 1")
+    assert json.loads((old / "same.json").read_text())["request_id"] == "r-1"
+
+
+def test_cancel_takes_back_what_is_queued(batcher: Batcher, api: Api, until: Until):
+    api.queued = True
+    process = batcher.start("run", batcher.csv([f"p{n}" for n in range(10)]), "--model", MODEL, "-j", "4")
+    until(lambda: len(api.journal) >= 4)
+    assert batcher("cancel", "runs/jobs").code == 0
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert batcher.states() == {"cancelled": 4, "pending": 6}
+    found = batcher("status", "runs/jobs", "--json").json()["stopped"]
+    assert (found["reason"], found["retryable"]) == ("paused", True)
+    api.queued = False
+    assert batcher("resume", "runs/jobs").code == 1
+    assert batcher.states() == {"cancelled": 4, "done": 6}
+
+
+def test_cancel_without_a_run_at_work(batcher: Batcher, api: Api, until: Until):
+    api.queued = True
+    process = batcher.start("run", batcher.csv(["a", "b"]), "--model", MODEL)
+    until(lambda: len(api.journal) == 2)
+    assert end(process, signal.SIGINT)[0] == 130
+    assert batcher("cancel", "runs/jobs", "--json").json() == {"cancelled": 2, "running": 0}
+    assert batcher.states() == {"cancelled": 2}
+
+
+def test_a_second_run_on_the_same_directory_is_refused(batcher: Batcher, api: Api, until: Until):
+    api.delay = 30
+    manifest = batcher.csv(["a"])
+    process = batcher.start("run", manifest, "--model", MODEL)
+    until(lambda: len(api.journal) == 1)
+    second = batcher("run", manifest, "--model", MODEL)
+    assert second.code == 75
+    assert "another run" in second.err
+    assert batcher.states() == {"running": 1}
+    end(process)
+    api.delay = 0
+    assert batcher("run", manifest, "--model", MODEL).code == 0, "the lock outlived its process"
+
+
+def test_a_pipe_that_goes_away_ends_the_printing_not_the_run(batcher: Batcher, api: Api, until: Until):
+    process = batcher.start("run", batcher.csv([f"p{n}" for n in range(10)]), "--model", MODEL, "--json")
+    assert process.stdout and process.stderr
+    process.stdout.close()
+    process.stderr.close()
+    assert process.wait(60) == 0
+    assert batcher.states() == {"done": 10}
+
+
+def test_events_come_as_json_lines_and_nothing_else(batcher: Batcher):
+    done = batcher.run_csv(["a", "b FAIL"], "--json")
+    assert done.code == 1
+    events = done.lines()
+    assert [events[0]["event"], events[-1]["event"]] == ["started", "ended"]
+    assert events[-1]["stopped"] is None
+    moves = [event for event in events if event["event"] == "moved"]
+    assert {event["to"] for event in moves} == {"submitting", "running", "fetching", "done", "failed"}
+    assert done.err == ""
