@@ -6,6 +6,7 @@ photographs look like. Usage: python scripts/photos.py [SAMPLES [NAME ...]]
 
 import math
 import sys
+import tempfile
 from pathlib import Path
 
 import mitsuba as mi
@@ -26,13 +27,14 @@ def smooth(points: list[tuple[float, float]], steps: int = 10) -> list[tuple[flo
     for a, b, c, d in zip(ends, ends[1:], ends[2:], ends[3:], strict=False):
         if b == c:
             continue
-        a = b if a == b else a
         for step in range(steps):
             t = step / steps
-            found.append(tuple(
-                0.5 * (2 * q + (r - p) * t + (2 * p - 5 * q + 4 * r - s) * t * t + (3 * q - p - 3 * r + s) * t**3)
-                for p, q, r, s in zip(a, b, c, d, strict=True)
-            ))
+            found.append(
+                tuple(
+                    0.5 * (2 * q + (r - p) * t + (2 * p - 5 * q + 4 * r - s) * t * t + (3 * q - p - 3 * r + s) * t**3)
+                    for p, q, r, s in zip(a, b, c, d, strict=True)
+                )
+            )
     return [*found, points[-1]]
 
 
@@ -43,7 +45,9 @@ def lathe(name: str, points: list[tuple[float, float]], folder: Path) -> str:
     for radius, height in profile:
         for turn in range(TURNS):
             angle = 2 * math.pi * turn / TURNS
-            lines.append(f"v {max(radius, 1e-4) * math.cos(angle):.5f} {height:.5f} {max(radius, 1e-4) * math.sin(angle):.5f}")
+            lines.append(
+                f"v {max(radius, 1e-4) * math.cos(angle):.5f} {height:.5f} {max(radius, 1e-4) * math.sin(angle):.5f}"
+            )
     for row in range(len(profile) - 1):
         for turn in range(TURNS):
             a, b = row * TURNS + turn + 1, row * TURNS + (turn + 1) % TURNS + 1
@@ -62,7 +66,9 @@ def handle(folder: Path) -> str:
         for turn in range(around):
             t = 2 * math.pi * turn / around
             r = 0.1 + 0.03 * math.cos(angle)
-            lines.append(f"v {x + r * math.cos(t) * math.cos(angle):.5f} {y + r * math.cos(t) * math.sin(angle):.5f} {r * 1.3 * math.sin(t):.5f}")
+            lines.append(
+                f"v {x + r * math.cos(t) * math.cos(angle):.5f} {y + r * math.cos(t) * math.sin(angle):.5f} {r * 1.3 * math.sin(t):.5f}"
+            )
     for step in range(steps):
         for turn in range(around):
             a, b = step * around + turn + 1, step * around + (turn + 1) % around + 1
@@ -74,7 +80,9 @@ def handle(folder: Path) -> str:
 
 def sweep(folder: Path) -> str:
     """Bend a wide sheet of paper from the table up into the wall."""
-    arc = [(-4 - 3 * math.sin(angle), 3 - 3 * math.cos(angle)) for angle in (math.pi / 2 * step / 24 for step in range(25))]
+    arc = [
+        (-4 - 3 * math.sin(angle), 3 - 3 * math.cos(angle)) for angle in (math.pi / 2 * step / 24 for step in range(25))
+    ]
     profile = [(20.0, 0.0), *arc, (-7.0, 30.0)]
     lines = [f"v {x} {y:.4f} {z:.4f}" for z, y in profile for x in (-40, 40)]
     lines += [f"f {2 * row + 1} {2 * row + 2} {2 * row + 4} {2 * row + 3}" for row in range(len(profile) - 1)]
@@ -85,10 +93,18 @@ def sweep(folder: Path) -> str:
 
 def glossy(red: float, green: float, blue: float, rough: float = 0.25, metal: float = 0.0) -> dict:
     """Give a coated material."""
-    return {"type": "twosided", "bsdf": {
-        "type": "principled", "base_color": {"type": "rgb", "value": [red, green, blue]}, "roughness": rough,
-        "metallic": metal, "specular": 0.5, "clearcoat": 0.6 if metal == 0 else 0.0, "clearcoat_gloss": 0.9,
-    }}
+    return {
+        "type": "twosided",
+        "bsdf": {
+            "type": "principled",
+            "base_color": {"type": "rgb", "value": [red, green, blue]},
+            "roughness": rough,
+            "metallic": metal,
+            "specular": 0.5,
+            "clearcoat": 0.6 if metal == 0 else 0.0,
+            "clearcoat_gloss": 0.9,
+        },
+    }
 
 
 def body(file: str, material: dict) -> dict:
@@ -98,27 +114,96 @@ def body(file: str, material: dict) -> dict:
 
 def products(folder: Path) -> dict[str, dict]:
     """Give the shapes of every product, by name."""
-    mug = [(0, 0.02), (0.74, 0.02), (0.8, 0.08), (0.82, 0.3), (0.84, 1.7), (0.85, 1.84), (0.82, 1.88), (0.78, 1.84), (0.76, 1.6), (0.74, 0.3), (0.6, 0.16), (0, 0.14)]
-    vase = [(0, 0.02), (0.42, 0.02), (0.52, 0.1), (0.86, 0.8), (0.8, 1.35), (0.36, 1.85), (0.3, 2.1), (0.44, 2.4), (0.4, 2.42), (0.26, 2.1), (0.3, 1.8), (0.7, 1.3), (0, 0.3)]
-    bottle = [(0, 0.02), (0.5, 0.02), (0.56, 0.06), (0.57, 0.2), (0.57, 1.35), (0.5, 1.6), (0.24, 1.78), (0.2, 1.86), (0, 1.86)]
+    mug = [
+        (0, 0.02),
+        (0.74, 0.02),
+        (0.8, 0.08),
+        (0.82, 0.3),
+        (0.84, 1.7),
+        (0.85, 1.84),
+        (0.82, 1.88),
+        (0.78, 1.84),
+        (0.76, 1.6),
+        (0.74, 0.3),
+        (0.6, 0.16),
+        (0, 0.14),
+    ]
+    vase = [
+        (0, 0.02),
+        (0.42, 0.02),
+        (0.52, 0.1),
+        (0.86, 0.8),
+        (0.8, 1.35),
+        (0.36, 1.85),
+        (0.3, 2.1),
+        (0.44, 2.4),
+        (0.4, 2.42),
+        (0.26, 2.1),
+        (0.3, 1.8),
+        (0.7, 1.3),
+        (0, 0.3),
+    ]
+    bottle = [
+        (0, 0.02),
+        (0.5, 0.02),
+        (0.56, 0.06),
+        (0.57, 0.2),
+        (0.57, 1.35),
+        (0.5, 1.6),
+        (0.24, 1.78),
+        (0.2, 1.86),
+        (0, 1.86),
+    ]
     cap = [(0, 1.84), (0.25, 1.84), (0.25, 1.84), (0.25, 2.28), (0.22, 2.32), (0, 2.32)]
     band = [(0.572, 0.5), (0.58, 0.5), (0.58, 0.5), (0.58, 1.1), (0.572, 1.1)]
     jar = [(0, 0.02), (0.84, 0.02), (0.92, 0.1), (0.92, 0.1), (0.92, 0.72), (0.86, 0.8), (0, 0.8)]
     lid = [(0, 0.82), (0.94, 0.82), (0.95, 0.86), (0.95, 1.18), (0.9, 1.24), (0, 1.25)]
-    bowl = [(0, 0.05), (0.4, 0.05), (0.44, 0.0), (0.5, 0.02), (0.5, 0.08), (0.9, 0.4), (1.12, 0.86), (1.16, 1.0), (1.1, 1.02), (1.02, 0.84), (0.8, 0.46), (0, 0.22)]
-    candle = [(0, 0.02), (0.62, 0.02), (0.68, 0.08), (0.68, 0.08), (0.68, 1.3), (0.66, 1.36), (0.62, 1.3), (0.61, 0.98), (0, 0.96)]
+    bowl = [
+        (0, 0.05),
+        (0.4, 0.05),
+        (0.44, 0.0),
+        (0.5, 0.02),
+        (0.5, 0.08),
+        (0.9, 0.4),
+        (1.12, 0.86),
+        (1.16, 1.0),
+        (1.1, 1.02),
+        (1.02, 0.84),
+        (0.8, 0.46),
+        (0, 0.22),
+    ]
+    candle = [
+        (0, 0.02),
+        (0.62, 0.02),
+        (0.68, 0.08),
+        (0.68, 0.08),
+        (0.68, 1.3),
+        (0.66, 1.36),
+        (0.62, 1.3),
+        (0.61, 0.98),
+        (0, 0.96),
+    ]
     wick = [(0, 0.9), (0.025, 0.9), (0.025, 1.16), (0, 1.17)]
     return {
-        "mug": {"cup": body(lathe("mug", mug, folder), glossy(0.62, 0.1, 0.07)), "handle": body(handle(folder), glossy(0.62, 0.1, 0.07))},
+        "mug": {
+            "cup": body(lathe("mug", mug, folder), glossy(0.62, 0.1, 0.07)),
+            "handle": body(handle(folder), glossy(0.62, 0.1, 0.07)),
+        },
         "vase": {"vase": body(lathe("vase", vase, folder), glossy(0.05, 0.2, 0.38, 0.3))},
         "bottle": {
             "glass": body(lathe("bottle", bottle, folder), glossy(0.03, 0.17, 0.1, 0.15)),
             "label": body(lathe("band", band, folder), glossy(0.86, 0.8, 0.66, 0.7)),
             "cap": body(lathe("cap", cap, folder), glossy(0.9, 0.62, 0.28, 0.22, 1.0)),
         },
-        "jar": {"jar": body(lathe("jar", jar, folder), glossy(0.86, 0.48, 0.4, 0.35)), "lid": body(lathe("lid", lid, folder), glossy(0.12, 0.1, 0.11, 0.3))},
+        "jar": {
+            "jar": body(lathe("jar", jar, folder), glossy(0.86, 0.48, 0.4, 0.35)),
+            "lid": body(lathe("lid", lid, folder), glossy(0.12, 0.1, 0.11, 0.3)),
+        },
         "bowl": {"bowl": body(lathe("bowl", bowl, folder), glossy(0.52, 0.26, 0.1, 0.45))},
-        "candle": {"glass": body(lathe("candle", candle, folder), glossy(0.2, 0.16, 0.28, 0.2)), "wick": body(lathe("wick", wick, folder), glossy(0.1, 0.08, 0.05, 0.9))},
+        "candle": {
+            "glass": body(lathe("candle", candle, folder), glossy(0.2, 0.16, 0.28, 0.2)),
+            "wick": body(lathe("wick", wick, folder), glossy(0.1, 0.08, 0.05, 0.9)),
+        },
     }
 
 
@@ -130,7 +215,8 @@ def scene(shapes: dict, samples: int, folder: Path) -> dict:
         "type": "scene",
         "integrator": {"type": "path", "max_depth": 7},
         "sensor": {
-            "type": "perspective", "fov": 27,
+            "type": "perspective",
+            "fov": 27,
             "to_world": to().look_at(origin=[0, 2.35, 7.2], target=[0, 1.04, 0], up=[0, 1, 0]),
             "film": {"type": "hdrfilm", "width": SIDE, "height": SIDE, "rfilter": {"type": "gaussian"}},
             "sampler": {"type": "multijitter", "sample_count": samples},
@@ -150,8 +236,7 @@ def main() -> None:
     """Render what was asked for."""
     samples = int(sys.argv[1]) if len(sys.argv) > 1 else 144
     PHOTOS.mkdir(parents=True, exist_ok=True)
-    work = Path("/tmp/batcher-photos")
-    work.mkdir(exist_ok=True)
+    work = Path(tempfile.mkdtemp())
     for name, shapes in products(work).items():
         if sys.argv[2:] and name not in sys.argv[2:]:
             continue

@@ -4,7 +4,7 @@ import math
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, pairwise
 
 from batcher.job import Spec
 from batcher.ledger.rows import spec_text
@@ -105,4 +105,5 @@ def spread(total: int, wanted: int) -> list[int]:
     if wanted >= total:
         return list(range(total))
     golden = (math.sqrt(5) - 1) / 2
-    return [min(total - 1, int((k + (k * golden) % 1) * total / wanted)) for k in range(wanted)]
+    edges = [k * total // wanted for k in range(wanted + 1)]
+    return [start + int((k * golden) % 1 * (end - start)) for k, (start, end) in enumerate(pairwise(edges))]

@@ -107,7 +107,7 @@ def _note(error: dict[str, Any], marked: Marked, file: str, faults: Faults) -> N
         return  # the other forms of `jobs` say more
     field = ".".join(map(str, path))
     message = str(error["msg"]).removeprefix("Value error, ")
-    if error["type"] == "extra_forbidden":
+    if error["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
         message = "is no key of a manifest" + did_you_mean(str(path[-1]), _keys_at(path[:-1]))
     elif error["type"] != "value_error":
         message = f"is {error['input']!r:.80}: {message[0].lower()}{message[1:]}"

@@ -18,10 +18,11 @@ class BadTemplate(Exception):
 
 def slug(value: object) -> str:
     """Keep letters and digits of every script (NFC, lower case); turn the rest into single hyphens."""
-    text = unicodedata.normalize("NFC", str(value)).lower()
-    kept = "".join(
-        char if unicodedata.category(char)[0] in "LN" or unicodedata.combining(char) else "-" for char in text
-    )
+    kept = ""
+    for char in unicodedata.normalize("NFC", str(value)).lower():
+        kind = unicodedata.category(char)[0]
+        word = kind in "LN" or (kind == "M" and not kept.endswith("-"))  # a mark belongs to the letter before it
+        kept += char if word else "-"
     return re.sub("-+", "-", unicodedata.normalize("NFC", kept)).strip("-")
 
 

@@ -56,22 +56,19 @@ async def fetch(url: str, wire: Wire, store: Store, key: str) -> Fetch:
     part = await asyncio.to_thread(store.begin, key)
     try:
         if url.startswith("data:"):
-            problem: Dead | Interrupted | None = await asyncio.to_thread(_decode, url, part)
+            problem: Dead | Wrong | Interrupted | None = await asyncio.to_thread(_decode, url, part)
         else:
             problem = await _stream(url, wire, part)
         if problem is None:
             return await asyncio.to_thread(_check, part)
-        digest = part.digest()
         await asyncio.to_thread(part.drop)
-        if isinstance(problem, Interrupted) and part.bytes:  # three times the same half is no accident
-            return Wrong(digest, problem.message)
         return problem
     except BaseException:
         part.drop()
         raise
 
 
-async def _stream(url: str, wire: Wire, part: Part) -> Dead | Interrupted | None:
+async def _stream(url: str, wire: Wire, part: Part) -> Dead | Wrong | Interrupted | None:
     async with wire.download(url) as download:
         if isinstance(download, WireFault):
             return Interrupted(download.message)
@@ -82,7 +79,7 @@ async def _stream(url: str, wire: Wire, part: Part) -> Dead | Interrupted | None
         return await _receive(download, part)
 
 
-async def _receive(download: Download, part: Part) -> Interrupted | None:
+async def _receive(download: Download, part: Part) -> Wrong | Interrupted | None:
     gathered = bytearray()
     try:
         async for block in download.blocks:
@@ -96,7 +93,7 @@ async def _receive(download: Download, part: Part) -> Interrupted | None:
         return Interrupted(str(error) or type(error).__name__)
     await asyncio.to_thread(part.write, gathered)
     if download.length is not None and part.bytes != download.length:
-        return Interrupted(f"{part.bytes} bytes came of {download.length}")
+        return Wrong(part.digest(), f"{part.bytes} bytes came, where {download.length} were announced")
     return None
 
 

@@ -89,7 +89,7 @@ def render(inputs: Mapping[str, Any], photos: Sequence[bytes], index: int) -> by
     picture = _backdrop(scene, size, chance)
     if photo is not None:
         cut = _cut_out(photo)
-        picture = _graded(photo, size, scene) if cut is None else _placed(picture, cut, chance)
+        picture = _graded(photo, size, scene, chance) if cut is None else _placed(picture, cut, chance)
     else:
         _still_life(picture, chance)
     return _encoded(_finished(picture, scene), str(inputs.get("output_format", "png")))
@@ -151,7 +151,9 @@ def _backdrop(scene: _Scene, size: tuple[int, int], chance: random.Random) -> Im
     picture.paste(_gradient((width, horizon), *scene.wall))
     table = _gradient((width, height - horizon), *scene.table)
     if scene.grain:
-        noise = Image.effect_noise((width // 24 + 2, (height - horizon)), scene.grain * 3).resize(table.size)
+        across, down = width // 24 + 2, height - horizon
+        grain = Image.frombytes("L", (across, down), chance.randbytes(across * down)).resize(table.size)
+        noise = grain.point(lambda value: 128 + (value - 128) * scene.grain // 64)
         table = Image.blend(table, ImageChops.overlay(table, Image.merge("RGB", [noise] * 3)), 0.45)
     picture.paste(table, (0, horizon))
     glow = Image.new("RGB", (width, height))
@@ -225,11 +227,11 @@ def _placed(picture: Image.Image, cut: Image.Image, chance: random.Random) -> Im
     return picture
 
 
-def _graded(photo: Image.Image, size: tuple[int, int], scene: _Scene) -> Image.Image:
+def _graded(photo: Image.Image, size: tuple[int, int], scene: _Scene, chance: random.Random) -> Image.Image:
     """Keep the whole photo, in the colours of the scene, where there is no backdrop to cut from."""
     fitted = ImageOps.fit(photo, size, Image.Resampling.LANCZOS)
     toned = ImageOps.colorize(ImageOps.autocontrast(fitted.convert("L")), scene.table[1], scene.wall[0], scene.wall[1])
-    return ImageEnhance.Contrast(Image.blend(fitted, toned, 0.45)).enhance(1.08)
+    return ImageEnhance.Contrast(Image.blend(fitted, toned, chance.uniform(0.3, 0.6))).enhance(1.08)
 
 
 def _still_life(picture: Image.Image, chance: random.Random) -> None:

@@ -26,33 +26,33 @@ def night(scenario: dict[str, Any], package: Path | None = None) -> dict[str, An
     return found
 
 
-def test_the_same_seed_gives_the_same_trace():
+def test_the_same_seed_gives_the_same_trace() -> None:
     first, again, other = (night({"jobs": 12, "seed": seed, "mishaps": ALL_MISHAPS}) for seed in (5, 5, 6))
     assert first["trace"] == again["trace"]
     assert first["trace"] != other["trace"]
 
 
-def test_a_kill_at_any_act_loses_nothing_and_pays_nothing_twice():
+def test_a_kill_at_any_act_loses_nothing_and_pays_nothing_twice() -> None:
     found = night({"jobs": 3, "seed": 3, "every_act": True})
     assert found["findings"] == []
     assert found["deaths"] == found["nights"] - 1 > 100
     assert set(found["states"]) >= {"pending", "submitting", "running", "fetching", "done"}
 
 
-def test_a_kill_among_mishaps_and_several_files_a_job_loses_nothing():
+def test_a_kill_among_mishaps_and_several_files_a_job_loses_nothing() -> None:
     found = night({"jobs": 4, "seed": 8, "images": 2, "every_act": True, "stride": 5, "mishaps": ALL_MISHAPS})
     assert found["findings"] == []
 
 
 @pytest.mark.parametrize("seed", range(1, 13))
-def test_a_night_of_mishaps_and_deaths_ends_well(seed: int):
+def test_a_night_of_mishaps_and_deaths_ends_well(seed: int) -> None:
     kills = [37 * seed % 400 + 5, 91 * seed % 300 + 3, 13 * seed % 200 + 2]
     found = night({"jobs": 40, "seed": seed, "slots": 6, "concurrency": 12, "kills": kills, "mishaps": ALL_MISHAPS})
     assert found["findings"] == [], f"seed {seed}, kills {kills}"
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
-def test_a_planted_bug_is_noticed(bug: Bug, tmp_path: Path):
+def test_a_planted_bug_is_noticed(bug: Bug, tmp_path: Path) -> None:
     plant(bug, tmp_path)
     shutil.copytree(ROOT / "tests", tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     found = night({"jobs": 2, "seed": 3, "every_act": True}, tmp_path)["findings"]

@@ -194,7 +194,7 @@ def accepts_and_cuts(api: Api, request: web.Request, body: dict[str, Any]) -> we
     found = json.dumps(api.accept(body)).encode()
     assert request.transport
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(found)
-    request.transport.write(head + found[: found.index(b"status_url")])  # type: ignore[attr-defined]
+    request.transport.write(head + found[: found.index(b"status_url")])
     request.transport.close()
     return web.Response()
 
@@ -202,6 +202,6 @@ def accepts_and_cuts(api: Api, request: web.Request, body: dict[str, Any]) -> we
 def accepts_and_speaks_no_http(api: Api, request: web.Request, body: dict[str, Any]) -> web.StreamResponse | None:
     api.accept(body)
     assert request.transport
-    request.transport.write(b"SSH-2.0-OpenSSH_9.2\r\n")  # type: ignore[attr-defined]
+    request.transport.write(b"SSH-2.0-OpenSSH_9.2\r\n")
     request.transport.close()
     return web.Response()

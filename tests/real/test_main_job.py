@@ -20,7 +20,7 @@ def sidecars(out: Path) -> list[dict[str, object]]:
     return [json.loads(file.read_text()) for file in sorted((out / "files").rglob("*.json"))]
 
 
-def test_every_output_is_byte_for_byte_what_the_server_made(batcher: Batcher, api: Api):
+def test_every_output_is_byte_for_byte_what_the_server_made(batcher: Batcher, api: Api) -> None:
     prompts = [f"prompt {n}" for n in range(200)]
     done = batcher.run_csv(prompts, "-o", "out")
     assert done.code == 0, done.err
@@ -58,7 +58,7 @@ def test_every_output_is_byte_for_byte_what_the_server_made(batcher: Batcher, ap
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
-def test_a_run_that_was_ended_goes_on(batcher: Batcher, api: Api, until: Until, number: int, code: int):
+def test_a_run_that_was_ended_goes_on(batcher: Batcher, api: Api, until: Until, number: int, code: int) -> None:
     api.delay = 0.6
     manifest = batcher.csv([f"p{n}" for n in range(40)])
     process = batcher.start("run", manifest, "--model", MODEL, "-j", "8")
@@ -75,7 +75,7 @@ def test_a_run_that_was_ended_goes_on(batcher: Batcher, api: Api, until: Until, 
     assert states["done"] + states.get("uncertain", 0) == 40
 
 
-def test_a_wrong_token_costs_few_requests(batcher: Batcher, api: Api):
+def test_a_wrong_token_costs_few_requests(batcher: Batcher, api: Api) -> None:
     manifest = batcher.csv([f"p{n}" for n in range(100)])
     done = batcher("run", manifest, "--model", MODEL, RUNCOMFY_TOKEN="wrong")
     assert done.code == 77
@@ -85,7 +85,7 @@ def test_a_wrong_token_costs_few_requests(batcher: Batcher, api: Api):
     assert batcher("resume", "runs/jobs").code == 0
 
 
-def test_no_token_is_said_before_anything_is_made(batcher: Batcher, api: Api):
+def test_no_token_is_said_before_anything_is_made(batcher: Batcher, api: Api) -> None:
     done = batcher("run", batcher.csv(["p"]), "--model", MODEL, RUNCOMFY_TOKEN="")
     assert done.code == 77
     assert "RUNCOMFY_TOKEN" in done.err
@@ -93,7 +93,7 @@ def test_no_token_is_said_before_anything_is_made(batcher: Batcher, api: Api):
     assert api.requests == []
 
 
-def test_an_empty_balance_stops_and_the_run_goes_on_when_paid(batcher: Batcher, api: Api):
+def test_an_empty_balance_stops_and_the_run_goes_on_when_paid(batcher: Batcher, api: Api) -> None:
     api.paid = False
     done = batcher.run_csv([f"p{n}" for n in range(50)])
     assert done.code == 75
@@ -104,13 +104,18 @@ def test_an_empty_balance_stops_and_the_run_goes_on_when_paid(batcher: Batcher, 
     assert batcher.states() == {"done": 50}
 
 
-def test_one_bad_job_does_not_stop_the_others(batcher: Batcher, api: Api):
+def test_one_bad_job_does_not_stop_the_others(batcher: Batcher, api: Api) -> None:
     prompts = ["a", "b FAIL", "c POLICY", "d CANCELLED", "e INVALID", "f"]
     done = batcher.run_csv(prompts)
     assert done.code == 1
     jobs = {job["name"].split("-")[0]: job for job in batcher("jobs", "runs/jobs", "--json").lines()}
     assert {key: job["state"] for key, job in jobs.items()} == {
-        **{"a": "done", "b": "failed", "c": "failed", "d": "cancelled", "e": "failed", "f": "done"}
+        "a": "done",
+        "b": "failed",
+        "c": "failed",
+        "d": "cancelled",
+        "e": "failed",
+        "f": "done",
     }
     assert jobs["b"]["error"] == {"kind": "failed", "message": "the model fell over"}
     assert jobs["c"]["error"]["kind"] == "refused"
@@ -128,7 +133,7 @@ def test_one_bad_job_does_not_stop_the_others(batcher: Batcher, api: Api):
     assert [job["attempts"] for job in batcher("jobs", "runs/jobs", "--json", "--kind", "failed").lines()] == [2]
 
 
-def test_attempts_buy_a_failed_generation_again_as_often_as_allowed(batcher: Batcher, api: Api):
+def test_attempts_buy_a_failed_generation_again_as_often_as_allowed(batcher: Batcher, api: Api) -> None:
     (batcher.folder / "m.yaml").write_text(
         f"model: {MODEL}\ninputs: {{prompt: x FAIL, image_urls: [https://i.invalid/1.png]}}\nretry: {{attempts: 3}}\n"
     )
@@ -136,10 +141,15 @@ def test_attempts_buy_a_failed_generation_again_as_often_as_allowed(batcher: Bat
     assert len(api.journal) == 3
 
 
-def test_equal_rows_make_samples_and_every_input_field_arrives(batcher: Batcher, api: Api):
+def test_equal_rows_make_samples_and_every_input_field_arrives(batcher: Batcher, api: Api) -> None:
     row = {
-        **{"prompt": "a", "image_urls": ["https://i.invalid/1.png"] * 20, "aspect_ratio": "21:9", "resolution": "4K"},
-        **{"output_format": "webp", "num_images": 4, "sync_mode": False},
+        "prompt": "a",
+        "image_urls": ["https://i.invalid/1.png"] * 20,
+        "aspect_ratio": "21:9",
+        "resolution": "4K",
+        "output_format": "webp",
+        "num_images": 4,
+        "sync_mode": False,
     }
     (batcher.folder / "rows.jsonl").write_text((json.dumps(row) + "\n") * 2)
     plan = batcher("plan", "rows.jsonl", "--model", MODEL, "--json").json()
@@ -153,7 +163,7 @@ def test_equal_rows_make_samples_and_every_input_field_arrives(batcher: Batcher,
     assert {Path(dict(sidecar["output"])["file"]).stem[-2:] for sidecar in found} == {"-1", "-2", "-3", "-4"}  # type: ignore[call-overload]
 
 
-def test_a_result_that_comes_as_a_data_uri_is_a_file_like_any_other(batcher: Batcher, api: Api):
+def test_a_result_that_comes_as_a_data_uri_is_a_file_like_any_other(batcher: Batcher, api: Api) -> None:
     done = batcher.run_csv(["a"], "--set", "sync_mode=true")
     assert done.code == 0, done.err
     assert "sync_mode" in done.err
@@ -161,7 +171,7 @@ def test_a_result_that_comes_as_a_data_uri_is_a_file_like_any_other(batcher: Bat
     assert (batcher.folder / "runs/jobs" / dict(sidecar["output"])["file"]).read_bytes() == picture("r-1 1")  # type: ignore[call-overload]
 
 
-def test_a_model_of_the_catalogue_is_looked_up_once(batcher: Batcher, api: Api):
+def test_a_model_of_the_catalogue_is_looked_up_once(batcher: Batcher, api: Api) -> None:
     api.catalogue["some/lab/paint"] = {
         "model_id": "some/lab/paint",
         "base_price_usd": 0.05,
@@ -188,7 +198,7 @@ def test_a_model_of_the_catalogue_is_looked_up_once(batcher: Batcher, api: Api):
     assert batcher("run", "n.yaml").code == 65
 
 
-def test_a_budget_is_never_passed(batcher: Batcher, api: Api):
+def test_a_budget_is_never_passed(batcher: Batcher, api: Api) -> None:
     done = batcher.run_csv([f"p{n}" for n in range(20)], "--max-cost", "1.00")
     assert done.code == 75
     assert len(api.journal) == 8, "7 x 0.12 billed leave room for 0.15; 8 x 0.12 do not"
@@ -197,7 +207,7 @@ def test_a_budget_is_never_passed(batcher: Batcher, api: Api):
     assert batcher("resume", "runs/jobs", "--max-cost", "10").code == 0
 
 
-def test_a_selection_is_kept_and_widened(batcher: Batcher, api: Api):
+def test_a_selection_is_kept_and_widened(batcher: Batcher, api: Api) -> None:
     prompts = [f"p{n}" for n in range(12)]
     assert batcher.run_csv(prompts, "--sample", "4").code == 0
     assert batcher.states() == {"done": 4, "pending": 8}
@@ -208,7 +218,7 @@ def test_a_selection_is_kept_and_widened(batcher: Batcher, api: Api):
     assert sorted(api.prompts()) == sorted(prompts)
 
 
-def test_an_edited_manifest_runs_only_what_changed(batcher: Batcher, api: Api):
+def test_an_edited_manifest_runs_only_what_changed(batcher: Batcher, api: Api) -> None:
     assert batcher.run_csv(["a", "b", "c"]).code == 0
     assert batcher.run_csv(["a", "b", "d"]).code == 0
     assert sorted(api.prompts()) == ["a", "b", "c", "d"]
@@ -220,7 +230,7 @@ def test_an_edited_manifest_runs_only_what_changed(batcher: Batcher, api: Api):
     assert len(api.journal) == 4
 
 
-def test_an_unlisted_jobs_files_give_way_to_the_new_owner_of_its_name(batcher: Batcher, api: Api):
+def test_an_unlisted_jobs_files_give_way_to_the_new_owner_of_its_name(batcher: Batcher, api: Api) -> None:
     text = (
         f"model: {MODEL}\ninputs: {{prompt: PROMPT, image_urls: [https://i.invalid/1.png]}}\noutput: {{name: same}}\n"
     )
@@ -235,7 +245,7 @@ def test_an_unlisted_jobs_files_give_way_to_the_new_owner_of_its_name(batcher: B
     assert json.loads((old / "same.json").read_text())["request_id"] == "r-1"
 
 
-def test_cancel_takes_back_what_is_queued(batcher: Batcher, api: Api, until: Until):
+def test_cancel_takes_back_what_is_queued(batcher: Batcher, api: Api, until: Until) -> None:
     api.queued = True
     process = batcher.start("run", batcher.csv([f"p{n}" for n in range(10)]), "--model", MODEL, "-j", "4")
     until(lambda: len(api.journal) >= 4)
@@ -250,7 +260,7 @@ def test_cancel_takes_back_what_is_queued(batcher: Batcher, api: Api, until: Unt
     assert batcher.states() == {"cancelled": 4, "done": 6}
 
 
-def test_cancel_without_a_run_at_work(batcher: Batcher, api: Api, until: Until):
+def test_cancel_without_a_run_at_work(batcher: Batcher, api: Api, until: Until) -> None:
     api.queued = True
     process = batcher.start("run", batcher.csv(["a", "b"]), "--model", MODEL)
     until(lambda: len(api.journal) == 2)
@@ -259,7 +269,7 @@ def test_cancel_without_a_run_at_work(batcher: Batcher, api: Api, until: Until):
     assert batcher.states() == {"cancelled": 2}
 
 
-def test_a_second_run_on_the_same_directory_is_refused(batcher: Batcher, api: Api, until: Until):
+def test_a_second_run_on_the_same_directory_is_refused(batcher: Batcher, api: Api, until: Until) -> None:
     api.delay = 30
     manifest = batcher.csv(["a"])
     process = batcher.start("run", manifest, "--model", MODEL)
@@ -273,7 +283,7 @@ def test_a_second_run_on_the_same_directory_is_refused(batcher: Batcher, api: Ap
     assert batcher("run", manifest, "--model", MODEL).code == 0, "the lock outlived its process"
 
 
-def test_a_pipe_that_goes_away_ends_the_printing_not_the_run(batcher: Batcher, api: Api, until: Until):
+def test_a_pipe_that_goes_away_ends_the_printing_not_the_run(batcher: Batcher, api: Api, until: Until) -> None:
     process = batcher.start("run", batcher.csv([f"p{n}" for n in range(10)]), "--model", MODEL, "--json")
     assert process.stdout and process.stderr
     process.stdout.close()
@@ -282,7 +292,7 @@ def test_a_pipe_that_goes_away_ends_the_printing_not_the_run(batcher: Batcher, a
     assert batcher.states() == {"done": 10}
 
 
-def test_events_come_as_json_lines_and_nothing_else(batcher: Batcher):
+def test_events_come_as_json_lines_and_nothing_else(batcher: Batcher) -> None:
     done = batcher.run_csv(["a", "b FAIL"], "--json")
     assert done.code == 1
     events = done.lines()

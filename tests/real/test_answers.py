@@ -1,0 +1,183 @@
+"""Every way in which a submission may be answered, over real HTTP: what is certain is acted on, the rest is held."""
+
+import json
+
+import pytest
+
+from tests.real.api import (
+    Api,
+    Special,
+    accepts_and_cuts,
+    accepts_and_hangs_up,
+    accepts_and_speaks_no_http,
+    own,
+    raw,
+)
+from tests.real.conftest import Batcher
+
+
+def outcome(batcher: Batcher) -> dict[str, str | None]:
+    (job,) = batcher("jobs", "runs/jobs", "--json").lines()
+    return {"state": job["state"], "kind": (job["error"] or {}).get("kind")}
+
+
+def redirect(target: str) -> Special:
+    return raw(307, "", headers={"Location": target})
+
+
+@pytest.mark.parametrize(
+    "special",
+    [
+        accepts_and_hangs_up,
+        accepts_and_speaks_no_http,
+        raw(500, "oops"),
+        raw(502, "<html>bad gateway</html>"),
+        raw(503, "<html>a proxy's own page</html>"),
+        raw(504, ""),
+        raw(408, ""),
+        raw(200, "<html>please sign in to the hotel's network</html>"),
+        raw(200, "{}", "application/json"),
+        redirect("https://elsewhere.invalid/"),
+    ],
+    ids=["hang-up", "ssh", "500", "502", "bare-503", "504", "408", "portal", "neither-id-nor-code", "redirect"],
+)
+def test_what_may_have_been_accepted_is_held_and_never_sent_again_unasked(
+    batcher: Batcher, api: Api, special: Special
+) -> None:
+    api.specials = [special]
+    assert batcher.run_csv(["a"]).code == 1
+    assert outcome(batcher) == {"state": "uncertain", "kind": "lost"}
+    posts = [path for method, path in api.requests if method == "POST"]
+    assert len(posts) == 1
+    assert batcher("resume", "runs/jobs").code == 1
+    assert len([path for method, path in api.requests if method == "POST"]) == 1
+    unasked = batcher("retry", "runs/jobs", "--state", "uncertain")
+    assert (unasked.code, outcome(batcher)["state"]) == (64, "uncertain")
+    assert "1 job may be billed twice, up to $0.15" in unasked.err
+    assert batcher("retry", "runs/jobs", "--state", "uncertain", "--yes").code == 0
+    assert batcher("resume", "runs/jobs").code == 0
+    cost = batcher("status", "runs/jobs", "--json").json()["cost_usd"]
+    assert cost["at_risk"] == 0.15, "what may have been billed stays in the books"
+
+
+@pytest.mark.parametrize(
+    "special",
+    [
+        own(429, 429001, "slow down", {"Retry-After": "0"}),
+        own(503, 503001, "overloaded"),
+        raw(429, ""),
+        raw(429, "", headers={"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}),
+    ],
+    ids=["429-own", "503-own", "429-bare", "429-date"],
+)
+def test_what_was_not_accepted_for_want_of_room_is_sent_again(batcher: Batcher, api: Api, special: Special) -> None:
+    api.specials = [None, special]
+    assert batcher.run_csv(["a", "b"]).code == 0
+    assert sorted(api.prompts()) == ["a", "b"]
+    assert {job["attempts"] for job in batcher("jobs", "runs/jobs", "--json").lines()} == {1}
+
+
+@pytest.mark.parametrize(
+    ("special", "kind"),
+    [
+        (own(400, 400001, "bad model id"), "invalid"),
+        (own(200, 400001, "bad model id, said with a 200"), "invalid"),
+        (own(500, 500123, "an error of the API's own"), "refused"),
+        (raw(422, json.dumps({"detail": "prompt too long"}), "application/json"), "invalid"),
+        (raw(413, "too large"), "invalid"),
+        (own(400, 400017, "violates our content policy"), "refused"),
+    ],
+    ids=["400", "code-in-200", "code-in-500", "422", "413", "policy"],
+)
+def test_what_was_refused_for_good_is_failed_and_costs_nothing(
+    batcher: Batcher, api: Api, special: Special, kind: str
+) -> None:
+    api.specials = [special]
+    assert batcher.run_csv(["a"]).code == 1
+    assert outcome(batcher) == {"state": "failed", "kind": kind}
+    assert batcher("status", "runs/jobs", "--json").json()["cost_usd"]["worst_case"] == 0
+    assert batcher("retry", "runs/jobs").code == 0
+    assert batcher("resume", "runs/jobs").code == 0
+
+
+def test_a_request_id_is_salvaged_from_an_answer_that_was_cut_off(batcher: Batcher, api: Api) -> None:
+    api.specials = [accepts_and_cuts]
+    assert batcher.run_csv(["a"]).code == 0
+    assert len(api.journal) == 1
+
+
+def test_an_id_that_another_job_has_makes_an_alarm(batcher: Batcher, api: Api) -> None:
+    same = json.dumps({"request_id": "r-1"})
+    api.specials = [None, raw(200, same, "application/json")]
+    assert batcher.run_csv(["a", "b"], "-j", "1").code == 1
+    states = {job["state"]: job for job in batcher("jobs", "runs/jobs", "--json").lines()}
+    assert set(states) == {"done", "uncertain"}
+    assert "ALARM" in states["uncertain"]["error"]["message"]
+
+
+def test_an_id_that_looks_like_a_path_is_escaped(batcher: Batcher, api: Api) -> None:
+    api.specials = [raw(200, json.dumps({"request_id": "../../x"}), "application/json")]
+    process = batcher.start("run", batcher.csv(["a"]), "--model", "google/nano-banana/pro/edit", "--max-time", "1s")
+    try:
+        process.wait(3)
+    except Exception:
+        process.kill()
+    process.communicate()
+    assert all(path.startswith("/v1/") for _, path in api.requests)
+
+
+def test_a_forbidden_first_submission_is_a_matter_of_the_token(batcher: Batcher, api: Api) -> None:
+    api.specials = [own(403, 403001, "not yours")] * 3
+    assert batcher.run_csv(["a", "b"]).code == 77
+    api.specials = [None, own(403, 403001, "not yours")]
+    assert batcher("resume", "runs/jobs").code == 1
+    assert batcher.states() == {"done": 1, "failed": 1}
+
+
+def test_too_much_that_is_uncertain_stops_the_run(batcher: Batcher, api: Api) -> None:
+    api.specials = [accepts_and_hangs_up] * 40
+    (batcher.folder / "m.yaml").write_text(
+        "model: google/nano-banana/pro/edit\njobs: jobs.csv\nretry: {max_uncertain: 4}\n"
+    )
+    batcher.csv([f"p{n}" for n in range(40)])
+    done = batcher("run", "m.yaml", "-j", "2")
+    assert done.code == 75
+    found = batcher("status", "runs/m", "--json").json()
+    assert found["stopped"]["reason"] == "uncertain"
+    assert 5 <= found["states"]["uncertain"] <= 6
+
+
+def test_too_many_failures_in_a_row_stop_the_run(batcher: Batcher, api: Api) -> None:
+    (batcher.folder / "m.yaml").write_text(
+        "model: google/nano-banana/pro/edit\njobs: jobs.csv\nretry: {max_failures: 5}\n"
+    )
+    batcher.csv([f"INVALID {n}" for n in range(40)])
+    assert batcher("run", "m.yaml", "-j", "2").code == 75
+    assert batcher("status", "runs/m", "--json").json()["stopped"]["reason"] == "failures"
+
+
+def test_uncertain_jobs_are_resubmitted_where_the_user_prefers_gaps_filled(batcher: Batcher, api: Api) -> None:
+    api.specials = [accepts_and_hangs_up]
+    (batcher.folder / "m.yaml").write_text(
+        "model: google/nano-banana/pro/edit\njobs: jobs.csv\nretry: {uncertain: resubmit}\n"
+    )
+    batcher.csv(["a"])
+    assert batcher("run", "m.yaml").code == 0
+    assert api.prompts() == ["a", "a"]
+
+
+def test_a_service_that_is_not_there_ends_a_run_after_the_patience_set(batcher: Batcher) -> None:
+    done = batcher("run", batcher.csv(["a"]), "--model", "google/nano-banana/pro/edit", "--patience", "1s",
+                   RUNCOMFY_MODEL_API_BASE="http://127.0.0.1:9")  # fmt: skip
+    assert done.code == 69
+    found = batcher("status", "runs/jobs", "--json").json()
+    assert (found["states"]["pending"], found["stopped"]["reason"]) == (1, "unreachable")
+
+
+def test_again_buys_a_done_job_anew_when_asked(batcher: Batcher, api: Api) -> None:
+    assert batcher.run_csv(["a"]).code == 0
+    (job,) = batcher("jobs", "runs/jobs", "--json").lines()
+    assert batcher("retry", "runs/jobs", "--again", "--job", job["job_id"]).code == 64
+    assert batcher("retry", "runs/jobs", "--again", "--job", job["job_id"], "--yes").code == 0
+    assert batcher("resume", "runs/jobs").code == 0
+    assert api.prompts() == ["a", "a"]

@@ -1,0 +1,155 @@
+"""The table of a job's life, against the contract's arrows, and the database's own checks."""
+
+import sqlite3
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from batcher.clock import Clock
+from batcher.errors import Bug
+from batcher.events import Event
+from batcher.job import IN_FLIGHT, LIFE, SETTLED, Job, Kind, Move, Spec, State, allowed
+from batcher.ledger.changes import apply
+from batcher.ledger.database import InlineDatabase, in_transaction, prepare
+from batcher.ledger.ledger import Ledger, migrate
+
+S, K = State, Kind
+BY_ITSELF = {
+    (S.PENDING, S.SUBMITTING, None),
+    (S.PENDING, S.FAILED, K.SOURCE),
+    (S.PENDING, S.DONE, None),
+    (S.SUBMITTING, S.RUNNING, None),
+    (S.SUBMITTING, S.PENDING, None),
+    *((S.SUBMITTING, S.FAILED, kind) for kind in (K.INVALID, K.REFUSED)),
+    *((S.SUBMITTING, S.UNCERTAIN, kind) for kind in (K.LOST, K.CRASH)),
+    (S.RUNNING, S.FETCHING, None),
+    *((S.RUNNING, S.FAILED, kind) for kind in (K.FAILED, K.REFUSED, K.TIMEOUT, K.GONE, K.NO_OUTPUT)),
+    (S.RUNNING, S.CANCELLED, None),
+    (S.FETCHING, S.DONE, None),
+    *((S.FETCHING, S.FAILED, kind) for kind in (K.EXPIRED, K.BAD_OUTPUT)),
+    (S.FAILED, S.PENDING, None),
+    (S.UNCERTAIN, S.PENDING, None),
+}
+ASKED = {
+    *((S.FAILED, kind, S.RUNNING) for kind in (K.TIMEOUT, K.GONE)),
+    *((S.FAILED, kind, S.FETCHING) for kind in (K.EXPIRED, K.BAD_OUTPUT, K.NO_OUTPUT)),
+    *((S.FAILED, kind, S.PENDING) for kind in K),
+    *((S.FAILED, kind, S.RUNNING) for kind in K),
+    *((S.UNCERTAIN, kind, target) for kind in K for target in (S.PENDING, S.RUNNING)),
+    (S.CANCELLED, None, S.PENDING),
+    (S.DONE, None, S.PENDING),
+    (S.DONE, None, S.FETCHING),
+}
+
+
+@pytest.mark.parametrize("came_from", State)
+def test_a_job_goes_by_itself_only_where_the_contract_says(came_from: State) -> None:
+    for to, kind in product(State, [None, *Kind]):
+        move = Move(to, kind)
+        assert allowed(came_from, None, move) == ((came_from, to, kind) in BY_ITSELF), (came_from, to, kind)
+
+
+@pytest.mark.parametrize("came_from", State)
+def test_a_job_goes_at_the_users_word_only_where_the_contract_says(came_from: State) -> None:
+    for kind, to in product([None, *Kind], State):
+        if (kind is not None) != (came_from in {S.FAILED, S.UNCERTAIN}):
+            continue
+        assert allowed(came_from, kind, Move(to, asked=True)) == ((came_from, kind, to) in ASKED), (came_from, kind, to)
+
+
+def test_only_what_may_have_left_changes_in_a_crash() -> None:
+    assert {state for state, facts in LIFE.items() if facts.after_crash} == {S.SUBMITTING}
+    assert {S.SUBMITTING, S.RUNNING} == IN_FLIGHT
+    assert {S.DONE, S.FAILED, S.UNCERTAIN, S.CANCELLED} == SETTLED
+
+
+def ledger_with(job: Job) -> sqlite3.Connection:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    prepare(connection)
+    in_transaction(connection, migrate)
+    connection.execute(
+        "INSERT INTO jobs (id, position, name, spec, sample, state, created_at) VALUES (?, 1, 'n', '{}', 1, 'pending', 0)",
+        (job.id,),
+    )
+    return connection
+
+
+def test_every_path_through_life_can_be_written_down() -> None:
+    """Walk every sequence of moves of up to five steps, on a real database with its checks."""
+    start = Job(Spec("a" * 16, "n", "m", {}))
+    paths = 0
+
+    def walk(connection: sqlite3.Connection, job: Job, depth: int) -> None:
+        nonlocal paths
+        paths += 1
+        if depth == 0:
+            return
+        for to, kind, asked in product(State, [None, *Kind], [False, True]):
+            request = f"r{job.attempt}" if to is S.RUNNING else None
+            move = Move(to, kind, "why", request_id=job.request_id or request, asked=asked)
+            if not allowed(job.state, job.kind, move) or (to is S.FETCHING and not job.request_id):
+                continue
+            if to is S.RUNNING and job.attempt == 0:
+                continue
+            connection.execute("SAVEPOINT step")
+            landed = apply(connection, job, move, 1.0)
+            assert landed is not None
+            walk(connection, landed.job, depth - 1)
+            connection.execute("ROLLBACK TO step")
+            connection.execute("RELEASE step")
+
+    connection = ledger_with(start)
+    connection.execute("BEGIN")
+    walk(connection, start, 5)
+    assert paths > 300
+
+
+def test_a_move_lands_only_where_the_job_was() -> None:
+    job = Job(Spec("a" * 16, "n", "m", {}))
+    connection = ledger_with(job)
+    assert apply(connection, job, Move(S.SUBMITTING), 1.0)
+    assert apply(connection, job, Move(S.SUBMITTING), 1.0) is None
+    with pytest.raises(Bug):
+        apply(connection, job, Move(S.RUNNING, request_id="r"), 1.0)
+
+
+def test_a_request_id_is_never_overwritten_and_events_only_grow() -> None:
+    job = Job(Spec("a" * 16, "n", "m", {}))
+    connection = ledger_with(job)
+    landed = apply(connection, job, Move(S.SUBMITTING), 1.0)
+    assert landed and apply(connection, landed.job, Move(S.RUNNING, request_id="r1"), 2.0)
+    for statement in (
+        "UPDATE attempts SET request_id = 'r2'",
+        "UPDATE attempts SET request_id = NULL",
+        "DELETE FROM events",
+        "UPDATE events SET at = 0",
+    ):
+        with pytest.raises(sqlite3.IntegrityError):
+            connection.execute(statement)
+    with pytest.raises(sqlite3.IntegrityError):
+        connection.execute("UPDATE jobs SET request_id = NULL")
+
+
+async def test_a_listener_that_raises_is_dropped_and_changes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(event: Event) -> None:
+        raise RuntimeError("an observer's own trouble")
+
+    ledger = Ledger(InlineDatabase(tmp_path / "l.sqlite"), Clock())
+    await ledger.open()
+    await ledger.transact(
+        lambda connection: (
+            connection.execute(
+                "INSERT INTO jobs (id, position, name, spec, sample, state, created_at) VALUES ('a', 1, 'n', '{}', 1, 'pending', 0)"
+            ).rowcount
+        )
+    )
+    ledger.listen(broken)
+    job = await ledger.record(Job(Spec("a", "n", "m", {})), Move(S.SUBMITTING))
+    assert job.state is S.SUBMITTING
+    job = await ledger.record(job, Move(S.RUNNING, request_id="r"))
+    assert job.state is S.RUNNING
+    await ledger.close()
+    assert capsys.readouterr().err.count("no longer listens") == 1

@@ -1,0 +1,298 @@
+"""A manifest becomes jobs, or every fault it has, each where it stands."""
+
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import rfc8785
+from PIL import Image
+
+from batcher.errors import NotFound, WrongUse
+from batcher.manifest.expand import Options
+from batcher.manifest.manifest import open_manifest
+from tests.rooms.conftest import MODEL, Folder
+
+Yaml = Callable[[str], Folder]
+URL = "https://i.invalid/1.png"
+ROWS = "inputs: {prompt: 'Put the {{ title }} on {{ scene }}', image_urls: ['{{ photo }}']}\n"
+
+
+def test_rows_times_matrix_times_repeat(yaml: Yaml) -> None:
+    folder = yaml(
+        ROWS
+        + "jobs:\n  - {title: mug, photo: 'https://i.invalid/1.png'}\n  - {title: vase, photo: 'https://i.invalid/2.png'}\n"
+        + "matrix: {scene: [slate, oak], aspect_ratio: [1:1, 4:5]}\nrepeat: 2\n"
+        + "output: {name: '{{ title }}/{{ scene | slug }}-{{ aspect_ratio | slug }}'}\n"
+    )
+    jobs = folder.jobs()
+    assert len(jobs) == len({job.id for job in jobs}) == len({job.name for job in jobs}) == 16
+    assert jobs[0].name == "mug/slate-1-1"
+    assert jobs[1].name == "mug/slate-1-1~2"
+    assert jobs[0].inputs == {"prompt": "Put the mug on slate", "image_urls": [URL], "aspect_ratio": "1:1"}
+    assert jobs[0].vars == {"title": "mug", "photo": URL, "scene": "slate"}
+    assert (jobs[-1].row, jobs[-1].sample, folder.census.equal_rows) == (2, 2, 0)
+
+
+def test_the_job_id_is_the_digest_of_what_is_asked_for(yaml: Yaml) -> None:
+    folder = yaml(f"inputs: {{prompt: é, image_urls: [{URL}], num_images: 2}}\n")
+    wanted = {"inputs": {"prompt": "é", "image_urls": [URL], "num_images": 2}, "model": MODEL, "sample": 1}
+    assert folder.jobs()[0].id == hashlib.sha256(rfc8785.dumps(wanted)).hexdigest()[:16]  # type: ignore[arg-type]
+
+
+def test_a_local_image_counts_by_its_content_and_max_side(yaml: Yaml) -> None:
+    folder = yaml("inputs: {prompt: a, image_urls: [a.jpg]}\n").photo("a.jpg")
+    (plain,) = folder.jobs()
+    digest = hashlib.sha256((folder.path / "a.jpg").read_bytes()).hexdigest()
+    assert plain.inputs["image_urls"] == [f"sha256:{digest}"]
+    (folder.path / "a.jpg").rename(folder.path / "b.jpg")
+    yaml("inputs: {prompt: a, image_urls: [b.jpg]}\n")
+    assert folder.jobs()[0].id == plain.id
+    yaml("inputs: {prompt: a, image_urls: [b.jpg]}\nimages: {max_side: 128}\n")
+    assert folder.jobs()[0].id != plain.id
+
+
+def test_signed_urls_make_the_same_job_where_queries_are_ignored(yaml: Yaml) -> None:
+    ids = [
+        yaml(f"inputs: {{prompt: a, image_urls: ['{URL}?sig={sig}']}}\nid_ignores: query\n").jobs()[0].id
+        for sig in "ab"
+    ]
+    assert ids[0] == ids[1]
+    assert yaml(f"inputs: {{prompt: a, image_urls: ['{URL}?sig=a']}}\n").jobs()[0].id != ids[0]
+
+
+def test_a_row_equal_to_an_earlier_one_makes_the_next_sample(yaml: Yaml) -> None:
+    folder = yaml(f"inputs: {{image_urls: [{URL}]}}\njobs: [{{prompt: a}}, {{prompt: b}}, {{prompt: a}}]\nrepeat: 2\n")
+    assert [(job.inputs["prompt"], job.sample) for job in folder.jobs()] == [
+        *(("a", 1), ("a", 2), ("b", 1), ("b", 2), ("a", 3), ("a", 4))
+    ]
+    assert folder.census.equal_rows == 1
+
+
+def test_the_later_wins_inputs_row_matrix_set(yaml: Yaml) -> None:
+    folder = yaml(
+        f"inputs: {{prompt: p, image_urls: [{URL}], resolution: 1K, output_format: png}}\n"
+        "jobs: [{resolution: 2K, output_format: jpeg}]\nmatrix: {output_format: [webp]}\n"
+    )
+    assert folder.jobs()[0].inputs["resolution"] == "2K"
+    assert folder.jobs()[0].inputs["output_format"] == "webp"
+    (job,) = folder.jobs(options=Options({"output_format": "png", "num_images": "3"}))
+    assert (job.inputs["output_format"], job.inputs["num_images"]) == ("png", 3)
+    assert job.estimated_usd == pytest.approx(0.45)
+
+
+def test_prices_of_the_manifest_win_and_count_images(yaml: Yaml) -> None:
+    text = f"inputs: {{prompt: p, image_urls: [{URL}], resolution: 4K, num_images: 2}}\nprices: {{4K: 0.2}}\n"
+    assert yaml(text).jobs()[0].estimated_usd == pytest.approx(0.4)
+
+
+def test_csv_in_every_dress_gives_the_same_rows(folder: Folder) -> None:
+    plain = 'prompt,image_urls,num_images,title\n"a\nb, é 杯",https://i.invalid/1.png|https://i.invalid/2.png,2,\n'
+    folder.write("plain.csv", plain)
+    folder.write("bom.csv", b"\xef\xbb\xbf" + plain.encode())
+    folder.write("crlf.csv", plain.replace("\n", "\r\n").replace("a\r\nb", "a\nb"))
+    folder.write("semicolon.csv", plain.replace(",", ";").replace("b; é", "b, é"))
+    folder.write("tab.tsv", plain.replace(",", "\t").replace("b\t é", "b, é"))
+    folder.write(
+        "array.csv", plain.replace(f"{URL}|https://i.invalid/2.png", f'"[""{URL}"", ""https://i.invalid/2.png""]"')
+    )
+    expected = {"prompt": "a\nb, é 杯", "image_urls": [URL, "https://i.invalid/2.png"], "num_images": 2}
+    for name in ("plain.csv", "bom.csv", "crlf.csv", "semicolon.csv", "tab.tsv", "array.csv"):
+        (job,) = folder.jobs(name)
+        assert job.inputs == expected, name
+        assert job.vars == {}, "an empty cell is not given"
+    folder.write("m.yaml", f"model: {MODEL}\njobs: {{file: latin.csv, encoding: cp1252, delimiter: ';'}}\n")
+    folder.write("latin.csv", "prompt;image_urls\ncafé;https://i.invalid/1.png\n".encode("cp1252"))
+    assert folder.jobs()[0].inputs["prompt"] == "café"
+
+
+def test_columns_of_another_name_are_mapped(yaml: Yaml) -> None:
+    folder = yaml(
+        "inputs: {prompt: '{{ title }}'}\njobs: {file: p.csv, columns: {image_urls: Image Src, title: Title}}\n"
+    )
+    folder.write("p.csv", "Title,Image Src\nMug,https://i.invalid/1.png\n")
+    (job,) = folder.jobs()
+    assert (job.inputs["prompt"], job.inputs["image_urls"], job.rows_file) == ("Mug", [URL], "p.csv")
+    folder.write("p.csv", "Title,Image\nMug,https://i.invalid/1.png\n")
+    assert folder.faults()[0] == "p.csv:1: columns.image_urls: there is no column `Image Src`; did you mean `Image`?"
+
+
+def test_jsonl_and_globs_give_rows(folder: Folder, yaml: Yaml) -> None:
+    folder.write("r.jsonl", json.dumps({"prompt": "a", "image_urls": [URL], "num_images": 2, "tag": {"x": 1}}) + "\n\n")
+    (job,) = folder.jobs("r.jsonl")
+    assert (job.inputs["num_images"], job.vars) == (2, {"tag": {"x": 1}})
+    yaml("inputs: {prompt: '{{ index }} {{ stem }}', image_urls: ['{{ path }}']}\njobs: {glob: 'p/*.jpg'}\n")
+    folder.photo("p/b.jpg").photo("p/a.jpg")
+    assert [job.inputs["prompt"] for job in folder.jobs()] == ["1 a", "2 b"]
+    assert folder.jobs()[0].sources == ("p/a.jpg",)
+
+
+def test_where_chooses_rows_by_an_expression(yaml: Yaml) -> None:
+    folder = yaml(f"inputs: {{image_urls: [{URL}]}}\njobs: [{{prompt: a, n: 1}}, {{prompt: b, n: 2}}]\n")
+    assert [job.inputs["prompt"] for job in folder.jobs(options=Options(where="n > 1"))] == ["b"]
+    assert "undefined" in folder.faults(options=Options(where="m > 1"))[0]
+    assert "--where:1: is no expression" in folder.faults(options=Options(where="n >"))[0]
+
+
+def test_bad_rows_are_set_aside_where_asked_for(folder: Folder) -> None:
+    folder.write("r.csv", f"prompt,image_urls,num_images\na,{URL},1\nb,{URL},9\nc,nowhere.png,1\nd,{URL},2\n")
+    reasons: list[str] = []
+    jobs = folder.jobs("r.csv", Options(skip_invalid=True), lambda _row, _header, reason: reasons.append(reason))
+    assert [job.inputs["prompt"] for job in jobs] == ["a", "d"]
+    assert folder.census.rejected == 2
+    assert reasons[1] == "image_urls: nowhere.png does not exist"
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("inptus: {prompt: a}", "m.yaml:2: inptus: is no key of a manifest; did you mean `inputs`?"),
+        ("limits: {concurency: 3}", "m.yaml:2: limits.concurency: is no key of a manifest; did you mean `concurrency`?"),
+        ("limits:\n  concurrency: 0", "m.yaml:3: limits.concurrency: is 0: input should be greater than or equal to 1"),
+        ("retry: {job_timeout: soon}", "m.yaml:2: retry.job_timeout: is no duration: write 90s, 30m or 1h30m"),
+        ("inputs: {promt: a}", f"m.yaml:2: inputs.promt: is no input of {MODEL}; did you mean `prompt`?"),
+        ("inputs: {prompt: '{{ a', image_urls: [b]}", "m.yaml:2: inputs.prompt: is no template that can be read:"),
+        ("inputs: {prompt: '{{ nix }}', image_urls: [b]}", "m.yaml:1: prompt: 'nix' is undefined here:"),
+        ("jobs: gone.csv", "m.yaml:2: jobs: gone.csv does not exist in FOLDER"),
+        ("jobs: list.pdf", "m.yaml:2: jobs: list.pdf is no CSV or JSONL file"),
+        ("jobs: {glob: '*.tif'}", "m.yaml:2: jobs.glob: *.tif matches no file in FOLDER"),
+        ("jobs: []", "m.yaml:1: jobs: names no job"),
+        ("jobs: [1]", "m.yaml:2: jobs: item 1 is no mapping of names to values"),
+        ("name: a\nname: b", "m.yaml:3: name: stands twice in the same mapping"),
+        ("inputs: {prompt: a}\n x: [", "m.yaml:3: is no YAML that can be read:"),
+        ("inputs: !!python/object:os.system {}", "m.yaml:2: is no YAML that can be read:"),
+        ("matrix: {scene: []}", "m.yaml:2: matrix.scene: is []:"),
+        ("inputs: &a [*a]", "m.yaml:2: has an anchor that contains itself"),
+        ("inputs: {prompt: a, image_urls: [x.jpg]}", "m.yaml:1: image_urls: x.jpg does not exist"),
+        ("inputs: {prompt: a, image_urls: ['s3://b/x']}", "m.yaml:1: image_urls: `s3://b/x` is neither an https URL"),
+        ("inputs: {prompt: a, image_urls: [m.yaml]}", "m.yaml:1: image_urls: m.yaml is no image that can be read"),
+        (f"inputs: {{prompt: a, image_urls: [{URL}], resolution: 8K}}", 'm.yaml:1: resolution: is "8K"; the model takes 1K, 2K, 4K'),
+        (f"inputs: {{prompt: a, image_urls: {[URL] * 21}}}", "m.yaml:1: image_urls: has 21 items, the model takes at most 20"),
+        ("inputs: {image_urls: [a]}", "m.yaml:1: image_urls: a does not exist"),
+        (f"inputs: {{image_urls: [{URL}]}}", "m.yaml:1: prompt: is missing, and the model requires it"),
+    ],
+)  # fmt: skip
+def test_a_fault_says_where_and_what_would_be_right(yaml: Yaml, text: str, fault: str) -> None:
+    assert yaml(text).faults()[0].startswith(fault)
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"", "r.csv:1: is empty"),
+        ("prompt,image_urls\n".encode("utf-16"), "r.csv:1: is UTF-16 or binary"),
+        (b"prompt,image_urls\n\xff,x\n", "r.csv:2: has bytes that are not UTF-8"),
+        (b"prompt,prompt,image_urls\na,b,c\n", "r.csv:1: prompt: is the heading of two columns"),
+        (b"prompt,image_urls\na,https://i.invalid/1.png,x\n", "r.csv:2: has 3 cells, the header has 2"),
+        (b"prompt,image_urls,\na,https://i.invalid/1.png,x\n", "r.csv:2: has `x` in a column without a heading"),
+        (b'prompt,image_urls\n"a,b\n', "r.csv:2: is no CSV that can be read on from here"),
+        (b"prompt,image_urls\n" + b"x" * 300 + b"\0,b\n", "r.csv:2: has a NUL byte"),
+        (b"prompt,image_urls\n", "r.csv:1: jobs: names no job"),
+    ],
+)
+def test_a_fault_of_a_csv_file_is_named(folder: Folder, content: bytes, fault: str) -> None:
+    assert folder.write("r.csv", content).faults("r.csv")[0].startswith(fault)
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("{", "r.jsonl:1: is no JSON"),
+        ("[1]", "r.jsonl:1: is no JSON object"),
+        ('{"prompt": NaN}', "r.jsonl:1: is no JSON: NaN is no JSON value"),
+        ('{"prompt": "a\\u0000"}', "r.jsonl:1: has a NUL byte"),
+        ("[" * 20_000, "r.jsonl:1: is no JSON"),
+    ],
+)
+def test_a_fault_of_a_jsonl_file_is_named(folder: Folder, line: str, fault: str) -> None:
+    assert folder.write("r.jsonl", line + "\n").faults("r.jsonl")[0].startswith(fault)
+
+
+def test_a_cell_of_ten_megabytes_is_read(folder: Folder) -> None:
+    folder.write("r.csv", f"prompt,image_urls,note\na,{URL},{'x' * 10_000_000}\n")
+    assert len(str(folder.jobs("r.csv")[0].vars["note"])) == 10_000_000
+
+
+def test_all_faults_are_said_at_once_and_past_fifty_counted(folder: Folder) -> None:
+    folder.write("r.csv", "prompt,image_urls\n" + '"a\nb",nowhere.png\n' * 60)
+    faults = folder.faults("r.csv")
+    assert (len(faults), folder.count) == (50, 60)
+    assert faults[1].startswith("r.csv:4: image_urls: nowhere.png does not exist")
+
+
+def test_a_missing_column_is_one_fault_and_not_one_a_row(yaml: Yaml) -> None:
+    folder = yaml("inputs: {prompt: 'a {{ titel }}', image_urls: ['{{ photo }}']}\njobs: r.csv\n")
+    folder.write("r.csv", "title,photo\n" + f"a,{URL}\n" * 10)
+    assert folder.faults() == [
+        "m.yaml:2: inputs.prompt: asks for `titel`, which is no column of r.csv and not in the matrix; did you mean `title`?"
+    ]
+
+
+def test_an_alias_bomb_is_a_named_fault(yaml: Yaml) -> None:
+    bomb = "x0: &x0 [a, a, a, a, a, a, a, a, a, a]\n" + "".join(
+        f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 10)}]\n" for n in range(1, 9)
+    )
+    assert "its aliases multiply" in yaml(bomb).faults()[0]
+    folder = yaml(f"inputs: &i {{prompt: a, image_urls: [{URL}]}}\njobs: [{{<<: *i, prompt: b}}]\n")
+    assert folder.jobs()[0].inputs["prompt"] == "b"
+
+
+def test_what_yaml_1_1_would_spoil_stays_a_text(yaml: Yaml) -> None:
+    folder = yaml(f"inputs: {{prompt: '{{{{ sku }}}} {{{{ a }}}} {{{{ when }}}}', image_urls: [{URL}], aspect_ratio: 16:9}}\n"
+                  "jobs: [{sku: 007, a: no, when: 2026-11-24}]\n")  # fmt: skip
+    assert folder.jobs()[0].inputs == {"prompt": "007 no 2026-11-24", "image_urls": [URL], "aspect_ratio": "16:9"}
+
+
+def test_two_jobs_that_could_make_one_file_are_a_fault(yaml: Yaml) -> None:
+    text = (
+        f"inputs: {{image_urls: [{URL}]}}\njobs: [{{prompt: A}}, {{prompt: a}}]\noutput: {{name: '{{{{ prompt }}}}'}}\n"
+    )
+    assert yaml(text).faults() == ["m.yaml:3: output.name: `a` is also a file of row 1; let the name tell them apart"]
+    text = text.replace("A}", "x-2}").replace("{prompt: a}", "{prompt: x, num_images: 2}")
+    assert "`x-2` is also a file of row 1" in yaml(text).faults()[0]
+
+
+def test_a_rows_values_are_never_templates(yaml: Yaml) -> None:
+    folder = yaml(f"inputs: {{prompt: 'a {{{{ x }}}}', image_urls: [{URL}]}}\njobs: [{{x: '{{{{ 7 * 7 }}}}'}}]\n")
+    assert folder.jobs()[0].inputs["prompt"] == "a {{ 7 * 7 }}"
+
+
+def test_a_template_cannot_reach_the_machine(yaml: Yaml) -> None:
+    for text in ("{{ ''.__class__.__mro__ }}", "{{ range(9) }}", "{{ cycler('a') }}", "{{ x.__init__.__globals__ }}"):
+        yaml(f'inputs: {{prompt: "{text}", image_urls: [{URL}]}}\njobs: [{{x: a}}]\n').faults()
+
+
+def test_large_and_odd_images_are_faults_that_help(yaml: Yaml) -> None:
+    folder = yaml("inputs: {prompt: a, image_urls: [big.png]}\n").photo("big.png", (1600, 1600))
+    assert "set `images: {max_side: 4096}`" in folder.faults()[0]
+    yaml("inputs: {prompt: a, image_urls: [big.png]}\nimages: {max_side: 4096}\n")
+    assert len(folder.jobs()) == 1
+    folder.photo("x.gif")
+    assert (
+        "is a GIF; local images are sent as JPEG, PNG or WebP"
+        in yaml("inputs: {prompt: a, image_urls: [x.gif]}\n").faults()[0]
+    )
+    Image.new("L", (9000, 4000)).save(folder.path / "wide.jpg")
+    assert "has 36 megapixels" in yaml("inputs: {prompt: a, image_urls: [wide.jpg]}\n").faults()[0]
+
+
+def test_a_manifest_that_is_not_there_or_has_no_name(folder: Folder, tmp_path: Path) -> None:
+    with pytest.raises(NotFound):
+        open_manifest(str(tmp_path / "gone.yaml"))
+    with pytest.raises(NotFound):
+        open_manifest(str(tmp_path))
+    for content, suffix in ((b"model: x\n", ".yaml"), (b'{"prompt": 1}\n', ".jsonl"), (b"prompt\na\n", ".csv")):
+        with pytest.raises(WrongUse):
+            open_manifest("-", stdin=io.BytesIO(content))
+        assert open_manifest("-", name="n", stdin=io.BytesIO(content)).path.suffix == suffix
+
+
+def test_a_manifest_that_is_no_text(folder: Folder) -> None:
+    assert folder.write("m.yaml", b"a: \xff\n").faults()[0].startswith("m.yaml:1: has bytes that are not UTF-8")
+    assert folder.write("m.yaml", "model: x\n".encode("utf-16")).faults()[0].startswith("m.yaml:1: has bytes that")
+    assert folder.write("m.yaml", b"model: x\nname: a\0\n").faults()[0].startswith("m.yaml:2: has a NUL byte")
+    assert folder.write("m.yaml", "").faults()[0].startswith("m.yaml:1: is empty")
+    assert folder.write("m.yaml", "- a\n").faults()[0].startswith("m.yaml:1: is no mapping")
+    assert folder.write("m.yaml", "[" * 5000).faults()[0].startswith("m.yaml:1: is")

@@ -1,0 +1,129 @@
+"""The deciders: window, rate, patience, polling, budget, caution."""
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis.strategies import floats, integers, lists
+
+from batcher.clock import chance
+from batcher.job import Kind, State
+from batcher.ledger.enrolment import spread
+from batcher.pacing.budget import Budget
+from batcher.pacing.caution import Caution
+from batcher.pacing.patience import Patience, backoff
+from batcher.pacing.polling import Latencies, next_look
+from batcher.pacing.window import Rate, Window
+
+
+def test_the_first_submission_goes_alone_until_it_is_answered() -> None:
+    window = Window(32)
+    assert window.room(0, 0, 0.0) == 1
+    assert window.room(1, 1, 0.0) == 0
+    window.accepted(1)
+    assert window.room(1, 0, 0.0) == 31
+
+
+def test_a_refusal_cuts_the_window_to_what_is_held_once_a_hold() -> None:
+    window = Window(32)
+    window.accepted(1)
+    assert window.refused(held=5, now=0.0, wait=2.0)
+    assert not window.refused(held=0, now=1.0, wait=2.0)
+    assert (window.size, window.room(0, 0, 1.9), window.opens_in(1.0)) == (5.0, 0, 1.0)
+    assert window.room(3, 0, 2.1) == 1
+    window.accepted(5)
+    assert window.room(3, 0, 2.1) == 2
+    for _ in range(1200):
+        window.accepted(int(window.size))
+    assert window.size == 32
+
+
+def test_three_lone_refusals_in_a_row_hold_everyone() -> None:
+    window = Window(8)
+    assert [window.refused_alone() for _ in range(3)] == [False, False, True]
+    window.accepted(0)
+    assert not window.refused_alone()
+
+
+@given(lists(floats(0, 10), min_size=2, max_size=50))
+def test_turns_are_never_closer_than_the_rate(gaps: list[float]) -> None:
+    rate, now, turns = Rate(4.0), 0.0, []
+    for gap in gaps:
+        now += gap
+        turns.append(now + rate.delay(now))
+    assert all(later - earlier >= 0.25 - 1e-9 for earlier, later in pairwise(turns))
+    assert Rate(None).delay(5.0) == 0.0
+
+
+def test_waits_grow_to_a_minute() -> None:
+    waits = [backoff(tries, chance(1)) for tries in range(40)]
+    assert 0.375 <= waits[0] <= 0.625
+    assert 45 <= waits[-1] <= 75
+
+
+def test_patience_counts_from_the_first_silence() -> None:
+    patience = Patience(10.0)
+    patience.strained(5.0, "silent")
+    patience.strained(9.0, "silent")
+    assert (patience.exhausted(14.9), patience.exhausted(15.0), patience.lasts(12.0)) == (False, True, 3.0)
+    patience.eased()
+    assert not patience.exhausted(100.0)
+    assert patience.lasts(0.0) == 10.0
+
+
+@given(lists(floats(0.01, 1000), min_size=0, max_size=300), floats(0, 10_000))
+def test_the_next_look_is_never_at_once_and_never_far_off(known: list[float], age: float) -> None:
+    latencies = Latencies()
+    for one in known:
+        latencies.add(one)
+    assert 0.1 <= next_look(age, latencies) <= 15.0
+
+
+def test_the_first_look_comes_when_few_would_be_done() -> None:
+    latencies = Latencies()
+    for one in range(20, 40):
+        latencies.add(float(one))
+    assert next_look(0.0, latencies) == 15.0
+    assert 7 < next_look(15.0, latencies) < 9
+    assert next_look(29.0, latencies) == 3.75
+
+
+def test_money_is_reserved_settled_and_released() -> None:
+    budget = Budget(1.0)
+    assert budget.affords(1.0)
+    budget.reserve(0.6)
+    assert not budget.affords(0.6)
+    budget.settle(0.6, 0.3)
+    assert budget.affords(0.6)
+    budget.reserve(0.6)
+    budget.release(0.6)
+    assert round(budget.spoken_for, 9) == 0.3
+    assert Budget(None).affords(1e9)
+
+
+def test_caution_counts_what_is_in_a_row() -> None:
+    caution = Caution(max_uncertain=3, max_failures=2)
+    for _ in range(3):
+        caution.saw(State.SUBMITTING, State.UNCERTAIN, Kind.LOST)
+    caution.saw(State.SUBMITTING, State.UNCERTAIN, Kind.CRASH)
+    assert caution.single_file
+    assert not caution.too_uncertain
+    caution.saw(State.SUBMITTING, State.RUNNING, None)
+    assert not caution.single_file
+    caution.saw(State.RUNNING, State.FAILED, Kind.FAILED)
+    caution.saw(State.FETCHING, State.DONE, None)
+    caution.saw(State.RUNNING, State.FAILED, Kind.FAILED)
+    assert not caution.too_many_failures
+    caution.saw(State.RUNNING, State.FAILED, Kind.FAILED)
+    assert caution.too_many_failures
+
+
+@given(integers(1, 500), integers(1, 500))
+def test_a_sample_is_spread_without_repeating(total: int, wanted: int) -> None:
+    found = spread(total, wanted)
+    assert len(found) == len(set(found)) == min(total, wanted)
+    assert all(0 <= one < total for one in found)
+
+
+def test_a_sample_meets_every_value_of_a_matrix() -> None:
+    assert {place % 4 for place in spread(400, 12)} == {0, 1, 2, 3}
+    assert {place % 6 for place in spread(600, 20)} == set(range(6))

@@ -1,0 +1,228 @@
+"""What replies mean: every answer of the API, every reply's move."""
+
+import json
+
+import pytest
+
+from batcher.engine import rules
+from batcher.job import Job, Kind, Move, Output, Spec, State
+from batcher.provider import runcomfy
+from batcher.provider.replies import (
+    Accepted,
+    Broke,
+    Broken,
+    Busy,
+    CancelDone,
+    Cancelled,
+    CancelTooLate,
+    Completed,
+    Finished,
+    Forbidden,
+    Lost,
+    Missing,
+    Queued,
+    TurnedDown,
+    Unauthorized,
+    Unavailable,
+    Unknown,
+    Unsent,
+    Working,
+)
+from batcher.provider.wire import Answer, WireFault
+from batcher.settings import Retry
+
+NOW = 1_700_000_000.0
+
+
+def answer(status: int, body: object, headers: dict[str, str] | None = None, *, whole: bool = True) -> Answer:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return Answer(status, headers or {}, content, whole)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (answer(200, {"request_id": "r1"}), Accepted("r1")),
+        (answer(202, {"request_id": 17}), Accepted("17")),
+        (answer(200, b'{"request_id": "r1", "status_u', whole=False), Accepted("r1")),
+        (answer(500, {"request_id": "r1"}), Accepted("r1")),
+        (answer(402, {"error": "pay"}), Broke("pay")),
+        (answer(403, {"error_code": "400002", "error_message": "no balance"}), Broke("no balance (400002)")),
+        (answer(200, {"code": 400004, "error": "who?"}), Unauthorized("who? (400004)")),
+        (answer(401, b""), Unauthorized("HTTP 401")),
+        (answer(403, b""), Forbidden("HTTP 403")),
+        (answer(429, b"", {"retry-after": "7"}), Busy("HTTP 429", 7.0)),
+        (answer(429, b"", {"retry-after": "Tue, 14 Nov 2023 22:13:30 GMT"}), Busy("HTTP 429", 10.0)),
+        (answer(429, b"", {"retry-after": "soon"}), Busy("HTTP 429")),
+        (answer(503, {"error_message": "full"}), Busy("full", None, shared=False)),
+        (answer(503, {"error_message": "full"}, {"retry-after": "2"}), Busy("full", 2.0)),
+        (answer(404, b""), TurnedDown(Kind.INVALID, "HTTP 404")),
+        (answer(415, b"x"), TurnedDown(Kind.INVALID, "HTTP 415")),
+        (answer(500, {"error_code": 500001}), TurnedDown(Kind.REFUSED, "error 500001 [HTTP 500]")),
+        (answer(400, {"error": "unsafe prompt"}), TurnedDown(Kind.REFUSED, "unsafe prompt [HTTP 400]")),
+        (WireFault(sent=False, message="refused"), Unsent("refused")),
+        (WireFault(sent=True, message="reset"), Lost("reset", {"fault": "reset"})),
+    ],
+)
+def test_a_submissions_answer_is_read_once(given: Answer | WireFault, expected: object) -> None:
+    assert runcomfy.read_submit(given, NOW) == expected
+
+
+@pytest.mark.parametrize("status", [200, 204, 301, 307, 408, 500, 502, 503, 504])
+def test_what_says_neither_yes_nor_no_is_lost(status: int) -> None:
+    found = runcomfy.read_submit(answer(status, b"<html>"), NOW)
+    assert isinstance(found, Lost)
+    assert found.evidence["status"] == status
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (answer(200, {"status": "in_queue", "queue_position": 4}), Queued(4)),
+        (answer(200, {"status": "pending"}), Queued(None)),
+        (answer(200, {"status": "in_progress"}), Working()),
+        (answer(200, {"status": "PROCESSING"}), Working()),
+        (answer(200, {"status": "completed"}), Completed()),
+        (answer(200, {"status": "canceled"}), Cancelled()),
+        (answer(200, {"status": "dreaming"}), Unknown("dreaming")),
+        (answer(200, {"status": "failed", "error": {"message": "fell"}}), Broken(Kind.FAILED, "fell")),
+        (answer(200, {"status": "failed", "error": ["a", 1], "cost": 0.1}), Broken(Kind.FAILED, '["a", 1]', 0.1)),
+        (answer(200, {"status": "failed", "error": "content policy"}), Broken(Kind.REFUSED, "content policy")),
+        (answer(200, {"status": "completed", "error": "no"}), Broken(Kind.FAILED, "no")),
+        (answer(200, {"status": "succeeded", "output": {}}), Finished((), None, None)),
+        (
+            answer(200, {"status": "succeeded", "output": {"image": "u"}, "cost": "0.15", "finished_at": 5}),
+            Finished(("u",), 0.15, 5.0),
+        ),
+        (
+            answer(
+                200, {"status": "succeeded", "output": {"images": ["a", {"url": "b"}], "videos": ["c"], "video": "a"}}
+            ),
+            Finished(("a", "b", "c"), None, None),
+        ),
+        (answer(404, b""), Missing("HTTP 404")),
+        (answer(200, {"error_code": 404001}), Missing("error 404001")),
+        (answer(401, b""), Unauthorized("HTTP 401")),
+        (answer(200, {"error_code": 403001}), Forbidden("error 403001")),
+        (answer(502, b""), Unavailable("HTTP 502", None, reached=True)),
+        (answer(429, b"", {"retry-after": "3"}), Unavailable("HTTP 429", 3.0, reached=True)),
+        (answer(200, b"<html>"), Unavailable("HTTP 200, an answer that says nothing", reached=True)),
+        (answer(200, b"{", whole=False), Unavailable("the answer was cut off", reached=True)),
+        (WireFault(sent=True, message="reset"), Unavailable("reset")),
+    ],
+)
+def test_a_polls_answer_is_read_once(given: Answer | WireFault, expected: object) -> None:
+    assert runcomfy.read_poll(given, NOW) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (answer(200, {"outcome": "cancelled", "status": "cancelled"}), CancelDone()),
+        (answer(200, {"outcome": "not_cancellable"}), CancelTooLate("not_cancellable")),
+        (answer(404, b""), Missing("HTTP 404")),
+        (answer(200, b"{}"), CancelTooLate("")),
+        (WireFault(sent=True, message="reset"), Unavailable("reset")),
+    ],
+)
+def test_a_cancellations_answer_is_read_once(given: Answer | WireFault, expected: object) -> None:
+    found = runcomfy.read_cancel(given, NOW)
+    assert type(found) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("reply", "proven", "expected"),
+    [
+        (Accepted("r"), True, Move(State.RUNNING, request_id="r")),
+        (TurnedDown(Kind.INVALID, "m"), True, Move(State.FAILED, Kind.INVALID, "m")),
+        (Busy("m", 9.0), True, Move(State.PENDING, message="m", delay=9.0, shared=True)),
+        (Busy("m", None, shared=False), True, Move(State.PENDING, message="m", delay=2.0)),
+        (Unsent("m"), True, Move(State.PENDING, message="m", delay=2.0, shared=True)),
+        (Forbidden("m"), True, Move(State.FAILED, Kind.REFUSED, "m")),
+        (Forbidden("m"), False, Move(State.PENDING, message="m")),
+        (Unauthorized("m"), True, Move(State.PENDING, message="m")),
+        (Broke("m"), True, Move(State.PENDING, message="m")),
+        (Lost("m", {"a": 1}), True, Move(State.UNCERTAIN, Kind.LOST, "m", evidence={"a": 1})),
+    ],
+)
+def test_a_submissions_reply_makes_a_move(reply: object, proven: bool, expected: Move) -> None:
+    assert rules.after_submit(reply, 2.0, proven=proven) == expected  # type: ignore[arg-type]
+
+
+def look(*replies: object, step: float = 100.0, timeout: float = 3600.0) -> tuple[float, Move | None]:
+    """Show a job these replies, `step` seconds apart, as often as it takes; give when it moved, and the move."""
+    watch = rules.Watch(since=0.0, moved_at=0.0)
+    now = 0.0
+    for number in range(1000):
+        now += step
+        reply = replies[min(number, len(replies) - 1)]
+        watch = watch.seen(reply, now)  # type: ignore[arg-type]
+        if move := rules.after_poll(reply, watch, Retry(job_timeout=timeout), now):  # type: ignore[arg-type]
+            return now, move
+    return now, None
+
+
+def test_a_running_job_ends_in_each_of_its_ways() -> None:
+    assert look(Finished(("a", "b"), 0.1, 5.0))[1] == Move(
+        State.FETCHING, outputs=(Output(1, "a"), Output(2, "b")), billed_usd=0.1, completed_at=5.0
+    )
+    assert look(Broken(Kind.FAILED, "m", 0.1))[1] == Move(State.FAILED, Kind.FAILED, "m", billed_usd=0.1)
+    assert look(Cancelled())[1] == Move(State.CANCELLED, message="cancelled at the server")
+    move = look(Working(), Completed())[1]
+    assert move and move.kind is Kind.NO_OUTPUT
+    move = look(Finished((), None, None))[1]
+    assert move and move.kind is Kind.NO_OUTPUT
+
+
+def test_a_time_out_runs_from_when_it_was_last_seen_to_get_on() -> None:
+    at, move = look(Working(), step=100)
+    assert move and (move.kind, at) == (Kind.TIMEOUT, 3700)
+    moving = [Queued(position) for position in range(100, 0, -1)]
+    at, move = look(*moving, Working(), step=100)
+    assert move and (move.kind, at) == (Kind.TIMEOUT, 100 * 101 + 3600)
+    at, move = look(Unknown("dreaming"), step=100)
+    assert move and move.kind is Kind.TIMEOUT
+
+
+def test_a_request_is_gone_after_ten_minutes_of_not_being_known() -> None:
+    at, move = look(Working(), Missing("x"), step=50)
+    assert move and move.kind is Kind.GONE
+    assert 600 <= at <= 800
+    assert look(Missing("x"), Missing("x"), Finished(("u",), None, None), step=50)[1] == Move(
+        State.FETCHING, outputs=(Output(1, "u"),)
+    )
+
+
+def test_an_unavailable_service_never_ends_a_job() -> None:
+    assert look(Unavailable("x"), step=1000)[1] is None
+
+
+def test_a_dead_url_is_given_up_only_after_a_fresh_one_was_tried() -> None:
+    trouble = rules.Trouble().dead(0.0)
+    assert not trouble.to_refresh(599.0)
+    assert trouble.to_refresh(600.0)
+    assert not trouble.expired(10_000.0)
+    renewed = rules.Trouble(refreshed=True).dead(600.0)
+    assert not renewed.expired(1199.0)
+    assert renewed.expired(1200.0)
+
+
+def test_three_times_the_same_wrong_bytes_are_enough() -> None:
+    trouble = rules.Trouble().wrong("a").wrong("a").wrong("b").wrong("b")
+    assert not trouble.bad()
+    assert trouble.wrong("b").bad()
+    assert [n for n in range(1, 30) if _interrupted(n).to_refresh(0.0)] == [2, 12, 22]
+
+
+def _interrupted(times: int) -> rules.Trouble:
+    trouble = rules.Trouble()
+    for _ in range(times):
+        trouble = trouble.interrupted()
+    return trouble
+
+
+def test_only_a_failed_generation_is_bought_again_and_only_if_allowed() -> None:
+    for kind in Kind:
+        job = Job(Spec("a", "n", "m", {}), State.FAILED, kind, "m", attempt=1)
+        assert rules.bought_again(job, Retry()) is None
+        assert (rules.bought_again(job, Retry(attempts=2)) is not None) == (kind is Kind.FAILED)
