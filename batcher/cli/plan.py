@@ -202,7 +202,7 @@ def _print(found: dict[str, Any]) -> None:
     if found["selected"] != found["jobs"]:
         typer.echo(f"  of which {found['selected']:,} are selected")
     if found["equal_rows"]:
-        typer.echo(f"  {found['equal_rows']:,} rows are equal to earlier ones: they make further samples")
+        typer.echo(f"  {found['equal_rows']:,} equal to earlier rows: they make further samples of the same inputs")
     if found["rejected"]:
         typer.echo(f"  {found['rejected']:,} bad rows would be skipped")
     typer.echo(f"  estimated cost {money(cost['estimated'])}" + (f" ({cost['note']})" if cost["note"] else ""))

@@ -188,15 +188,20 @@ def migrate(connection: sqlite3.Connection) -> None:
     """Bring a ledger forward to this version. Raises LedgerUnreadable where it is of a newer one."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > len(MIGRATIONS):
-        raise LedgerUnreadable(
-            f"the ledger has version {version}, written by a newer batcher; this one knows {len(MIGRATIONS)}",
-            "use the newer batcher: pip install --upgrade image-batcher",
-        )
+        raise newer(version)
     for step in MIGRATIONS[version:]:
         for statement in _split(step()):
             connection.execute(statement)
     if version < len(MIGRATIONS):
         connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+
+
+def newer(version: int) -> LedgerUnreadable:
+    """Name a ledger that this version is too old for."""
+    return LedgerUnreadable(
+        f"the ledger has version {version}, written by a newer batcher; this one knows {len(MIGRATIONS)}",
+        "use the newer batcher: pip install --upgrade image-batcher",
+    )
 
 
 def _split(script: str) -> list[str]:

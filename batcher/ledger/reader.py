@@ -8,7 +8,7 @@ from typing import Self
 
 from batcher.errors import LedgerUnreadable, NotFound, Stopped
 from batcher.job import Job, Output
-from batcher.ledger.ledger import MIGRATIONS, unreadable
+from batcher.ledger.ledger import MIGRATIONS, newer, unreadable
 from batcher.ledger.rows import job_of, output_of, stopped_of
 from batcher.ledger.sql import statements
 
@@ -29,7 +29,7 @@ class Reader:
             raise unreadable(error) from error
         if version != len(MIGRATIONS):
             self._connection.close()
-            raise LedgerUnreadable(f"the ledger has version {version}; this batcher knows {len(MIGRATIONS)}")
+            raise newer(version) if version else LedgerUnreadable(f"{file} has nothing in it yet")
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,3 @@
+from tests.real.conftest import api, batcher
+
+__all__ = ["api", "batcher"]

@@ -1,0 +1,142 @@
+"""The sandbox over real HTTP: the examples run on it, it survives its kill, and it answers as the API's page says."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+from PIL import Image
+
+from tests.real.api import Api
+from tests.real.conftest import MODEL, Batcher, end
+
+MANIFESTS = Path(__file__).parent.parent.parent / "manifests"
+PAIRS = json.loads((Path(__file__).parent.parent / "wire" / "pairs.json").read_text())
+
+
+def images_in(out: Path) -> list[Path]:
+    return [file for file in sorted((out / "files").rglob("*")) if file.suffix in {".jpg", ".png", ".webp"}]
+
+
+def size_of(file: Path) -> tuple[int, int]:
+    with Image.open(file) as image:
+        return image.size
+
+
+def test_the_catalogue_is_rehearsed_without_a_token(batcher: Batcher, api: Api) -> None:
+    done = batcher(
+        "run", str(MANIFESTS / "product-restyle.yaml"), "--sandbox", RUNCOMFY_TOKEN="", BATCHER_CONCURRENCY="24"
+    )
+    assert done.code == 0, done.err
+    assert "rehearsal" in done.err
+    out = batcher.folder / "runs/product-restyle.sandbox"
+    files = images_in(out)
+    assert len(files) == 24
+    assert {size_of(file) for file in files} == {(819, 1024)}
+    assert json.loads(files[0].with_suffix(".json").read_text())["provider"] == "sandbox"
+    assert api.requests == [], "a rehearsal spoke to the API"
+
+
+@pytest.mark.parametrize("name", ["minimal.yaml", "dataset.csv"])
+def test_the_other_examples_run_too(batcher: Batcher, name: str) -> None:
+    done = batcher("run", str(MANIFESTS / name), "--model", MODEL, "--sandbox", "--limit", "12")
+    assert done.code == 0, done.err
+    assert len(images_in(batcher.folder / f"runs/{Path(name).stem}.sandbox")) == (1 if name == "minimal.yaml" else 12)
+
+
+def test_every_row_of_the_dataset_is_a_job_without_a_fault(batcher: Batcher) -> None:
+    plan = batcher("plan", str(MANIFESTS / "dataset.csv"), "--model", MODEL, "--json").json()
+    assert (plan["jobs"], plan["equal_rows"], plan["fault_count"]) == (200, 0, 0)
+
+
+def test_a_rehearsal_that_was_killed_goes_on(batcher: Batcher, until: Callable[[Callable[[], bool]], None]) -> None:
+    manifest = str(MANIFESTS / "product-restyle.yaml")
+    process = batcher.start("run", manifest, "--sandbox", "--limit", "10")
+    files = batcher.folder / "runs/product-restyle.sandbox/files"
+    until(lambda: any(files.rglob("*.json")))
+    end(process, signal.SIGKILL)
+    done = batcher("resume", "runs/product-restyle.sandbox")
+    states = batcher.states("runs/product-restyle.sandbox")
+    assert states["done"] + states.get("uncertain", 0) == 10, done.err
+    journal = (batcher.folder / "runs/product-restyle.sandbox/sandbox/journal.jsonl").read_text().splitlines()
+    assert len(journal) <= 10
+
+
+def test_results_of_the_sandbox_never_get_under_a_real_run(batcher: Batcher, api: Api) -> None:
+    assert batcher.run_csv(["a"], "-o", "out").code == 0
+    assert batcher.run_csv(["a"], "-o", "out", "--sandbox").code == 64
+
+
+def test_models_of_other_shapes_are_rehearsed(batcher: Batcher) -> None:
+    (batcher.folder / "t.yaml").write_text(
+        "model: google/nano-banana/pro/text-to-image\ninputs: {prompt: a neon night, number_of_images: 2}\n"
+    )
+    assert batcher("run", "t.yaml", "--sandbox").code == 0
+    assert len(images_in(batcher.folder / "runs/t.sandbox")) == 2
+    (batcher.folder / "v.yaml").write_text(
+        f"model: sandbox/turntable/image-to-video\ninputs: {{image: '{MANIFESTS}/photos/mug.jpg', duration: 0.5}}\n"
+    )
+    done = batcher("run", "v.yaml", "--sandbox")
+    assert done.code == 0, done.err
+    (video,) = (batcher.folder / "runs/v.sandbox/files").rglob("*.avi")
+    assert json.loads(video.with_suffix(".json").read_text())["output"]["mime"] == "video/x-msvideo"
+    assert batcher("plan", "t.yaml", "--sandbox").code == 0
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[str]:
+    """Give the base URL of a sandbox that knows one token, and lets little through."""
+    command = [sys.executable, "-m", "batcher", "sandbox", "--dir", str(tmp_path / "s"), "--until-stdin-ends"]
+    command += ["--latency", "0.1", "--slots", "1", "--token", "t", "--max-outstanding", "3", "--balance", "0.5"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stdin
+        yield process.stdout.readline().strip()
+        process.stdin.close()
+        assert process.wait(10) == 0
+
+
+def ask(base: str, method: str, path: str, body: object = None, token: str = "t") -> tuple[int, Any]:
+    data = None if body is None else json.dumps(body).encode()
+    request = Request(base + path, data, {"Authorization": f"Bearer {token}"}, method=method)
+    try:
+        with urlopen(request, timeout=10) as response:
+            return response.status, json.loads(response.read())
+    except HTTPError as error:
+        with error:
+            return error.code, json.loads(error.read() or b"{}")
+
+
+def test_the_sandbox_answers_as_the_vendors_page_says(served: str) -> None:
+    request_id = ""
+    for pair in PAIRS:
+        path = pair["path"].replace("{request_id}", request_id)
+        status, body = ask(served, pair["method"], path, pair.get("body"), pair.get("token", "t"))
+        assert status == pair["status"], pair["says"]
+        for key, value in pair["answer"].items():
+            assert key in body and value in ("*", body[key]), f"{pair['says']}: {body}"
+        request_id = body.get("request_id", request_id) if pair["method"] == "POST" else request_id
+
+
+def test_the_sandbox_limits_what_is_outstanding_and_what_is_spent(served: str) -> None:
+    body = {"prompt": "a", "image_urls": ["https://i.invalid/1.png"]}
+    answers = [ask(served, "POST", f"/v1/models/{MODEL}", body) for _ in range(5)]
+    assert [status for status, _ in answers] == [200, 200, 200, 402, 402]
+    ids = [found["request_id"] for status, found in answers if status == 200]
+    last = ask(served, "POST", f"/v1/requests/{ids[2]}/cancel")[1]
+    assert last == {"request_id": ids[2], "status": "cancelled", "outcome": "cancelled"}
+    assert ask(served, "GET", f"/v1/requests/{ids[2]}/status")[1]["status"] == "cancelled"
+    assert ask(served, "GET", "/prod/v2/balance")[1]["balance_usd"] == pytest.approx(0.2)
+
+
+def test_a_picture_that_is_not_there_fails_its_job(batcher: Batcher) -> None:
+    done = batcher.run_csv(["a"], "--sandbox")
+    assert done.code == 1
+    (job,) = batcher("jobs", "runs/jobs.sandbox", "--json").lines()
+    assert job["error"]["kind"] == "failed"
+    assert "could not be fetched" in job["error"]["message"]
