@@ -192,16 +192,16 @@ def products(folder: Path) -> dict[str, dict]:
         "vase": {"vase": body(lathe("vase", vase, folder), glossy(0.05, 0.2, 0.38, 0.3))},
         "bottle": {
             "glass": body(lathe("bottle", bottle, folder), glossy(0.03, 0.17, 0.1, 0.15)),
-            "label": body(lathe("band", band, folder), glossy(0.86, 0.8, 0.66, 0.7)),
+            "label": body(lathe("band", band, folder), glossy(0.86, 0.66, 0.34, 0.7)),
             "cap": body(lathe("cap", cap, folder), glossy(0.9, 0.62, 0.28, 0.22, 1.0)),
         },
         "jar": {
             "jar": body(lathe("jar", jar, folder), glossy(0.86, 0.48, 0.4, 0.35)),
-            "lid": body(lathe("lid", lid, folder), glossy(0.12, 0.1, 0.11, 0.3)),
+            "lid": body(lathe("lid", lid, folder), glossy(0.3, 0.05, 0.12, 0.3)),
         },
         "bowl": {"bowl": body(lathe("bowl", bowl, folder), glossy(0.52, 0.26, 0.1, 0.45))},
         "candle": {
-            "glass": body(lathe("candle", candle, folder), glossy(0.2, 0.16, 0.28, 0.2)),
+            "glass": body(lathe("candle", candle, folder), glossy(0.24, 0.08, 0.42, 0.25)),
             "wick": body(lathe("wick", wick, folder), glossy(0.1, 0.08, 0.05, 0.9)),
         },
     }

@@ -1,5 +1,6 @@
 """The seam to SQLite: run a function in one transaction, whole or not at all. Knows no job."""
 
+import asyncio
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -63,27 +64,27 @@ class ThreadedDatabase(aiosqlite.Connection):
 
 async def open_threaded(file: Path) -> ThreadedDatabase:
     """Open a ledger file read-write, making it where it is not there."""
-
-    def connect() -> sqlite3.Connection:
-        connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
-        try:
-            prepare(connection)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    database = ThreadedDatabase(connect, iter_chunk_size=64)
+    await asyncio.to_thread(lambda: _connected(file).close())  # what is wrong with it is raised here, on no worker
+    database = ThreadedDatabase(lambda: _connected(file), iter_chunk_size=64)
     await database
     return database
+
+
+def _connected(file: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    try:
+        prepare(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 class InlineDatabase:
     """The same on the caller's thread, for time that is not real."""
 
     def __init__(self, file: Path) -> None:
-        self._connection = sqlite3.connect(file, isolation_level=None)
-        prepare(self._connection)
+        self._connection = _connected(file)
 
     async def transact(self, work: Work[T]) -> T:
         """Run `work` in one transaction, here and now."""

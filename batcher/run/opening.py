@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -11,7 +12,7 @@ from pathlib import Path
 from batcher.engine.rules import after_crash
 from batcher.errors import NotFound, TokenMissing, WrongRun, WrongUse
 from batcher.job import State
-from batcher.ledger.ledger import Ledger
+from batcher.ledger.ledger import Ledger, unreadable
 from batcher.ledger.lock import Lock
 from batcher.outputs.store import sync_folder
 from batcher.provider.wire import Wire
@@ -67,7 +68,11 @@ async def _held(out: Path, parts: Parts) -> AsyncIterator[Ledger]:
     lock = Lock(out)
     lock.take()
     try:
-        ledger = Ledger(await parts.database(_ledger_file(out)), parts.clock)
+        try:
+            database = await parts.database(_ledger_file(out))
+        except sqlite3.Error as error:
+            raise unreadable(error) from error
+        ledger = Ledger(database, parts.clock)
         try:
             await ledger.open()
             await _recover(ledger)

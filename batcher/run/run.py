@@ -295,6 +295,7 @@ class Run:
             {"requests": int(meta.get("requests") or 0) + (self._wire.sent if self._wire else 0)}
         )
         await self._ledger.say(Ended(self._parts.clock.now(), outcome.exit_code, outcome.stopped))
+        asks.forget(self.out)
         await asyncio.to_thread(self._store.close)
         await asyncio.to_thread(self._write_summary)
 

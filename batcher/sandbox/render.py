@@ -57,7 +57,7 @@ _SCENES: Final = (
         5,
     ),
     _Scene(
-        ("sunset", "evening", "candle", "warm", "autumn"),
+        ("sunset", "evening", "warm", "autumn"),
         ((96, 48, 82), (248, 156, 92)),
         ((120, 66, 48), (52, 28, 30)),
         22,
@@ -177,14 +177,7 @@ def _cut_out(photo: Image.Image) -> Image.Image | None:
     border = _even_backdrop(soft)
     if border is None:
         return None
-    away = ImageChops.difference(soft, border)
-    red, green, blue = away.split()
-    distance = ImageChops.lighter(ImageChops.lighter(red, green), blue)
-    mask = distance.point(lambda value: 255 if value > 22 else 0)  # noqa: PLR2004 - just above the noise of a backdrop
-    outside = mask.copy()
-    for corner in ((0, 0), (width - 1, 0), (0, height - 1), (width - 1, height - 1)):
-        ImageDraw.floodfill(outside, corner, 128)
-    mask = outside.point(lambda value: 0 if value == 128 else 255)  # noqa: PLR2004 - what the flood reached
+    mask = _unlike(soft, border)
     mask = (
         mask.filter(ImageFilter.MedianFilter(5)).filter(ImageFilter.MinFilter(3)).filter(ImageFilter.GaussianBlur(1.2))
     )
@@ -193,6 +186,19 @@ def _cut_out(photo: Image.Image) -> Image.Image | None:
         return None
     small.putalpha(mask)
     return small.crop(box)
+
+
+def _unlike(soft: Image.Image, backdrop: Image.Image) -> Image.Image:
+    """Mark what is not backdrop: of another hue, brighter, or far darker. A shadow is only a little darker."""
+    light, blue, red = soft.convert("YCbCr").split()
+    light_there, blue_there, red_there = backdrop.convert("YCbCr").split()
+    hue = ImageChops.add(ImageChops.difference(blue, blue_there), ImageChops.difference(red, red_there))
+    brighter, darker = ImageChops.subtract(light, light_there), ImageChops.subtract(light_there, light)
+    marks = [(hue, 17), (brighter, 14), (darker, 80)]
+    found = Image.new("L", soft.size)
+    for channel, limit in marks:
+        found = ImageChops.lighter(found, channel.point([255 if value > limit else 0 for value in range(256)]))
+    return found
 
 
 def _even_backdrop(soft: Image.Image) -> Image.Image | None:
