@@ -158,13 +158,17 @@ class Engine:
         waiting = await self._ledger.waiting(room + starting)
         fresh = [job for job in waiting if job.id not in self._jobs][:room]
         self._no_more = len(waiting) < room + starting and not fresh
+        bodies = self._bodies()
         started = 0
         for job in fresh:
+            if bodies > _BODIES_AT_ONCE:
+                break
             if not self._pace.budget.affords(job.spec.estimated_usd):
                 self._no_money(job)
                 break
             self._pace.budget.reserve(job.spec.estimated_usd)
             self.take(job)
+            bodies += sum(image.bytes for image in job.spec.images)
             started += 1
         return started
 
@@ -183,11 +187,12 @@ class Engine:
         starting = self._states[State.PENDING] + self._states[State.SUBMITTING]
         if self._pace.caution.single_file and starting:
             return 0
-        bodies = sum(image.bytes for job in self._starting() for image in job.spec.images)
-        if bodies > _BODIES_AT_ONCE:
-            return 0
         room = self._pace.window.room(self.in_flight, starting, _loop_now())
         return min(room, 1) if self._pace.caution.single_file else room
+
+    def _bodies(self) -> int:
+        """Give the bytes of images that are being read or sent."""
+        return sum(image.bytes for job in self._starting() for image in job.spec.images)
 
     def _starting(self) -> list[Job]:
         return [job for job in self._jobs.values() if job.state in {State.PENDING, State.SUBMITTING}]

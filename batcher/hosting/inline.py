@@ -71,8 +71,8 @@ def _look(path: Path) -> Look:
             with Pillow.open(file) as image:
                 found, (width, height) = str(image.format), image.size
                 image.verify()
-    except (UnidentifiedImageError, Pillow.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        raise NotUsable(f"{path} is no image that can be read ({error})") from None
+    except (UnidentifiedImageError, Pillow.DecompressionBombError, OSError, SyntaxError, ValueError):
+        raise NotUsable(f"{path} is no JPEG, PNG or WebP that can be read; convert it, or give an https URL") from None
     return Look(digest, size, found, width, height)
 
 

@@ -33,6 +33,7 @@ class Api:
     specials: list[Special | None] = field(default_factory=list)
     paid: bool = True
     queued: bool = False
+    stalls: bool = False
     requests: list[tuple[str, str]] = field(default_factory=list)
     strangers: list[str] = field(default_factory=list)
     downloads_with_token: int = 0
@@ -79,7 +80,10 @@ class Api:
             return web.json_response({"error_code": 400002, "error_message": "no balance"}, status=402)
         if "INVALID" in body.get("prompt", ""):
             return web.json_response({"error_message": "prompt is not to our liking"}, status=422)
-        return web.json_response(self.accept(body))
+        links = self.accept(body)
+        while self.stalls:
+            await asyncio.sleep(0.05)
+        return web.json_response(links)
 
     async def _model(self, request: web.Request) -> web.StreamResponse:
         if refused := self._refused(request):

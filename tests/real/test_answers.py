@@ -47,10 +47,14 @@ def test_what_may_have_been_accepted_is_held_and_never_sent_again_unasked(
     api.specials = [special]
     assert batcher.run_csv(["a"]).code == 1
     assert outcome(batcher) == {"state": "uncertain", "kind": "lost"}
-    posts = [path for method, path in api.requests if method == "POST"]
-    assert len(posts) == 1
-    assert batcher("resume", "runs/jobs").code == 1
     assert len([path for method, path in api.requests if method == "POST"]) == 1
+
+
+def test_an_uncertain_job_waits_for_the_users_word(batcher: Batcher, api: Api) -> None:
+    api.specials = [accepts_and_hangs_up]
+    assert batcher.run_csv(["a"]).code == 1
+    assert batcher("resume", "runs/jobs").code == 1
+    assert len(api.journal) == 1
     unasked = batcher("retry", "runs/jobs", "--state", "uncertain")
     assert (unasked.code, outcome(batcher)["state"]) == (64, "uncertain")
     assert "1 job may be billed twice, up to $0.15" in unasked.err
@@ -96,8 +100,6 @@ def test_what_was_refused_for_good_is_failed_and_costs_nothing(
     assert batcher.run_csv(["a"]).code == 1
     assert outcome(batcher) == {"state": "failed", "kind": kind}
     assert batcher("status", "runs/jobs", "--json").json()["cost_usd"]["worst_case"] == 0
-    assert batcher("retry", "runs/jobs").code == 0
-    assert batcher("resume", "runs/jobs").code == 0
 
 
 def test_a_request_id_is_salvaged_from_an_answer_that_was_cut_off(batcher: Batcher, api: Api) -> None:

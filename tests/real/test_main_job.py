@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -267,6 +269,32 @@ def test_cancel_without_a_run_at_work(batcher: Batcher, api: Api, until: Until) 
     assert end(process, signal.SIGINT)[0] == 130
     assert batcher("cancel", "runs/jobs", "--json").json() == {"cancelled": 2, "running": 0}
     assert batcher.states() == {"cancelled": 2}
+
+
+def test_retry_reaches_a_run_that_is_at_work(batcher: Batcher, api: Api, until: Until) -> None:
+    api.delay = 0.3
+    process = batcher.start("run", batcher.csv(["a FAIL", "b QUEUED"]), "--model", MODEL, "--max-time", "20s")
+    until(lambda: batcher("jobs", "runs/jobs", "--json", "--state", "failed").out != "")
+    left = batcher("retry", "runs/jobs", "--json")
+    assert left.json() == {"jobs": None, "left_to_run_at_work": True}
+    until(lambda: api.prompts().count("a FAIL") == 2)
+    code, err = end(process, signal.SIGINT)
+    assert code == 130, err
+    assert not (batcher.folder / "runs/jobs/.asks").exists()
+
+
+def test_a_second_signal_ends_at_once(batcher: Batcher, api: Api, until: Until) -> None:
+    api.stalls = True
+    process = batcher.start("run", batcher.csv(["a"]), "--model", MODEL)
+    until(lambda: len(api.journal) == 1)
+    os.kill(process.pid, signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(1.5)
+    assert end(process, signal.SIGINT)[0] == 130
+    api.stalls = False
+    assert batcher("resume", "runs/jobs").code == 1
+    assert batcher.states() == {"uncertain": 1}
+    assert len(api.journal) == 1
 
 
 def test_a_second_run_on_the_same_directory_is_refused(batcher: Batcher, api: Api, until: Until) -> None:

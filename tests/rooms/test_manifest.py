@@ -167,7 +167,7 @@ def test_bad_rows_are_set_aside_where_asked_for(folder: Folder) -> None:
         ("inputs: &a [*a]", "m.yaml:2: has an anchor that contains itself"),
         ("inputs: {prompt: a, image_urls: [x.jpg]}", "m.yaml:1: image_urls: x.jpg does not exist"),
         ("inputs: {prompt: a, image_urls: ['s3://b/x']}", "m.yaml:1: image_urls: `s3://b/x` is neither an https URL"),
-        ("inputs: {prompt: a, image_urls: [m.yaml]}", "m.yaml:1: image_urls: m.yaml is no image that can be read"),
+        ("inputs: {prompt: a, image_urls: [m.yaml]}", "m.yaml:1: image_urls: m.yaml is no JPEG, PNG or WebP that can be read"),
         (f"inputs: {{prompt: a, image_urls: [{URL}], resolution: 8K}}", 'm.yaml:1: resolution: is "8K"; the model takes 1K, 2K, 4K'),
         (f"inputs: {{prompt: a, image_urls: {[URL] * 21}}}", "m.yaml:1: image_urls: has 21 items, the model takes at most 20"),
         ("inputs: {image_urls: [a]}", "m.yaml:1: image_urls: a does not exist"),
