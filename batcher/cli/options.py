@@ -96,6 +96,22 @@ class Given:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the command line asks for."""
+
+    manifest: str
+    out: Path | None
+    model: str | None
+    options: Any
+    given: Given
+    selection: Any
+    sandbox: bool
+    yes: bool = False
+    quiet: bool = False
+    verbose: bool = False
+
+
 def _seconds(option: str, text: str | None) -> float | None:
     from batcher.settings import seconds
 

@@ -8,7 +8,6 @@ from typing import Any
 import typer
 
 from batcher.cli import options as o
-from batcher.cli.run import Wanted
 
 _SHOWN = 3
 
@@ -38,7 +37,7 @@ def plan(
     from batcher.cli.prepare import Selection
     from batcher.manifest.expand import Options
 
-    wanted = Wanted(
+    wanted = o.Wanted(
         manifest=manifest,
         out=out,
         model=model,
@@ -51,7 +50,7 @@ def plan(
     return asyncio.run(show_plan(wanted, as_json=json))
 
 
-async def show_plan(wanted: Wanted, *, as_json: bool) -> int:
+async def show_plan(wanted: o.Wanted, *, as_json: bool) -> int:
     """Expand the manifest, and print what came of it."""
     from batcher.errors import EXIT_MANIFEST, EXIT_OK, ManifestFaulty
 
@@ -80,11 +79,12 @@ async def show_plan(wanted: Wanted, *, as_json: bool) -> int:
     return EXIT_OK
 
 
-async def _planned(wanted: Wanted) -> dict[str, Any]:
+async def _planned(wanted: o.Wanted) -> dict[str, Any]:
     from batcher.cli.prepare import expansion, model_id, out_dir, policy, warnings
     from batcher.hosting.inline import Looks
     from batcher.ledger.enrolment import spread
     from batcher.manifest.manifest import open_manifest
+    from batcher.settings import SANDBOX, remote
 
     manifest = open_manifest(wanted.manifest, name=wanted.out.name if wanted.out else None)
     out = out_dir(manifest, wanted.out, sandbox=wanted.sandbox)
@@ -116,7 +116,7 @@ async def _planned(wanted: Wanted) -> dict[str, Any]:
         "inlined_bytes": jobs.census.inlined_bytes,
         "model": model.id,
         "out": str(out),
-        "provider": "sandbox" if wanted.sandbox else "",
+        "provider": SANDBOX if wanted.sandbox else remote(manifest.root).provider,
         "samples": shown.samples(),
         "settings": wanted.given.sources(manifest.document, settings),
         "warnings": warnings(manifest, options),
@@ -156,7 +156,7 @@ def as_named(spec: Any) -> Any:  # noqa: ANN401 - a Spec; JSON comes out
     return {name: named(value) for name, value in spec.inputs.items()}
 
 
-async def _model(wanted: Wanted, manifest: Any, asked: str, out: Any) -> Any:  # noqa: ANN401
+async def _model(wanted: o.Wanted, manifest: Any, asked: str, out: Any) -> Any:  # noqa: ANN401
     """Give the model: bundled, known to the run directory, or from the API's catalogue."""
     from tempfile import TemporaryDirectory
 

@@ -1,8 +1,6 @@
 """`batcher run`: expands, submits, polls, downloads, until every job is settled; run again, it resumes."""
 
 import asyncio
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -38,7 +36,7 @@ def run(
     from batcher.cli.prepare import Selection
     from batcher.manifest.expand import Options
 
-    wanted = Wanted(
+    wanted = o.Wanted(
         manifest=manifest,
         out=out,
         model=model,
@@ -57,22 +55,6 @@ def run(
     return loop_run(run_manifest(wanted, as_json=json))
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What the command line asks for."""
-
-    manifest: str
-    out: Path | None
-    model: str | None
-    options: Any
-    given: o.Given
-    selection: Any
-    sandbox: bool
-    yes: bool = False
-    quiet: bool = False
-    verbose: bool = False
-
-
 def loop_run(work: Any) -> int:  # noqa: ANN401 - a coroutine that gives an exit code
     """Run on uvloop where there is one."""
     try:
@@ -82,7 +64,7 @@ def loop_run(work: Any) -> int:  # noqa: ANN401 - a coroutine that gives an exit
     return int(uvloop.run(work))
 
 
-async def run_manifest(wanted: Wanted, *, as_json: bool) -> int:
+async def run_manifest(wanted: o.Wanted, *, as_json: bool) -> int:
     """Open the run directory, take the manifest's jobs in, work."""
     from batcher.cli.prepare import model_id, out_dir, policy
     from batcher.cli.work import work
@@ -107,7 +89,7 @@ async def run_manifest(wanted: Wanted, *, as_json: bool) -> int:
         raise
 
 
-async def _take_in(opened: Any, manifest: Any, asked: str, wanted: Wanted, settings: Any) -> None:  # noqa: ANN401
+async def _take_in(opened: Any, manifest: Any, asked: str, wanted: o.Wanted, settings: Any) -> None:  # noqa: ANN401
     from batcher.cli.prepare import expansion, warnings
     from batcher.cli.rejected import Rejected
     from batcher.cli.work import say
@@ -156,7 +138,7 @@ async def _model(opened: Any, manifest: Any, asked: str) -> Any:  # noqa: ANN401
         raise unknown_model(manifest, asked, list(bundled())) from None
 
 
-async def _check_manifest(opened: Any, manifest: Any, wanted: Wanted) -> None:  # noqa: ANN401
+async def _check_manifest(opened: Any, manifest: Any, wanted: o.Wanted) -> None:  # noqa: ANN401
     """Refuse another manifest on the same directory, unless it was named. Raises WrongRun."""
     from batcher.errors import WrongRun
 
@@ -167,7 +149,7 @@ async def _check_manifest(opened: Any, manifest: Any, wanted: Wanted) -> None:  
         )
 
 
-def _facts(manifest: Any, settings: Any, wanted: Wanted, rejected: int) -> dict[str, object]:  # noqa: ANN401
+def _facts(manifest: Any, settings: Any, wanted: o.Wanted, rejected: int) -> dict[str, object]:  # noqa: ANN401
     from batcher.run.run import policy_facts
 
     return {

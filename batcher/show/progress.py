@@ -25,12 +25,14 @@ class Tally:
         self.states: Counter[str] = Counter()
         self.billed = 0.0
         self.total = 0
+        self.rehearsal = False
 
     def take(self, event: Event) -> None:
         """Count an event."""
         if isinstance(event, Started):
             self.states = Counter(event.states)
             self.total = sum(event.states.values())
+            self.rehearsal = event.provider == SANDBOX
         elif isinstance(event, Moved):
             self.states[event.came_from] -= 1
             self.states[event.to] += 1
@@ -43,7 +45,8 @@ class Tally:
 
     def line(self) -> str:
         """Say it in a line."""
-        return counts(self.states) + (f"; billed {money(self.billed)}" if self.billed else "")
+        bill = "pretended bill" if self.rehearsal else "billed"
+        return counts(self.states) + (f"; {bill} {money(self.billed)}" if self.billed else "")
 
 
 class Lines:

@@ -57,7 +57,7 @@ def summary(found: Mapping[str, Any], out: Path) -> list[str]:
     if found["files"]:
         lines.append(f"{found['files']:,} files, {size(found['bytes'])}, in {out / 'files'}")
     if cost["worst_case"]:
-        parts = [f"billed {money(cost['billed'])}"]
+        parts = [f"{'pretended bill' if rehearsal else 'billed'} {money(cost['billed'])}"]
         if cost["reserved"]:
             parts.append(f"not billed yet, or bill unknown: {money(cost['reserved'])}")
         if cost["at_risk"]:
