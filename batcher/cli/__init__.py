@@ -26,7 +26,7 @@ def _run() -> int:
         result = app(standalone_mode=False)
     except typer.Exit as ended:
         return ended.exit_code
-    except typer.Abort:
+    except (typer.Abort, KeyboardInterrupt):  # before the work began; from then on the run hears of signals itself
         return SIGNAL_BASE + 2
     except ManifestFaulty as faulty:
         _say_faults(faulty)

@@ -146,38 +146,41 @@ class Legs:
 
     async def fetch(self, job: Job) -> Move:
         """Bring every output home, whole, then write the sidecars."""
-        async with self._downloads:
-            if not job.outputs:
-                job = await self._renewed(job)
-            if not job.outputs:
-                return Move(State.FAILED, Kind.EXPIRED, "the server has no output for this request any more")
-            trouble = rules.Trouble()
-            placed: list[Output] = []
-            while len(placed) < len(job.outputs):
-                output = job.outputs[len(placed)]
-                got = await self._fetch_one(job, output, trouble)
-                if isinstance(got, Output):
-                    placed.append(got)
-                    trouble = rules.Trouble()
-                    continue
-                if isinstance(got, Move):
-                    return replace(got, outputs=tuple(placed))
-                job, trouble = got
-            for output in placed:
-                content = sidecar(job, output, len(placed), self._tools.origin)
-                file = sidecar_file(output.file or "")
-                await asyncio.to_thread(self._tools.store.write_sidecar, file, content, f"{job.id}-{output.index}.json")
-            return Move(State.DONE, outputs=tuple(placed), billed_usd=job.billed_usd)
+        if not job.outputs:
+            job = await self._renewed(job)
+        if not job.outputs:
+            return Move(State.FAILED, Kind.EXPIRED, "the server has no output for this request any more")
+        trouble = rules.Trouble()
+        placed: list[Output] = []
+        while len(placed) < len(job.outputs):
+            output = job.outputs[len(placed)]
+            got = await self._fetch_one(job, output, trouble)
+            if isinstance(got, Output):
+                placed.append(got)
+                trouble = rules.Trouble()
+                continue
+            if isinstance(got, Move):
+                return replace(got, outputs=tuple(placed))
+            job, trouble = got
+        for output in placed:
+            content = sidecar(job, output, len(placed), self._tools.origin)
+            file = sidecar_file(output.file or "")
+            await asyncio.to_thread(self._tools.store.write_sidecar, file, content, f"{job.id}-{output.index}.json")
+        return Move(State.DONE, outputs=tuple(placed), billed_usd=job.billed_usd)
 
     async def _fetch_one(
         self, job: Job, output: Output, trouble: rules.Trouble
     ) -> Output | Move | tuple[Job, rules.Trouble]:
         """Try one output until it is there, is given up, or its URL was renewed."""
         tries = 0
-        if output.url.startswith("data:") and output.url.endswith(","):  # its bytes went with an earlier process
-            return await self._renewed(job), replace(trouble, refreshed=True)
+        if _is_stub(output.url):  # its bytes went with an earlier process
+            job = await self._renewed(job)
+            if _is_stub(job.outputs[output.index - 1].url):
+                return Move(State.FAILED, Kind.EXPIRED, "it came within the answer, and the server kept no copy")
+            return job, trouble
         while True:
-            got = await fetch(output.url, self._tools.wire, self._tools.store, f"{job.id}-{output.index}")
+            async with self._downloads:  # not held while a dead URL is waited for
+                got = await fetch(output.url, self._tools.wire, self._tools.store, f"{job.id}-{output.index}")
             match got:
                 case Fetched():
                     return await self._place(job, output, got)
@@ -240,6 +243,11 @@ class Legs:
     def _age(self, job: Job) -> float:
         """Give the seconds since the job was accepted, by the wall: a resumed job has waited already."""
         return max(0.0, self._tools.clock.now() - (job.running_since or self._tools.clock.now()))
+
+
+def _is_stub(url: str) -> bool:
+    """Say whether this is what the ledger keeps of a data URI: all but its data."""
+    return url.startswith("data:") and url.endswith(",")
 
 
 def _loop_now() -> float:
