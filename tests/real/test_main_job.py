@@ -329,3 +329,17 @@ def test_events_come_as_json_lines_and_nothing_else(batcher: Batcher) -> None:
     moves = [event for event in events if event["event"] == "moved"]
     assert {event["to"] for event in moves} == {"submitting", "running", "fetching", "done", "failed"}
     assert done.err == ""
+
+
+def test_a_job_that_timed_out_is_asked_for_again_and_not_bought_again(batcher: Batcher, api: Api) -> None:
+    api.queued = True
+    (batcher.folder / "m.yaml").write_text(
+        f"model: {MODEL}\ninputs: {{prompt: x, image_urls: [https://i.invalid/1.png]}}\nretry: {{job_timeout: 1s}}\n"
+    )
+    assert batcher("run", "m.yaml").code == 1
+    (job,) = batcher("jobs", "runs/m", "--json", "--kind", "timeout").lines()
+    assert job["request_id"] == "r-1"
+    api.queued = False
+    assert batcher("retry", "runs/m", "--kind", "timeout").code == 0
+    assert batcher("resume", "runs/m").code == 0
+    assert len(api.journal) == 1
