@@ -174,7 +174,7 @@ class Engine:
 
     def _no_money(self, job: Job) -> None:
         """Wait for a bill that is lower than its estimate; stop where none can come any more."""
-        if any(job.state is not State.PENDING for job in self._jobs.values()):
+        if self._jobs:
             return
         limit = self._pace.budget.limit or 0.0
         self.halt(
