@@ -34,6 +34,7 @@ class Api:
     paid: bool = True
     queued: bool = False
     stalls: bool = False
+    empty: bool = False
     requests: list[tuple[str, str]] = field(default_factory=list)
     strangers: list[str] = field(default_factory=list)
     downloads_with_token: int = 0
@@ -127,7 +128,7 @@ class Api:
             import base64
 
             urls = ["data:image/png;base64," + base64.b64encode(picture(f"{entry.id} 1")).decode()]
-        output = {"image": urls[0]} if count == 1 else {"images": urls}
+        output = {} if self.empty else {"image": urls[0]} if count == 1 else {"images": urls}
         cost = {"cost": 0.12 * count} if request.query.get("include_cost") == "true" else {}
         return web.json_response({**body, "status": "succeeded", "output": output, "finished_at": time.time(), **cost})
 

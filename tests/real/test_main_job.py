@@ -1,5 +1,6 @@
 """The main job against a server written from the API's page alone, over real HTTP."""
 
+import base64
 import hashlib
 import json
 import os
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.nights.memory import picture
 from tests.real.api import TOKEN, Api
@@ -343,3 +345,39 @@ def test_a_job_that_timed_out_is_asked_for_again_and_not_bought_again(batcher: B
     assert batcher("retry", "runs/m", "--kind", "timeout").code == 0
     assert batcher("resume", "runs/m").code == 0
     assert len(api.journal) == 1
+
+
+def test_a_result_without_output_is_asked_for_anew_by_retry(batcher: Batcher, api: Api) -> None:
+    api.empty = True
+    assert batcher.run_csv(["a"]).code == 1
+    assert batcher("status", "runs/jobs", "--json").json()["errors"] == {"no_output": 1}
+    assert batcher("retry", "runs/jobs").code == 0
+    assert batcher("resume", "runs/jobs").code == 1
+    assert batcher("status", "runs/jobs", "--json").json()["errors"] == {"expired": 1}
+    api.empty = False
+    assert batcher("retry", "runs/jobs").code == 0
+    assert batcher("resume", "runs/jobs").code == 0
+    assert len(api.journal) == 1
+    (sidecar,) = sidecars(batcher.folder / "runs/jobs")
+    assert sidecar["request_id"] == "r-1"
+
+
+def test_a_photo_is_sent_as_a_data_uri_and_shortened_in_the_sidecar(batcher: Batcher, api: Api) -> None:
+    Image.effect_noise((300, 200), 60).convert("RGB").save(batcher.folder / "p.jpg", quality=95)
+    (batcher.folder / "m.yaml").write_text(f"model: {MODEL}\ninputs: {{prompt: x, image_urls: [p.jpg]}}\n")
+    assert batcher("run", "m.yaml").code == 0
+    sent = api.journal[0].body["image_urls"][0]
+    content = (batcher.folder / "p.jpg").read_bytes()
+    assert sent == "data:image/jpeg;base64," + base64.b64encode(content).decode()
+    (sidecar,) = sidecars(batcher.folder / "runs/m")
+    assert sidecar["source"] == ["p.jpg"]
+    assert dict(sidecar["inputs"])["image_urls"] == [f"sha256:{hashlib.sha256(content).hexdigest()}"]  # type: ignore[call-overload]
+    (batcher.folder / "p.jpg").unlink()
+    assert batcher("resume", "runs/m").code == 0
+    api.paid = False
+    (batcher.folder / "p.jpg").write_bytes(content)
+    (batcher.folder / "m.yaml").write_text(f"model: {MODEL}\ninputs: {{prompt: y, image_urls: [p.jpg]}}\n")
+    assert batcher("run", "m.yaml", "--yes").code == 75
+    (batcher.folder / "p.jpg").write_bytes(content + b"x")
+    assert batcher("resume", "runs/m").code == 1
+    assert batcher("status", "runs/m", "--json").json()["errors"] == {"source": 1}
