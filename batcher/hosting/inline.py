@@ -121,12 +121,18 @@ def data_uri(image: Image, root: Path) -> str:
         raise NotUsable(f"{image.path} can no longer be read: {error.strerror}") from None
     if hashlib.sha256(content).hexdigest() != image.sha256:
         raise NotUsable(f"{image.path} has changed since the manifest was read: run the manifest again")
-    with Pillow.open(io.BytesIO(content)) as picture:
-        mime = _MIME[str(picture.format)]
-        large = image.max_side is not None and max(picture.size) > image.max_side
-        if image.max_side is not None and (large or len(content) > MAX_BYTES):
-            content, mime = _shrunk(picture, image.max_side)
+    try:
+        content, mime = _encoded(content, image.max_side)
+    except (OSError, SyntaxError, ValueError, EOFError) as error:  # cut off: its head was sound when it was looked at
+        raise NotUsable(f"{image.path} cannot be decoded: {error}") from None
     return f"data:{mime};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _encoded(content: bytes, max_side: int | None) -> tuple[bytes, str]:
+    with Pillow.open(io.BytesIO(content)) as picture:
+        if max_side is not None and (max(picture.size) > max_side or len(content) > MAX_BYTES):
+            return _shrunk(picture, max_side)
+        return content, _MIME[str(picture.format)]
 
 
 def _shrunk(picture: Pillow.Image, max_side: int) -> tuple[bytes, str]:

@@ -129,13 +129,28 @@ class Ledger:
             batch, self._queue = self._queue, []
             if not batch:
                 continue
-            try:
-                landed = await self._database.transact(partial(_apply_all, batch, self._clock.now()))
-            except Exception as broken:  # noqa: BLE001 - whatever it was, nothing more may be sent
-                self._fail(batch, broken)
+            if not await self._write(batch):
                 return
-            self.commits += 1
-            self._answer(batch, landed)
+
+    async def _write(self, batch: list[_Change]) -> bool:
+        """Write a batch in one transaction; say whether the ledger can still be written.
+
+        A change that is itself at fault must not cost the others their request ids: each is then written alone.
+        """
+        try:
+            landed = await self._database.transact(partial(_apply_all, batch, self._clock.now()))
+        except sqlite3.Error as broken:
+            self._fail(batch, broken)
+            return False
+        except Exception as faulty:  # noqa: BLE001 - a value that cannot be written, or an arrow that is not there
+            if len(batch) > 1:
+                return all([await self._write([change]) for change in batch])
+            if not batch[0].landed.done():
+                batch[0].landed.set_exception(faulty)
+            return True
+        self.commits += 1
+        self._answer(batch, landed)
+        return True
 
     def _answer(self, batch: Iterable[_Change], landed: Iterable[Landed | None]) -> None:
         for change, result in zip(batch, landed, strict=True):

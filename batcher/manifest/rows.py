@@ -154,10 +154,20 @@ def _read_jsonl(text: TextIO) -> Iterator[Row]:
             continue
         if not isinstance(value, dict):
             yield Row(number, line, {}, problem="is no JSON object")
+        elif "\\ud" in content.lower() and not _writable(value):
+            yield Row(number, line, {}, problem="has half a character (a lone surrogate, \\ud800 to \\udfff)")
         elif "\\u0000" in content:
             yield Row(number, line, {}, problem="has a NUL byte")
         else:
             yield Row(number, line, {key: item for key, item in value.items() if item is not None})
+
+
+def _writable(value: object) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _no_constant(word: str) -> object:

@@ -47,7 +47,11 @@ def examine(file: Path) -> Media:
             return _image(file)
     except UnidentifiedImageError:
         raise NotMedia(f"it is no image or video; it begins with {head[:16]!r}") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except NotMedia:
+        raise
+    except Exception as error:  # whatever a decoder raises is said of the bytes
+        if isinstance(error, OSError) and error.errno:  # but for the disk's own errors
+            raise
         raise NotMedia(f"it cannot be decoded: {error}") from None
 
 

@@ -45,4 +45,4 @@ class Caution:
     @property
     def too_many_failures(self) -> bool:
         """More jobs failed in a row than the user allows."""
-        return self.failures_in_a_row >= self.max_failures
+        return self.failures_in_a_row > self.max_failures

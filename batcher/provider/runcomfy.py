@@ -4,6 +4,7 @@ Source of every rule: the vendor's page of the model, and what its own clients a
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ from batcher.provider.replies import (
     Unsent,
     Working,
 )
-from batcher.provider.wire import RESULT_LIMIT, Answer, Call, WireFault
+from batcher.provider.wire import RESULT_LIMIT, Answer, Call, WireFault, readable
 
 SUBMIT_TIMEOUT: Final = 120.0
 _QUEUED: Final = frozenset({"in_queue", "queued", "pending", "waiting", "starting"})
@@ -47,6 +48,7 @@ _COMPLETED: Final = frozenset({"completed", "succeeded", "success"})
 _CANCELLED: Final = frozenset({"cancelled", "canceled"})
 _FAILED: Final = frozenset({"failed", "error"})
 _FOR_GOOD: Final = frozenset({400, 404, 405, 413, 415, 422, 431})
+_CERTAIN: Final = _FOR_GOOD | {401, 402, 403}
 _POLICY: Final = re.compile(r"polic|moderat|safety|nsfw|prohibited|sensitive|violat|unsafe", re.IGNORECASE)
 _CUT_ID: Final = re.compile(rb'"request_id"\s*:\s*"([^"\\\x00-\x1f]{1,200})"')
 _MEDIA: Final = ("image", "images", "video", "videos")
@@ -94,8 +96,8 @@ class _Said:
 
 def _said(answer: Answer) -> _Said:
     try:
-        found = json.loads(answer.body)
-    except ValueError:
+        found = _readable(json.loads(answer.body))
+    except (ValueError, RecursionError):
         found = None
     fields = found if isinstance(found, dict) else {}
     code = next((_code(fields[key]) for key in ("error_code", "code") if fields.get(key) is not None), None)
@@ -105,6 +107,14 @@ def _said(answer: Answer) -> _Said:
     )
     message = words[0] if words else ""
     return _Said(fields, code, f"{message} ({code})" if code and message else message or f"error {code}", own)
+
+
+def _readable(value: object) -> object:
+    if isinstance(value, str):
+        return readable(value)
+    if isinstance(value, list):
+        return [_readable(item) for item in value]
+    return {readable(key): _readable(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _code(value: object) -> int | None:
@@ -132,10 +142,12 @@ def read_submit(answer: Answer | WireFault, now: float) -> SubmitReply:
         return Lost(answer.message, {"fault": answer.message}) if answer.sent else Unsent(answer.message)
     said = _said(answer)
     http = f"HTTP {answer.status}"
-    if 200 <= answer.status < 300 and (request_id := _request_id(answer, said)):  # noqa: PLR2004
+    meaning = said.code // 1000 if said.code else answer.status
+    believed = 200 <= answer.status < 300 or meaning not in _CERTAIN  # noqa: PLR2004
+    if believed and (request_id := _request_id(answer, said)):  # an error that names a request may have made it
         return Accepted(request_id)
     message = said.message if said.own else http
-    match (said.code // 1000 if said.code else answer.status), said.code:
+    match meaning, said.code:
         case _, 400_002:
             return Broke(message)
         case _, 400_004:
@@ -155,8 +167,6 @@ def read_submit(answer: Answer | WireFault, now: float) -> SubmitReply:
             kind = Kind.REFUSED if _POLICY.search(message) or status >= 500 else Kind.INVALID  # noqa: PLR2004
             return TurnedDown(kind, message if message.startswith("HTTP") else f"{message} [{http}]")
         case _:
-            if request_id := _request_id(answer, said):  # an error that names the request it made
-                return Accepted(request_id)
             return Lost(f"{http}, {_why_lost(answer, said)}", _evidence(answer))
 
 
@@ -273,9 +283,10 @@ def _cost(said: _Said) -> float | None:
     if isinstance(cost, dict):
         cost = cost.get("usd", cost.get("amount"))
     try:
-        return float(str(cost)) if cost is not None and not isinstance(cost, bool) else None
+        usd = float(str(cost)) if not isinstance(cost, bool) else math.nan
     except ValueError:
         return None
+    return usd if math.isfinite(usd) and usd >= 0 else None  # what cannot be a bill is no bill
 
 
 def read_cancel(answer: Answer | WireFault, now: float) -> CancelReply:

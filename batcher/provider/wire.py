@@ -174,10 +174,15 @@ async def _blocks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         raise ConnectionError(_words(error)) from error
 
 
+def readable(text: str) -> str:
+    """Give a text that can be written down: half characters, which JSON and headers can carry, become `?`."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def _lower(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name.lower(): value for name, value in headers.items()}
+    return {readable(name.lower()): readable(value) for name, value in headers.items()}
 
 
 def _words(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    text = readable(" ".join(str(error).split()))
     return f"{type(error).__name__}: {text}"[:300] if text else type(error).__name__

@@ -1,5 +1,6 @@
 """The table of a job's life, against the contract's arrows, and the database's own checks."""
 
+import asyncio
 import sqlite3
 from itertools import product
 from pathlib import Path
@@ -153,3 +154,30 @@ async def test_a_listener_that_raises_is_dropped_and_changes_nothing(
     assert job.state is S.RUNNING
     await ledger.close()
     assert capsys.readouterr().err.count("no longer listens") == 1
+
+
+async def test_a_move_that_cannot_be_written_costs_the_others_nothing(tmp_path: Path) -> None:
+    ledger = Ledger(InlineDatabase(tmp_path / "l.sqlite"), Clock())
+    await ledger.open()
+    for job_id in "abc":
+        await ledger.transact(
+            lambda connection, job_id=job_id: (
+                connection.execute(  # type: ignore[misc]
+                    "INSERT INTO jobs (id, position, name, spec, sample, state, created_at) VALUES (?, 1, 'n', '{}', 1, 'pending', 0)",
+                    (job_id,),
+                ).rowcount
+            )
+        )
+    jobs = [await ledger.record(Job(Spec(job_id, "n", "m", {})), Move(S.SUBMITTING)) for job_id in "abc"]
+    moves = [
+        Move(S.RUNNING, request_id="r1"),
+        Move(S.FAILED, K.INVALID, "half \ud83d"),
+        Move(S.RUNNING, request_id="r3"),
+    ]
+    first, second, third = await asyncio.gather(*map(ledger.record, jobs, moves), return_exceptions=True)
+    assert isinstance(second, UnicodeEncodeError)
+    assert isinstance(first, Job) and isinstance(third, Job)
+    assert (first.request_id, third.request_id) == ("r1", "r3")
+    rows = await ledger.ask("under_way", state="running")
+    assert [row["request_id"] for row in rows] == ["r1", "r3"]
+    await ledger.close()

@@ -203,6 +203,7 @@ def test_a_fault_of_a_csv_file_is_named(folder: Folder, content: bytes, fault: s
         ("[1]", "r.jsonl:1: is no JSON object"),
         ('{"prompt": NaN}', "r.jsonl:1: is no JSON: NaN is no JSON value"),
         ('{"prompt": "a\\u0000"}', "r.jsonl:1: has a NUL byte"),
+        ('{"prompt": "a\\ud83d"}', "r.jsonl:1: has half a character"),
         ("[" * 20_000, "r.jsonl:1: is no JSON"),
     ],
 )

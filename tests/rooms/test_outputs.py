@@ -235,6 +235,15 @@ def test_a_photo_that_vanished_or_changed_is_not_sent(tmp_path: Path) -> None:
         data_uri(image, tmp_path)
 
 
+def test_a_photo_that_is_cut_off_fails_its_job_and_not_the_run(tmp_path: Path) -> None:
+    photo(tmp_path / "a.jpg", (1200, 900))
+    content = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(content[: len(content) // 2])
+    look = Looks().at(tmp_path / "a.jpg")
+    with pytest.raises(NotUsable, match="cannot be decoded"):
+        data_uri(JobImage(("image_urls", 0), "a.jpg", look.sha256, look.bytes, max_side=300), tmp_path)
+
+
 def test_an_unchanged_photo_is_not_read_again(tmp_path: Path) -> None:
     photo(tmp_path / "a.jpg", (20, 20))
     first = Looks()

@@ -111,8 +111,9 @@ def test_caution_counts_what_is_in_a_row() -> None:
     assert not caution.single_file
     caution.saw(State.RUNNING, State.FAILED, Kind.FAILED)
     caution.saw(State.FETCHING, State.DONE, None)
-    caution.saw(State.RUNNING, State.FAILED, Kind.FAILED)
-    assert not caution.too_many_failures
+    for _ in range(2):
+        caution.saw(State.RUNNING, State.FAILED, Kind.FAILED)
+    assert not caution.too_many_failures, "two in a row are what max_failures: 2 allows"
     caution.saw(State.RUNNING, State.FAILED, Kind.FAILED)
     assert caution.too_many_failures
 
