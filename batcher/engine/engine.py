@@ -3,12 +3,12 @@
 import asyncio
 import errno
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Final
 
 from batcher.clock import Clock
-from batcher.engine.legs import Legs
+from batcher.engine.legs import Leave, Legs
 from batcher.engine.pace import Pace
 from batcher.engine.rules import bought_again
 from batcher.errors import EXIT_BUG, EXIT_STOPPED, EXIT_TOKEN, EXIT_UNREACHABLE, BatcherError, LedgerBroken
@@ -21,7 +21,7 @@ GRACE: Final = 8.0
 """Seconds that files in hand have after a signal, once the last submission was answered."""
 _BODIES_AT_ONCE: Final = 128 * 2**20
 _IDLE: Final = 30.0
-_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE})
+_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
 
 class Drain(IntEnum):
@@ -33,7 +33,9 @@ class Drain(IntEnum):
     """What is being fetched is finished; what runs remotely runs on."""
     SIGNAL = 3
     """The same, with little time."""
-    NOW = 4
+    LEAVE = 4
+    """Everything is left but submissions on their way: their answers are waited for."""
+    NOW = 5
     """Everything is dropped; submissions in flight become uncertain."""
 
 
@@ -49,14 +51,14 @@ class Halt:
 
 HALTS: Final = {
     "token": (EXIT_TOKEN, Drain.FETCH),
-    "unreachable": (EXIT_UNREACHABLE, Drain.FETCH),
+    "unreachable": (EXIT_UNREACHABLE, Drain.SIGNAL),
     "balance": (EXIT_STOPPED, Drain.FINISH),
     "budget": (EXIT_STOPPED, Drain.FINISH),
     "time": (EXIT_STOPPED, Drain.FINISH),
     "paused": (EXIT_STOPPED, Drain.FINISH),
     "uncertain": (EXIT_STOPPED, Drain.FINISH),
     "failures": (EXIT_STOPPED, Drain.FINISH),
-    "disk": (EXIT_STOPPED, Drain.NOW),
+    "disk": (EXIT_STOPPED, Drain.LEAVE),
     "bug": (EXIT_BUG, Drain.FETCH),
 }
 
@@ -72,8 +74,10 @@ class Engine:
         self._clock = clock
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._jobs: dict[str, Job] = {}
+        self._next: dict[str, Job] = {}
         self._states: Counter[State] = Counter()
         self._changed = asyncio.Event()
+        self._woken = 0
         self._no_more = False
         """The ledger has no job waiting, until one comes back."""
         self.halted: Halt | None = None
@@ -87,40 +91,46 @@ class Engine:
         if self.halted is None:
             self.halted = halt
         elif halt.drain > self.halted.drain:
-            self.halted = (
-                halt
-                if halt.drain >= Drain.SIGNAL
-                else Halt(self.halted.reason, self.halted.message, self.halted.exit_code, halt.drain)
-            )
-        self.legs.stopping = True
+            said = halt if halt.reason == "interrupted" else self.halted
+            self.halted = replace(said, drain=halt.drain)
+        self.legs.stop()
         self._changed.set()
 
     async def run(self) -> Halt | None:
         """Work until every selected job has settled, or until something stops the run."""
-        await self._take_up()
         try:
+            await self._take_up()
             await self._feed()
             await self._drain()
         except LedgerBroken as broken:
-            self.halt("disk", str(broken))
+            self._ledger_broke(broken)
             await self._drain()
         finally:
             for task in self._tasks.values():
                 task.cancel()
         return self.halted
 
+    def _ledger_broke(self, broken: LedgerBroken) -> None:
+        """Nothing can be written any more: to wait for an answer would not keep it."""
+        self.stop(Halt("disk", str(broken), EXIT_STOPPED, Drain.NOW))
+
     def take(self, job: Job) -> None:
-        """Drive a job that is not at rest."""
-        if job.id in self._jobs or job.state not in self.legs.by_state:
+        """Drive a job that is not at rest; one whose walk is just ending is taken when it has."""
+        if job.id in self._jobs:
+            self._next[job.id] = job
+            return
+        if job.state not in self.legs.by_state:
             return
         self._jobs[job.id] = job
         self._states[job.state] += 1
         task = asyncio.create_task(self._guarded(job), name=job.id)
         self._tasks[job.id] = task
+        task.add_done_callback(lambda _: self._ended(job.id))  # runs for a task too that never got to begin
 
     def wake(self) -> None:
         """Look at the ledger again: jobs may have come back."""
         self._no_more = False
+        self._woken += 1
         self._changed.set()
 
     def running(self) -> list[Job]:
@@ -155,9 +165,10 @@ class Engine:
         if room <= 0 or self._no_more:
             return 0
         starting = self._states[State.PENDING] + self._states[State.SUBMITTING]
+        woken = self._woken
         waiting = await self._ledger.waiting(room + starting)
         fresh = [job for job in waiting if job.id not in self._jobs][:room]
-        self._no_more = len(waiting) < room + starting and not fresh
+        self._no_more = len(waiting) < room + starting and not fresh and woken == self._woken
         bodies = self._bodies()
         started = 0
         for job in fresh:
@@ -231,22 +242,26 @@ class Engine:
         """Walk a job; what goes wrong on the way stops the run, never silently."""
         try:
             await self.walk(job)
-        except asyncio.CancelledError:
+        except Leave:
             pass
         except Overtaken:
-            self._no_more = False
+            self.wake()
         except LedgerBroken as broken:
-            self.halt("disk", str(broken))
+            self._ledger_broke(broken)
         except OSError as error:
             self.halt("disk" if error.errno in _DISK else "bug", f"job {job.id}: {error!r}")
         except BatcherError as error:
             self.halt("bug", f"job {job.id}: {error}")
         except Exception as error:  # noqa: BLE001 - a defect of ours: the run stops, and says where
             self.halt("bug", f"job {job.id}: {error!r}")
-        finally:
-            self._states[self._jobs.pop(job.id).state] -= 1
-            del self._tasks[job.id]
-            self._changed.set()
+
+    def _ended(self, job_id: str) -> None:
+        """Count a job out whose walk is over, however it ended."""
+        self._states[self._jobs.pop(job_id).state] -= 1
+        del self._tasks[job_id]
+        if again := self._next.pop(job_id, None):
+            self.take(again)
+        self._changed.set()
 
     async def walk(self, job: Job) -> None:
         """Drive a job until it rests: settled, or back in the queue."""
@@ -254,16 +269,20 @@ class Engine:
             if self._stays(job.state):
                 return
             before, move = job, await leg(job)
+            if self.halted and move.to is State.SUBMITTING:
+                return  # the intent is not written, so nothing may leave
             job = await self._ledger.record(job, move)
             await self._note(before, job, move)
             job = await self._buy_again(job)
             if job.state is State.PENDING:
-                self._no_more = False
+                self.wake()
                 return
 
     def _stays(self, state: State) -> bool:
         """Say whether the run ends with the job where it is."""
         if self.halted is None:
+            return False
+        if state is State.SUBMITTING:  # between intent and request: its leg takes the intent back
             return False
         return state is State.PENDING or _is_left(state, self.halted.drain, late=False)
 
@@ -303,8 +322,10 @@ def _is_left(state: State, drain: Drain, *, late: bool) -> bool:
             return False
         case Drain.FETCH | Drain.SIGNAL:
             return state is State.RUNNING or (late and state is State.FETCHING)
+        case Drain.LEAVE:
+            return state in {State.RUNNING, State.FETCHING}
         case Drain.NOW:
-            return True
+            return state is not State.PENDING  # an intent half written would be an uncertain job of our own making
 
 
 def _latency(since: float, finished: float | None, seen: float) -> float:

@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, assert_never
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
@@ -21,9 +22,12 @@ from batcher.pacing.polling import next_look
 from batcher.provider import runcomfy
 from batcher.provider.replies import (
     Broke,
+    Broken,
+    Cancelled,
     Completed,
     Finished,
     Forbidden,
+    Missing,
     PollReply,
     Unauthorized,
     Unavailable,
@@ -32,6 +36,10 @@ from batcher.provider.wire import Call, Wire
 from batcher.settings import Retry
 
 DOWNLOADS: Final = 16
+
+
+class Leave(Exception):
+    """The run cannot go on, and the job is left as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +67,7 @@ class Legs:
         self._halt = halt
         self._bodies: dict[str, bytes] = {}
         self._downloads = asyncio.Semaphore(DOWNLOADS)
-        self.stopping = False
+        self._stop = asyncio.Event()
         self.by_state = {
             State.PENDING: self.prepare,
             State.SUBMITTING: self.submit,
@@ -67,19 +75,25 @@ class Legs:
             State.FETCHING: self.fetch,
         }
 
+    def stop(self) -> None:
+        """Send nothing more: a request that is not on its way does not leave."""
+        self._stop.set()
+
     async def prepare(self, job: Job) -> Move:
         """Build the request while nothing is at stake; its Move is the intent to send it."""
         try:
             self._bodies[job.id] = await asyncio.to_thread(body, job.spec, self._tools.root)
         except NotUsable as why:
             return Move(State.FAILED, Kind.SOURCE, str(why))
-        await self._turn()
+        if delay := self._pace.rate.delay(_loop_now()):
+            with suppress(TimeoutError):  # its turn has come; a stop ends the wait
+                await asyncio.wait_for(self._stop.wait(), delay)
         return Move(State.SUBMITTING)
 
     async def submit(self, job: Job) -> Move:
         """Send it, once; the intent is on disk."""
         request = self._bodies.pop(job.id)
-        if self.stopping:
+        if self._stop.is_set():
             return Move(State.PENDING, message="not sent: the run was stopping")
         answer = await self._tools.wire.send(runcomfy.submit(job.spec.model, request))
         reply = runcomfy.read_submit(answer, self._tools.clock.now())
@@ -127,7 +141,7 @@ class Legs:
         )(self._read, call)
         if isinstance(reply, Unauthorized | Forbidden):
             self._halt("token", reply.message)
-            await asyncio.get_running_loop().create_future()  # the engine ends this walk
+            raise Leave
         return reply
 
     async def _read(self, call: Call) -> PollReply:
@@ -146,69 +160,86 @@ class Legs:
 
     async def fetch(self, job: Job) -> Move:
         """Bring every output home, whole, then write the sidecars."""
-        if not job.outputs:
-            job = await self._renewed(job)
-        if not job.outputs:
-            return Move(State.FAILED, Kind.EXPIRED, "the server has no output for this request any more")
         trouble = rules.Trouble()
         placed: list[Output] = []
-        while len(placed) < len(job.outputs):
-            output = job.outputs[len(placed)]
-            got = await self._fetch_one(job, output, trouble)
-            if isinstance(got, Output):
-                placed.append(got)
-                trouble = rules.Trouble()
+        stale = _needs_result(job)
+        tries = 0
+        while stale or len(placed) < len(job.outputs):
+            got = await (self._renew(job) if stale else self._try(job, job.outputs[len(placed)]))
+            match got:
+                case Job():
+                    job, stale = got, False
+                    continue
+                case Output():
+                    placed.append(got)
+                    trouble, tries = rules.Trouble(), 0
+                    continue
+                case Move():
+                    return replace(got, outputs=tuple(placed))
+            trouble = self._took(trouble, got, asked_anew=stale)
+            if move := self._given_up(trouble, got):
+                return replace(move, outputs=tuple(placed))
+            stale = _needs_result(job)
+            if not stale and trouble.to_refresh(_loop_now()):
+                trouble, stale = trouble.renewed(), True
                 continue
-            if isinstance(got, Move):
-                return replace(got, outputs=tuple(placed))
-            job, trouble = got
+            await asyncio.sleep(backoff(tries, self._tools.chance))
+            tries += 1
+        return await self._finish(job, placed)
+
+    async def _finish(self, job: Job, placed: list[Output]) -> Move:
         for output in placed:
             content = sidecar(job, output, len(placed), self._tools.origin)
             file = sidecar_file(output.file or "")
             await asyncio.to_thread(self._tools.store.write_sidecar, file, content, f"{job.id}-{output.index}.json")
         return Move(State.DONE, outputs=tuple(placed), billed_usd=job.billed_usd)
 
-    async def _fetch_one(
-        self, job: Job, output: Output, trouble: rules.Trouble
-    ) -> Output | Move | tuple[Job, rules.Trouble]:
-        """Try one output until it is there, is given up, or its URL was renewed."""
-        tries = 0
-        if _is_stub(output.url):  # its bytes went with an earlier process
-            job = await self._renewed(job)
-            if _is_stub(job.outputs[output.index - 1].url):
-                return Move(State.FAILED, Kind.EXPIRED, "it came within the answer, and the server kept no copy")
-            return job, trouble
-        while True:
-            async with self._downloads:  # not held while a dead URL is waited for
-                got = await fetch(output.url, self._tools.wire, self._tools.store, f"{job.id}-{output.index}")
-            match got:
-                case Fetched():
-                    return await self._place(job, output, got)
-                case Dead(message):
-                    trouble = trouble.dead(_loop_now())
-                    if trouble.expired(_loop_now()):
-                        return Move(State.FAILED, Kind.EXPIRED, f"the output's URL is dead: {message}")
-                case Wrong(digest, message):
-                    trouble = trouble.wrong(digest)
-                    if trouble.bad():
-                        return Move(State.FAILED, Kind.BAD_OUTPUT, f"three times the same wrong file: {message}")
-                case Interrupted(message):
-                    trouble = trouble.interrupted()
-                    self._strained(message)
-            if trouble.to_refresh(_loop_now()):
-                dead = trouble.dead_since is not None
-                fresh = replace(trouble, refreshed=dead, dead_since=None, interruptions=trouble.interruptions + 1)
-                return await self._renewed(job), fresh
-            await asyncio.sleep(backoff(tries, self._tools.chance))
-            tries += 1
+    async def _try(self, job: Job, output: Output) -> Output | Dead | Wrong | Interrupted:
+        async with self._downloads:  # not held while a dead URL is waited for
+            got = await fetch(output.url, self._tools.wire, self._tools.store, f"{job.id}-{output.index}")
+            return await self._place(job, output, got) if isinstance(got, Fetched) else got
 
-    async def _renewed(self, job: Job) -> Job:
+    def _took(self, trouble: rules.Trouble, got: Dead | Wrong | Interrupted, *, asked_anew: bool) -> rules.Trouble:
+        now = _loop_now()
+        match got:
+            case Dead():
+                return replace(trouble, refreshed=trouble.refreshed or asked_anew).dead(now)
+            case Wrong(digest, _):
+                return trouble.wrong(digest, now)
+            case Interrupted(message):
+                self._pace.patience.strained(now, message)
+                return trouble.interrupted(now)
+            case _:
+                assert_never(got)
+
+    def _given_up(self, trouble: rules.Trouble, got: Dead | Wrong | Interrupted) -> Move | None:
+        """Say whether the output is given up. One that does not arrive within the patience set stops the run."""
+        now = _loop_now()
+        late = trouble.lasts(now) >= self._retry.patience
+        match got:
+            case Dead(message) if trouble.expired(now):
+                return Move(State.FAILED, Kind.EXPIRED, f"the output is not to be had any more: {message}")
+            case Wrong(_, message) if trouble.bad() or late:
+                return Move(State.FAILED, Kind.BAD_OUTPUT, f"again and again a wrong file: {message}")
+            case Interrupted(message) if late:
+                self._halt("unreachable", f"an output could not be fetched: {message}")
+                raise Leave
+        return None
+
+    async def _renew(self, job: Job) -> Job | Move | Dead | Interrupted:
         """Ask for the result again: its URLs may be fresh."""
         reply = await self._ask(runcomfy.result(job.request_id or ""))
-        if not isinstance(reply, Finished) or len(reply.urls) < len(job.outputs):
-            return job
-        fresh = tuple(Output(index, url) for index, url in enumerate(reply.urls, start=1))
-        return replace(job, outputs=fresh, billed_usd=job.billed_usd if reply.billed_usd is None else reply.billed_usd)
+        match reply:
+            case Finished(urls) if len(urls) >= max(1, len(job.outputs)):
+                fresh = tuple(Output(index, url) for index, url in enumerate(urls, start=1))
+                billed = job.billed_usd if reply.billed_usd is None else reply.billed_usd
+                return replace(job, outputs=fresh, billed_usd=billed)
+            case Finished() | Completed() | Broken() | Cancelled():
+                return Move(State.FAILED, Kind.EXPIRED, "the server has no output for this request any more")
+            case Missing(message):
+                return Dead(message)
+            case _:
+                return Interrupted(f"the result cannot be had: {reply}")
 
     async def _place(self, job: Job, output: Output, got: Fetched) -> Output:
         store, count = self._tools.store, len(job.outputs)
@@ -245,9 +276,9 @@ class Legs:
         return max(0.0, self._tools.clock.now() - (job.running_since or self._tools.clock.now()))
 
 
-def _is_stub(url: str) -> bool:
-    """Say whether this is what the ledger keeps of a data URI: all but its data."""
-    return url.startswith("data:") and url.endswith(",")
+def _needs_result(job: Job) -> bool:
+    """Say whether a job's URLs are not known, or are what the ledger keeps of a data URI: all but its data."""
+    return not job.outputs or any(one.url.startswith("data:") and one.url.endswith(",") for one in job.outputs)
 
 
 def _loop_now() -> float:

@@ -70,6 +70,8 @@ class Watch:
     working: bool = False
     missing_since: float | None = None
     empty_results: int = 0
+    completed_at: float | None = None
+    """Since when the queue says that it has ended."""
     ask_result: bool = True
     """The next look asks for the result, which until then says where the job stands; else for the status, which
     gives the place in the queue, and is what counts where results are answered oddly."""
@@ -83,7 +85,9 @@ class Watch:
             case Working():
                 watch = replace(self, working=True, moved_at=self.moved_at if self.working else now, ask_result=True)
             case Completed():
-                watch = replace(self, empty_results=self.empty_results + self.ask_result, ask_result=True)
+                since = self.completed_at if self.completed_at is not None else now
+                empty = self.empty_results + self.ask_result
+                watch = replace(self, empty_results=empty, ask_result=True, completed_at=since)
             case Finished(()):
                 watch = replace(self, empty_results=self.empty_results + 1)
             case Missing() if not self.ask_result:
@@ -111,6 +115,10 @@ def after_poll(reply: PollReply, watch: Watch, retry: Retry, now: float) -> Move
             return Move(State.CANCELLED, message=message)
         case Missing(message) if watch.missing_since is not None and now - watch.missing_since >= GONE_AFTER:
             return Move(State.FAILED, Kind.GONE, f"the server has not known this request for 10 minutes: {message}")
+        case Unavailable(reached=True) if (
+            watch.completed_at is not None and now - watch.completed_at >= retry.job_timeout
+        ):
+            return Move(State.FAILED, Kind.TIMEOUT, "it is completed, and its result cannot be had")
         case Queued() | Working() | Unknown() | Missing() if now - watch.moved_at >= retry.job_timeout:
             return Move(State.FAILED, Kind.TIMEOUT, f"nothing came of it within {retry.job_timeout:g} s")
         case _:
@@ -121,6 +129,7 @@ def after_poll(reply: PollReply, watch: Watch, retry: Retry, now: float) -> Move
 class Trouble:
     """What has gone wrong with one output's download since it was first tried. Times are loop seconds."""
 
+    since: float | None = None
     dead_since: float | None = None
     """The host has answered 403, 404 or 410 ever since."""
     refreshed: bool = False
@@ -132,15 +141,24 @@ class Trouble:
 
     def dead(self, now: float) -> "Trouble":
         """Take in that the URL is refused."""
-        return replace(self, dead_since=self.dead_since if self.dead_since is not None else now)
+        return replace(self._begun(now), dead_since=self.dead_since if self.dead_since is not None else now)
 
-    def wrong(self, digest: str) -> "Trouble":
+    def wrong(self, digest: str, now: float) -> "Trouble":
         """Take in wrong bytes."""
-        return replace(self, digest=digest, repeats=self.repeats + 1 if digest == self.digest else 1, dead_since=None)
+        repeats = self.repeats + 1 if digest == self.digest else 1
+        return replace(self._begun(now), digest=digest, repeats=repeats, dead_since=None)
 
-    def interrupted(self) -> "Trouble":
+    def interrupted(self, now: float) -> "Trouble":
         """Take in that nothing, or not all, arrived."""
-        return replace(self, interruptions=self.interruptions + 1, dead_since=None)
+        return replace(self._begun(now), interruptions=self.interruptions + 1, dead_since=None)
+
+    def _begun(self, now: float) -> "Trouble":
+        return replace(self, since=self.since if self.since is not None else now)
+
+    def renewed(self) -> "Trouble":
+        """Take in that the result was asked for again."""
+        dead = self.dead_since is not None
+        return replace(self, refreshed=self.refreshed or dead, dead_since=None, interruptions=self.interruptions + 1)
 
     def to_refresh(self, now: float) -> bool:
         """Say whether it is time to ask the result for another URL: its host may have moved, or the URL be dead."""
@@ -155,6 +173,10 @@ class Trouble:
     def bad(self) -> bool:
         """Say whether the same wrong bytes have come too often."""
         return self.repeats >= _WRONG_BYTES
+
+    def lasts(self, now: float) -> float:
+        """Give the seconds since it began."""
+        return 0.0 if self.since is None else now - self.since
 
 
 def bought_again(job: Job, retry: Retry) -> Move | None:

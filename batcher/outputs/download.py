@@ -2,6 +2,7 @@
 
 import asyncio
 import binascii
+import errno
 from base64 import b64decode
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from batcher.outputs.media import Media, NotMedia, examine
 from batcher.outputs.store import Part, Store
 from batcher.provider.wire import BLOCK, Download, Wire, WireFault
 
+_FULL_HANDED: Final = frozenset({errno.EMFILE, errno.ENFILE})
 _DEAD: Final = frozenset({403, 404, 410})
 MAX_BYTES: Final = 2 * 2**30
 
@@ -53,7 +55,14 @@ Fetch = Fetched | Dead | Wrong | Interrupted
 
 async def fetch(url: str, wire: Wire, store: Store, key: str) -> Fetch:
     """Fetch one output into a part named `key`. OSError of the disk is raised."""
-    part = await asyncio.to_thread(store.begin, key)
+    if not url.startswith(("http://", "https://", "data:")):
+        return Dead(f"{url[:100]} is no URL that can be fetched")
+    try:
+        part = await asyncio.to_thread(store.begin, key)
+    except OSError as error:
+        if error.errno in _FULL_HANDED:  # it passes when other files and connections are closed
+            return Interrupted(str(error))
+        raise
     try:
         if url.startswith("data:"):
             problem: Dead | Wrong | Interrupted | None = await asyncio.to_thread(_decode, url, part)
@@ -88,7 +97,7 @@ async def _receive(download: Download, part: Part) -> Wrong | Interrupted | None
                 await asyncio.to_thread(part.write, gathered)
                 gathered = bytearray()
             if part.bytes > MAX_BYTES:
-                return Interrupted("it has over 2 GiB")
+                return Wrong("too large", "it has over 2 GiB")
     except (ConnectionError, TimeoutError) as error:
         return Interrupted(str(error) or type(error).__name__)
     await asyncio.to_thread(part.write, gathered)
@@ -97,12 +106,12 @@ async def _receive(download: Download, part: Part) -> Wrong | Interrupted | None
     return None
 
 
-def _decode(url: str, part: Part) -> Interrupted | None:
+def _decode(url: str, part: Part) -> Wrong | None:
     head, _, body = url.partition(",")
     try:
         part.write(b64decode(body, validate=False) if head.endswith(";base64") else unquote_to_bytes(body))
     except (binascii.Error, ValueError) as error:
-        return Interrupted(f"a data URI that cannot be read: {error}")
+        return Wrong("undecodable", f"a data URI that cannot be read: {error}")
     return None
 
 

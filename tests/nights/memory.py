@@ -60,7 +60,7 @@ class MemoryWire:
         if what == "cancel":
             return self._world.cancel(request_id, TOKEN, now)
         cost = parse_qs(url.query).get("include_cost") == ["true"]
-        return self._world.result(request_id, TOKEN, now, cost=cost, files="memory:")
+        return self._world.result(request_id, TOKEN, now, cost=cost, files="https://memory")
 
     @asynccontextmanager
     async def download(self, url: str) -> AsyncIterator[Download | WireFault]:

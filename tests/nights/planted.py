@@ -27,7 +27,7 @@ BUGS = [
     Bug(
         "posts before the intent is on disk",
         "engine/legs.py",
-        "        await self._turn()\n        return Move(State.SUBMITTING)",
+        "        return Move(State.SUBMITTING)",
         "        self._answers = getattr(self, '_answers', {})\n"
         "        self._answers[job.id] = await self._tools.wire.send(\n"
         "            runcomfy.submit(job.spec.model, self._bodies[job.id])\n"

@@ -24,7 +24,7 @@ from batcher.job import Spec, State
 from batcher.ledger.database import InlineDatabase, T, Work
 from batcher.ledger.enrolment import Choice
 from batcher.ledger.reader import Reader
-from batcher.run import Parts, open_run
+from batcher.run import Parts, Run, open_run
 from batcher.run.run import policy_facts
 from batcher.sandbox.server import load_models
 from batcher.sandbox.world import Conditions, Mishaps, World
@@ -84,7 +84,7 @@ class Life:
         self._out = folder / "out"
         self._journal = folder / "journal"
         self._start = EPOCH + BETWEEN_LIVES * number
-        self._number = number
+        self.before_work: Callable[[Run], None] = lambda _: None
         self._kill_at = kill_at
 
     def act(self, _what: str) -> None:
@@ -127,6 +127,7 @@ class Life:
         async with open_run(self._out, provider=SANDBOX, make=True, parts=parts) as run:
             await run.enrol(((spec, True) for spec in specs(self._scenario)), {}, Choice(), sure=True)
             await run.note({"name": "night", "policy": policy_facts(policy)})
+            self.before_work(run)
             return (await run.work(policy)).exit_code
 
     def _world(self) -> World:

@@ -35,6 +35,7 @@ class Api:
     queued: bool = False
     stalls: bool = False
     empty: bool = False
+    files_down: bool = False
     requests: list[tuple[str, str]] = field(default_factory=list)
     strangers: list[str] = field(default_factory=list)
     downloads_with_token: int = 0
@@ -142,6 +143,8 @@ class Api:
         return web.json_response({"request_id": entry.id, "status": self._state(entry), "outcome": outcome})
 
     async def _file(self, request: web.Request) -> web.StreamResponse:
+        if self.files_down:
+            return web.Response(status=503)
         self.downloads_with_token += "Authorization" in request.headers
         return web.Response(body=picture(f"{request.match_info['id']} {request.match_info['name']}"))
 

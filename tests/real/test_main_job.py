@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.nights.memory import picture
-from tests.real.api import TOKEN, Api
+from tests.real.api import TOKEN, Api, raw
 from tests.real.conftest import MODEL, Batcher, end
 
 Until = Callable[[Callable[[], bool]], None]
@@ -381,3 +381,22 @@ def test_a_photo_is_sent_as_a_data_uri_and_shortened_in_the_sidecar(batcher: Bat
     (batcher.folder / "p.jpg").write_bytes(content + b"x")
     assert batcher("resume", "runs/m").code == 1
     assert batcher("status", "runs/m", "--json").json()["errors"] == {"source": 1}
+
+
+def test_a_file_host_that_is_down_ends_the_run_under_patience_and_costs_nothing(batcher: Batcher, api: Api) -> None:
+    api.files_down = True
+    assert batcher.run_csv(["a", "b"], "--patience", "2s").code == 69
+    assert batcher.states() == {"fetching": 2}
+    expired = batcher("resume", "runs/jobs", RUNCOMFY_TOKEN="expired")
+    assert expired.code == 77, "a token that expired while files are fetched"
+    assert batcher.states() == {"fetching": 2}
+    api.files_down = False
+    assert batcher("resume", "runs/jobs").code == 0
+    assert len(api.journal) == 2
+
+
+def test_odd_words_of_the_server_lose_no_request_id(batcher: Batcher, api: Api) -> None:
+    half = raw(422, '{"error": "bad prompt \\ud83d"}', "application/json")
+    api.specials = [None, half]
+    assert batcher.run_csv([f"p{n}" for n in range(8)]).code == 1
+    assert batcher.states() == {"done": 7, "failed": 1}

@@ -199,6 +199,12 @@ def test_a_request_is_gone_after_ten_minutes_of_not_being_known() -> None:
     )
 
 
+def test_a_result_that_cannot_be_had_times_out_once_the_queue_says_completed() -> None:
+    at, move = look(Completed(), Unavailable("x", reached=True), step=100)
+    assert move and (move.kind, at) == (Kind.TIMEOUT, 3700)
+    assert look(Unavailable("x", reached=True), step=100)[1] is None
+
+
 def test_an_unavailable_service_never_ends_a_job() -> None:
     assert look(Unavailable("x"), step=1000)[1] is None
 
@@ -214,16 +220,18 @@ def test_a_dead_url_is_given_up_only_after_a_fresh_one_was_tried() -> None:
 
 
 def test_three_times_the_same_wrong_bytes_are_enough() -> None:
-    trouble = rules.Trouble().wrong("a").wrong("a").wrong("b").wrong("b")
+    trouble = rules.Trouble()
+    for digest in "aabb":
+        trouble = trouble.wrong(digest, 0.0)
     assert not trouble.bad()
-    assert trouble.wrong("b").bad()
+    assert trouble.wrong("b", 0.0).bad()
     assert [n for n in range(1, 30) if _interrupted(n).to_refresh(0.0)] == [2, 12, 22]
 
 
 def _interrupted(times: int) -> rules.Trouble:
     trouble = rules.Trouble()
     for _ in range(times):
-        trouble = trouble.interrupted()
+        trouble = trouble.interrupted(0.0)
     return trouble
 
 
