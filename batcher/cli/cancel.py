@@ -28,13 +28,11 @@ def cancel(out: o.Out, *, json: o.Json = False) -> None:
 
 async def _cancel(out: o.Out) -> dict[str, int] | None:
     """Cancel; None: left to the run that is at work."""
-    from batcher.errors import LedgerInUse
-    from batcher.ledger import asks
+    from batcher.cli.left import do_or_leave
     from batcher.run import open_run
 
-    try:
+    async def do() -> dict[str, int]:
         async with open_run(out) as run:
             return await run.cancel()
-    except LedgerInUse:
-        asks.leave(out, {"do": "cancel"})
-        return None
+
+    return await do_or_leave(out, {"do": "cancel"}, do)

@@ -56,7 +56,7 @@ async def show_plan(wanted: o.Wanted, *, as_json: bool) -> int:
 
     found: dict[str, Any] = {"name": None, "jobs": 0, "equal_rows": 0, "cost_usd": {"estimated": 0.0}}
     try:
-        found |= await _planned(wanted)
+        await _plan_into(found, wanted)
         faults: ManifestFaulty | None = None
     except ManifestFaulty as faulty:
         faults = faulty
@@ -79,7 +79,8 @@ async def show_plan(wanted: o.Wanted, *, as_json: bool) -> int:
     return EXIT_OK
 
 
-async def _planned(wanted: o.Wanted) -> dict[str, Any]:
+async def _plan_into(found: dict[str, Any], wanted: o.Wanted) -> None:
+    """Add to what is found: what is known stays there when faults are raised."""
     from batcher.cli.prepare import expansion, model_id, out_dir, policy, warnings
     from batcher.hosting.inline import Looks
     from batcher.ledger.enrolment import spread
@@ -87,27 +88,29 @@ async def _planned(wanted: o.Wanted) -> dict[str, Any]:
     from batcher.settings import SANDBOX, remote
 
     manifest = open_manifest(wanted.manifest, name=wanted.out.name if wanted.out else None)
+    found["name"] = manifest.name
     out = out_dir(manifest, wanted.out, sandbox=wanted.sandbox)
     model = await _model(wanted, manifest, model_id(manifest, wanted.model), out)
     settings = wanted.given.over(policy(manifest))
     rejected: list[str] = []
     options = wanted.options
     jobs = expansion(manifest, model, Looks(), options, lambda _row, _header, reason: rejected.append(reason))
-    costs, shown = [], _Shown()
-    for spec, chosen in jobs:
-        if chosen:
-            costs.append(spec.estimated_usd)
-            shown.take(spec)
+    costs, rows, shown = [], [], _Shown()
+    try:
+        for spec, chosen in jobs:
+            if chosen:
+                costs.append(spec.estimated_usd)
+                rows.append(spec.row)
+                shown.take(spec)
+    finally:
+        found |= {"jobs": jobs.census.jobs, "equal_rows": jobs.census.equal_rows}
     costs = costs[: wanted.selection.limit]
     if wanted.selection.sample is not None:
-        costs = [costs[index] for index in spread(len(costs), wanted.selection.sample)]
+        costs = [costs[index] for index in spread(rows[: len(costs)], wanted.selection.sample)]
     prices = model.prices if manifest.document.prices is None else None
-    return {
-        "name": manifest.name,
-        "jobs": jobs.census.jobs,
+    found |= {
         "selected": len(costs),
         "rows": jobs.census.rows,
-        "equal_rows": jobs.census.equal_rows,
         "rejected": len(rejected),
         "cost_usd": {
             "estimated": round(sum(cost or 0.0 for cost in costs), 6) if None not in costs else None,

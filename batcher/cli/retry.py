@@ -14,7 +14,9 @@ from batcher.cli.jobs import JobId, Kind, check
 def retry(
     out: o.Out,
     *,
-    state: Annotated[str, typer.Option("--state", help="failed, uncertain or cancelled.")] = "failed",
+    state: Annotated[
+        str | None, typer.Option("--state", help="failed (the default), uncertain or cancelled; with --again: all.")
+    ] = None,
     kind: Kind = None,
     job: JobId = None,
     again: Annotated[
@@ -31,7 +33,8 @@ def retry(
     from batcher.ledger.again import Which
 
     check(state, kind)
-    if state not in {"failed", "uncertain", "cancelled"}:
+    state = state or (None if again else "failed")
+    if state not in {"failed", "uncertain", "cancelled", None}:
         raise WrongUse(f"--state {state}: only failed, uncertain and cancelled jobs are retried")
     which = Which(state, kind, job, again)
     _ask(out, which, yes=yes)
@@ -47,8 +50,7 @@ def _ask(out: o.Out, which: Any, *, yes: bool) -> None:  # noqa: ANN401 - a Whic
     from batcher.show.words import jobs, money
 
     with Reader(out) as reader:
-        state = None if which.again and which.job else which.state
-        found = [job for job, _ in reader.jobs(state, which.kind, which.job) if which.target(job)]
+        found = [job for job, _ in reader.jobs(which.state, which.kind, which.job) if which.target(job)]
     if which.job and not found:
         raise WrongUse(f"there is no job {which.job} that can be retried so", f"see: batcher jobs {out}")
     risky = [job for job in found if which.buys(job)]
@@ -64,16 +66,14 @@ async def _retry(out: o.Out, which: Any) -> int | None:  # noqa: ANN401
     """Move the jobs; None: left to the run that is at work."""
     from dataclasses import asdict
 
-    from batcher.errors import LedgerInUse
-    from batcher.ledger import asks
+    from batcher.cli.left import do_or_leave
     from batcher.run import open_ledger
 
-    try:
+    async def do() -> int:
         async with open_ledger(out) as ledger:
             return len(await ledger.retry(which))
-    except LedgerInUse:
-        asks.leave(out, {"do": "retry", "which": asdict(which)})
-        return None
+
+    return await do_or_leave(out, {"do": "retry", "which": asdict(which)}, do)
 
 
 def _tell(out: o.Out, moved: int | None, *, as_json: bool) -> None:

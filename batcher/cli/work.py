@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from batcher.clock import rfc3339
-from batcher.errors import Stopped
+from batcher.errors import Stopped, TokenMissing
 from batcher.events import Ended, Event
 from batcher.run import Run
 from batcher.settings import Policy
@@ -24,7 +24,11 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 async def work(run: Run, policy: Policy, *, quiet: bool, as_json: bool) -> int:
     """Work until the run ends; give its exit code."""
     if not await run.at_rest():
-        await run.connect()
+        try:
+            await run.connect()
+        except TokenMissing as missing:
+            await run.refuse("token", str(missing))
+            raise
     log = Log(run.out, run.secret)
     run.listen(log)
     if as_json:

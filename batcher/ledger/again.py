@@ -1,7 +1,7 @@
 """Lets settled jobs go on at the user's word, as the table of states says."""
 
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from batcher.job import LIFE, Job, Move, State
 from batcher.ledger.changes import Landed, apply
@@ -11,7 +11,7 @@ from batcher.ledger.sql import statements
 
 @dataclass(frozen=True, slots=True)
 class Which:
-    """Which jobs are meant. `again`: bought anew, whatever came of them."""
+    """Which jobs are meant. `again`: bought anew, whatever came of them. `state` None: whatever their state."""
 
     state: str | None = "failed"
     kind: str | None = None
@@ -20,16 +20,15 @@ class Which:
 
     def jobs(self, connection: sqlite3.Connection) -> list[Job]:
         """Give the jobs that are meant and that may go on."""
-        state = None if self.again and self.job else self.state
-        facts = {"state": state, "kind": self.kind, "job": self.job}
+        facts = {"state": self.state, "kind": self.kind, "job": self.job}
         rows = connection.execute(statements("questions.sql")["jobs"], facts).fetchall()
-        return [job for job in map(job_of, rows) if self.target(job)]
+        return [_with_bill(connection, job) for job in map(job_of, rows) if self.target(job)]
 
     def target(self, job: Job) -> State | None:
         """Say where such a job goes."""
         facts = LIFE[job.state]
-        if self.again:
-            return facts.again
+        if self.again:  # a done job only by its name
+            return None if job.state is State.DONE and not self.job else facts.again
         target = facts.retry.get(job.kind)
         if target in {State.RUNNING, State.FETCHING} and job.request_id is None:
             return None
@@ -38,6 +37,13 @@ class Which:
     def buys(self, job: Job) -> bool:
         """Say whether that may be billed twice."""
         return self.again or job.state is State.UNCERTAIN
+
+
+def _with_bill(connection: sqlite3.Connection, job: Job) -> Job:
+    """Give a job with what its last attempt was billed, so that a bill is never counted twice."""
+    key = {"id": job.id, "number": job.attempt}
+    bill = connection.execute(statements("questions.sql")["bill"], key).fetchone()
+    return replace(job, billed_usd=bill[0] if bill else None)
 
 
 def go_on(connection: sqlite3.Connection, which: Which, now: float) -> list[Landed]:

@@ -2,7 +2,7 @@
 
 import math
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 
@@ -79,31 +79,43 @@ def _rows(named: Iterable[tuple[Spec, bool]]) -> Iterator[dict[str, object]]:
             "name": spec.name,
             "spec": spec_text(spec),
             "sample": spec.sample,
+            "row": spec.row,
             "estimated_usd": spec.estimated_usd,
             "chosen": int(chosen),
         }
 
 
 def _choose(connection: sqlite3.Connection, choice: Choice) -> int:
-    found = [row[0] for row in connection.execute("SELECT position FROM temp.named WHERE chosen = 1 ORDER BY position")]
+    query = "SELECT position, row FROM temp.named WHERE chosen = 1 ORDER BY position"
+    found = [(row[0], row[1]) for row in connection.execute(query)]
     if choice.limit is None and choice.sample is None:
         return len(found)
     kept = found if choice.limit is None else found[: choice.limit]
     if choice.sample is not None:
-        kept = [kept[index] for index in spread(len(kept), choice.sample)]
+        kept = [kept[index] for index in spread([row for _, row in kept], choice.sample)]
     connection.execute("UPDATE temp.named SET chosen = 0")
-    connection.executemany("UPDATE temp.named SET chosen = 1 WHERE position = ?", [(one,) for one in kept])
+    connection.executemany("UPDATE temp.named SET chosen = 1 WHERE position = ?", [(position,) for position, _ in kept])
     return len(kept)
 
 
-def spread(total: int, wanted: int) -> list[int]:
-    """Choose `wanted` of `total` places evenly, without falling into step with anything that repeats.
+def spread(rows: Sequence[int], wanted: int) -> list[int]:
+    """Choose `wanted` of the jobs whose rows these are, as places in ascending order, spread evenly over the rows.
 
-    One place in each of `wanted` equal stretches; where in its stretch follows the golden ratio, so that
-    every value of a matrix has its turn.
+    Each row gives its share; which of a row's jobs are taken follows the golden ratio from row to row, so that every
+    value of a matrix has its turn.
     """
-    if wanted >= total:
-        return list(range(total))
+    if wanted >= len(rows):
+        return list(range(len(rows)))
+    starts = [place for place, row in enumerate(rows) if place == 0 or row != rows[place - 1]]
+    groups = [range(start, end) for start, end in pairwise([*starts, len(rows)])]
+    if wanted < len(groups):
+        groups = [groups[(2 * k + 1) * len(groups) // (2 * wanted)] for k in range(wanted)]
+    shares = [wanted // len(groups) + (k < wanted % len(groups)) for k in range(len(groups))]
     golden = (math.sqrt(5) - 1) / 2
-    edges = [k * total // wanted for k in range(wanted + 1)]
-    return [start + int((k * golden) % 1 * (end - start)) for k, (start, end) in enumerate(pairwise(edges))]
+    chosen: set[int] = set()
+    for turn, (group, share) in enumerate(zip(groups, shares, strict=True)):
+        count, offset = len(group), int(turn * golden % 1 * len(group))
+        chosen |= {group[(offset + k * count // share) % count] for k in range(min(share, count))}
+    rest = (place for place in range(len(rows)) if place not in chosen)  # rows of few jobs leave some to the others
+    chosen |= set(islice(rest, wanted - len(chosen)))
+    return sorted(chosen)

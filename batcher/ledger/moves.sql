@@ -62,15 +62,15 @@ ON CONFLICT (path) DO UPDATE SET size = :size, mtime_ns = :mtime_ns, facts = :fa
 -- name: stage_table
 -- The manifest's jobs, before they are taken over whole or not at all.
 CREATE TEMP TABLE IF NOT EXISTS named (
-  id TEXT PRIMARY KEY, position INTEGER, name TEXT, spec TEXT, sample INTEGER, estimated_usd REAL, chosen INTEGER
+  id TEXT PRIMARY KEY, position INTEGER, name TEXT, spec TEXT, sample INTEGER, row INTEGER, estimated_usd REAL, chosen INTEGER
 ) WITHOUT ROWID;
 
 -- name: stage_clear
 DELETE FROM temp.named;
 
 -- name: stage
-INSERT INTO temp.named (id, position, name, spec, sample, estimated_usd, chosen)
-VALUES (:id, :position, :name, :spec, :sample, :estimated_usd, :chosen);
+INSERT INTO temp.named (id, position, name, spec, sample, row, estimated_usd, chosen)
+VALUES (:id, :position, :name, :spec, :sample, :row, :estimated_usd, :chosen);
 
 -- name: would_unlist
 SELECT count(*) FROM jobs WHERE listed = 1 AND state = 'done' AND id NOT IN (SELECT id FROM temp.named);

@@ -12,6 +12,7 @@ from pathlib import Path
 from batcher.engine.rules import after_crash
 from batcher.errors import NotFound, TokenMissing, WrongRun, WrongUse
 from batcher.job import State
+from batcher.ledger import asks
 from batcher.ledger.ledger import Ledger, unreadable
 from batcher.ledger.lock import Lock
 from batcher.outputs.store import sync_folder
@@ -67,6 +68,7 @@ async def open_ledger(out: Path, *, parts: Parts | None = None) -> AsyncIterator
 async def _held(out: Path, parts: Parts) -> AsyncIterator[Ledger]:
     lock = Lock(out)
     lock.take()
+    asks.forget(out)
     try:
         try:
             database = await parts.database(_ledger_file(out))
@@ -144,8 +146,9 @@ async def _endpoint(owner: str, out: Path, beside: Path | None, stack: AsyncExit
 
 def discard(out: Path) -> None:
     """Take back a directory that was made for a manifest that turned out to be wrong; only what a start makes."""
-    for name in ("ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm", "ledger.lock", "run.jsonl"):
+    for name in ("ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm", "ledger.lock", "run.jsonl", "summary.json"):
         (out / name).unlink(missing_ok=True)
     shutil.rmtree(out / SANDBOX, ignore_errors=True)
+    (out / "rejected.csv").unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         out.rmdir()

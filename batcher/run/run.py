@@ -1,6 +1,7 @@
 """One run directory, held: joins the rooms, and closes them in reverse. The CLI and programs use nothing below it."""
 
 import asyncio
+import contextlib
 import json
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -11,13 +12,14 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 
 from batcher.catalog import Model, bundled, read_entry
-from batcher.engine.engine import Drain, Engine, Halt
+from batcher.engine.engine import HALTS, Drain, Engine, Halt
 from batcher.engine.legs import Legs, Tools
 from batcher.engine.pace import Pace
 from batcher.errors import (
     EXIT_OK,
     EXIT_SETTLED,
     SIGNAL_BASE,
+    BatcherError,
     Stopped,
 )
 from batcher.events import Ended, Listener, Started, Warned
@@ -35,7 +37,7 @@ from batcher.pacing.patience import Patience
 from batcher.pacing.polling import Latencies
 from batcher.pacing.window import Rate, Window
 from batcher.provider import runcomfy
-from batcher.provider.replies import CancelDone
+from batcher.provider.replies import CancelDone, Unavailable
 from batcher.provider.wire import Wire
 from batcher.run.catalogue import look_up
 from batcher.run.parts import Parts
@@ -71,6 +73,8 @@ class Run:
         self._parts = parts
         self._store = Store(out)
         self._engine: Engine | None = None
+        self._cancels: set[str] = set()
+        """Jobs whose cancellation was asked for."""
         self._signals = 0
         self._early: Halt | None = None
 
@@ -144,7 +148,6 @@ class Run:
     async def work(self, policy: Policy) -> Outcome:
         """Drive every selected job until it has settled, or something stops the run."""
         await asyncio.to_thread(self._store.prepare)
-        asks.forget(self.out)
         meta = await self.meta()
         states = await self._states()
         await self._ledger.say(Started(self._parts.clock.now(), str(meta.get("name")), self.provider, states))
@@ -161,12 +164,17 @@ class Run:
         engine.legs = Legs(self._tools(wire, meta), pace, policy.retry, engine.halt)
         if self._early:
             engine.stop(self._early)
-        asked = asyncio.create_task(self._answer_asks(engine), name="asks")
         timer = self._timer(engine, policy)
         try:
-            return await engine.run()
+            while True:
+                ended = asyncio.Event()
+                asked = asyncio.create_task(self._answer_asks(engine, ended), name="asks")
+                halt = await engine.run()
+                ended.set()
+                answered = await asked  # what it was at is carried out whole, and what came late is not left
+                if halt or not answered or await self.at_rest():
+                    return engine.halted
         finally:
-            asked.cancel()
             if timer:
                 timer.cancel()
 
@@ -195,8 +203,12 @@ class Run:
         counts = {"cancelled": 0, "running": 0}
         wire = await self.connect()
         for job in await self._ledger.under_way(State.RUNNING):
+            if job.id in self._cancels:
+                continue
             answer = await wire.send(runcomfy.cancel(job.request_id or ""))
             reply = runcomfy.read_cancel(answer, self._parts.clock.now())
+            if not isinstance(reply, Unavailable):
+                self._cancels.add(job.id)
             if not isinstance(reply, CancelDone):
                 counts["running"] += 1
                 continue
@@ -205,16 +217,33 @@ class Run:
                 await self._ledger.record(job, Move(State.CANCELLED, message="cancelled by the user"))
         return counts
 
-    async def _answer_asks(self, engine: Engine) -> None:
-        """Carry out what other processes ask of this run."""
-        while True:
-            await asyncio.sleep(_ASKED_EVERY)
-            for ask in asks.take(self.out):
-                if ask.get("do") == "cancel":
-                    engine.halt("paused", "cancelled by the user; what was not submitted stays pending")
-                    await self.cancel()
-                elif ask.get("do") == "retry":
-                    await self.retry(Which(**ask["which"]))  # type: ignore[arg-type]
+    async def _answer_asks(self, engine: Engine, ended: asyncio.Event) -> int:
+        """Carry out what other processes ask of this run, until it has ended, and once more then; count them."""
+        cancelling = last = False
+        answered = 0
+        while not last:
+            last = ended.is_set()
+            for file in asks.waiting(self.out):
+                try:
+                    cancelling = await self._carry_out(json.loads(file.read_text("utf-8")), engine) or cancelling
+                except (BatcherError, OSError, ValueError, TypeError) as error:
+                    await self.warn(f"a request from another terminal could not be carried out: {error}")
+                file.unlink(missing_ok=True)
+                answered += 1
+            if cancelling:  # a submission that was on its way may have reached the queue since
+                await self.cancel()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), _ASKED_EVERY)
+        return answered
+
+    async def _carry_out(self, ask: Mapping[str, Any], engine: Engine) -> bool:
+        """Do what is asked; say whether it was to cancel."""
+        if ask.get("do") == "retry":
+            await self.retry(Which(**ask["which"]))
+        if ask.get("do") != "cancel":
+            return False
+        engine.halt("paused", "cancelled by the user; what was not submitted stays pending")
+        return True
 
     def _timer(self, engine: Engine, policy: Policy) -> asyncio.TimerHandle | None:
         if policy.limits.max_time is None:
@@ -295,7 +324,7 @@ class Run:
             {"requests": int(meta.get("requests") or 0) + (self._wire.sent if self._wire else 0)}
         )
         await self._ledger.say(Ended(self._parts.clock.now(), outcome.exit_code, outcome.stopped))
-        asks.forget(self.out)
+        asks.tidy(self.out)
         await asyncio.to_thread(self._store.close)
         await asyncio.to_thread(self._write_summary)
 
@@ -303,6 +332,11 @@ class Run:
         draft = self.out / ".summary.json"
         draft.write_text(json.dumps(status(self.out), ensure_ascii=False, indent=2) + "\n", "utf-8")
         draft.replace(self.out / "summary.json")
+
+    async def refuse(self, reason: str, message: str) -> None:
+        """Say in the books why this start could not even begin."""
+        halt = Halt(reason, message, *HALTS[reason])
+        await self._close_books(await self.meta(), Outcome(halt.exit_code, self._stopped(halt, message)))
 
     async def warn(self, message: str) -> None:
         """Tell the user something that stops nothing."""

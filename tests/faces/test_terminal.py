@@ -57,6 +57,14 @@ def test_faults_go_to_standard_error_and_into_the_plan(batcher: Batcher, api: Ap
     assert "the price of a/b is not known" in batcher("run", "c.yaml").err
 
 
+def test_a_plan_with_a_bad_row_still_says_whose_it_is(batcher: Batcher) -> None:
+    batcher.csv(["a", "b"])
+    with (batcher.folder / "jobs.csv").open("a") as file:
+        file.write("c,nowhere.png\n")
+    plan = batcher("plan", "jobs.csv", "--model", MODEL, "--json").json()
+    assert (plan["name"], plan["jobs"], plan["fault_count"]) == ("jobs", 2, 1)
+
+
 def test_faults_leave_a_run_that_is_there_as_it_was(batcher: Batcher) -> None:
     assert batcher.run_csv(["a"]).code == 0
     (batcher.folder / "jobs.csv").write_text("prompt,image_urls\nb,nowhere.png\n")

@@ -84,7 +84,7 @@ class Life:
         self._out = folder / "out"
         self._journal = folder / "journal"
         self._start = EPOCH + BETWEEN_LIVES * number
-        self.before_work: Callable[[Run], None] = lambda _: None
+        self.before_work: Callable[[Run], object] = lambda _: None
         self._kill_at = kill_at
 
     def act(self, _what: str) -> None:

@@ -12,7 +12,7 @@ from tests.nights.play import Life, Scenario, findings
 def live(folder: Path, number: int, before_work: Callable[[Life, Run], object]) -> int:
     """Live a life in this process; a run that waits for ever raises Asleep."""
     life = Life(Scenario(jobs=12, seed=7), folder, number, None)
-    life.before_work = lambda run: before_work(life, run) and None
+    life.before_work = lambda run: before_work(life, run)
     try:
         return life.loop.run_until_complete(life._run())
     finally:

@@ -400,3 +400,20 @@ def test_odd_words_of_the_server_lose_no_request_id(batcher: Batcher, api: Api) 
     api.specials = [None, half]
     assert batcher.run_csv([f"p{n}" for n in range(8)]).code == 1
     assert batcher.states() == {"done": 7, "failed": 1}
+
+
+def test_a_token_that_is_gone_is_in_the_books_of_a_run_that_is_kept(batcher: Batcher, api: Api) -> None:
+    assert batcher.run_csv(["a"]).code == 0
+    manifest = batcher.csv(["a", "b"])
+    assert batcher("run", manifest, "--model", MODEL, RUNCOMFY_TOKEN="").code == 77
+    assert json.loads((batcher.folder / "runs/jobs/summary.json").read_text())["stopped"]["reason"] == "token"
+    assert batcher("resume", "runs/jobs").code == 0
+
+
+def test_again_buys_whatever_did_not_get_done_and_asks_first(batcher: Batcher, api: Api) -> None:
+    assert batcher.run_csv(["a", "b FAIL", "c CANCELLED"]).code == 1
+    asked = batcher("retry", "runs/jobs", "--again")
+    assert asked.code == 64
+    assert "2 jobs may be billed twice" in asked.err
+    assert batcher("retry", "runs/jobs", "--again", "--yes").code == 0
+    assert batcher.states() == {"done": 1, "pending": 2}

@@ -118,13 +118,21 @@ def test_caution_counts_what_is_in_a_row() -> None:
     assert caution.too_many_failures
 
 
-@given(integers(1, 500), integers(1, 500))
-def test_a_sample_is_spread_without_repeating(total: int, wanted: int) -> None:
-    found = spread(total, wanted)
-    assert len(found) == len(set(found)) == min(total, wanted)
-    assert all(0 <= one < total for one in found)
+@given(lists(integers(1, 12), min_size=1, max_size=40), integers(1, 300))
+def test_a_sample_is_spread_evenly_over_rows_without_repeating(sizes: list[int], wanted: int) -> None:
+    rows = [row for row, size in enumerate(sizes) for _ in range(size)]
+    found = spread(rows, wanted)
+    assert found == sorted(set(found))
+    assert len(found) == min(len(rows), wanted)
+    taken = [rows[place] for place in found]
+    if wanted <= len(sizes):
+        assert len(set(taken)) == len(taken), "a row was sampled twice before another was once"
+    elif len(set(sizes)) == 1 and wanted < len(rows):
+        counts = [taken.count(row) for row in range(len(sizes))]
+        assert max(counts) - min(counts) <= 1
 
 
 def test_a_sample_meets_every_value_of_a_matrix() -> None:
-    assert {place % 4 for place in spread(400, 12)} == {0, 1, 2, 3}
-    assert {place % 6 for place in spread(600, 20)} == set(range(6))
+    rows = [place // 6 for place in range(600)]
+    assert {place % 6 for place in spread(rows, 20)} == set(range(6))
+    assert {place % 6 for place in spread(rows[:24], 3)} >= {0, 3}
