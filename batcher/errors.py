@@ -74,6 +74,14 @@ class Unreachable(BatcherError):
     exit_code = EXIT_UNREACHABLE
 
 
+class Refused(BatcherError):
+    """The run at work could not do what was asked of it; it said why, and the exit code."""
+
+    def __init__(self, message: str, hint: str, exit_code: int) -> None:
+        super().__init__(message, hint)
+        self.exit_code = exit_code  # type: ignore[misc]  # another process has decided it
+
+
 class Bug(BatcherError):
     """A defect of batcher itself."""
 

@@ -109,20 +109,35 @@ def api_base(environ: Mapping[str, str]) -> str:
     return base.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
-def find_token(environ: Mapping[str, str], beside: Path | None = None) -> Secret:
+@dataclass(frozen=True, slots=True)
+class FoundToken:
+    """A token, where it was found, and when it ends (RFC 3339 text or a stamp) where that is written beside it."""
+
+    secret: Secret
+    source: str = ""
+    expires_at: object = None
+
+
+def look_for_token(environ: Mapping[str, str], beside: Path | None = None) -> FoundToken:
     """Find the token: environment, `.env` beside the manifest, the vendor's `token.json`; else give an empty one."""
     dotenv = beside / ".env" if beside else None
-    sources: list[Mapping[str, str | None]] = [environ]
+    sources: list[tuple[str, Mapping[str, str | None]]] = [("the environment", environ)]
     if dotenv and dotenv.is_file():
-        sources.append(dotenv_values(dotenv, interpolate=False))
-    for source in sources:
+        sources.append((str(dotenv), dotenv_values(dotenv, interpolate=False)))
+    for place, source in sources:
         for name in TOKEN_NAMES:
             if text := (source.get(name) or "").strip():
-                return Secret(text)
+                return FoundToken(Secret(text), f"{name} in {place}")
     for folder in _config_dirs(environ):
-        if text := _token_in(folder / "token.json"):
-            return Secret(text)
-    return Secret("")
+        said = _token_file(folder / "token.json")
+        if text := str(said.get("token") or said.get("access_token") or "").strip():
+            return FoundToken(Secret(text), str(folder / "token.json"), said.get("expires_at"))
+    return FoundToken(Secret(""))
+
+
+def find_token(environ: Mapping[str, str], beside: Path | None = None) -> Secret:
+    """Give the token, empty where there is none."""
+    return look_for_token(environ, beside).secret
 
 
 def _config_dirs(environ: Mapping[str, str]) -> list[Path]:
@@ -133,17 +148,22 @@ def _config_dirs(environ: Mapping[str, str]) -> list[Path]:
     return [Path(environ.get("HOME") or Path.home()) / ".config" / "runcomfy"]
 
 
-def _token_in(file: Path) -> str:
+def _token_file(file: Path) -> Mapping[str, object]:
     try:
         found = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError):
-        return ""
-    if isinstance(found, dict):
-        found = found.get("token") or found.get("access_token") or ""
-    return found.strip() if isinstance(found, str) else ""
+        return {}
+    if isinstance(found, str):
+        return {"token": found}
+    return found if isinstance(found, dict) else {}
 
 
 def remote(beside: Path | None = None) -> Endpoint:
     """Give the real API as the environment names it; the token may be empty."""
     base = api_base(os.environ)
     return Endpoint(base=base, token=find_token(os.environ, beside), provider=base)
+
+
+def balance_base(environ: Mapping[str, str]) -> str:
+    """Give the base URL of the account's balance."""
+    return (environ.get("RUNCOMFY_SERVERLESS_API_BASE", "").strip() or BALANCE_BASE).rstrip("/")

@@ -2,7 +2,23 @@
 
 import typer
 
-from batcher.cli import cancel, init, jobs, models, plan, resume, retry, run, sandbox, status
+from batcher.cli import (
+    adopt,
+    cancel,
+    change,
+    doctor,
+    init,
+    jobs,
+    models,
+    pause,
+    plan,
+    resume,
+    retry,
+    run,
+    sandbox,
+    status,
+    verify,
+)
 
 app = typer.Typer(
     name="batcher",
@@ -44,10 +60,15 @@ for command in (
     jobs.jobs,
     retry.retry,
     cancel.cancel,
+    pause.pause,
+    adopt.adopt,
+    verify.verify,
+    doctor.doctor,
     models.models,
     init.init,
 ):
     app.command()(command)
+app.command("set")(change.change)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})(
     sandbox.sandbox
 )

@@ -1,38 +1,50 @@
-"""Leaves a request for the run at work, and sees it taken up; where that run ends first, the command does it itself."""
+"""Leaves a request for the run at work, and hears what came of it; where that run ends first, the command does it."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final
 
-from batcher.errors import LedgerInUse
+from batcher.errors import LedgerInUse, Refused
 from batcher.ledger import asks
 
-T = TypeVar("T")
-_LOOKS: Final = 20
-_EVERY: Final = 0.25
+_EVERY: Final = 0.1
 
 
-async def do_or_leave(out: Path, ask: Mapping[str, object], do: Callable[[], Awaitable[T]]) -> T | None:
-    """Do it, if no run holds the directory; else leave it to that run: None."""
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What came of a request. `by_run`: the run at work has done it, or (without facts) will."""
+
+    facts: Mapping[str, Any] | None
+    by_run: bool
+
+
+async def do_or_leave(
+    out: Path, ask: Mapping[str, object], do: Callable[[], Awaitable[Mapping[str, Any]]], wait: float = 5.0
+) -> Said:
+    """Do it, if no run holds the directory; else leave it to that run, and wait so many seconds for its answer."""
     while True:
         try:
-            return await do()
+            return Said(await do(), by_run=False)
         except LedgerInUse:
             file = asks.leave(out, ask)
-        if await _taken(out, file):
-            return None
+        if said := await _answer(out, file, wait):
+            return said
 
 
-async def _taken(out: Path, file: Path) -> bool:
-    """Wait a little for the run to take it up; False where the run has ended without doing so."""
+async def _answer(out: Path, file: Path, wait: float) -> Said | None:
+    """Wait for the run's answer; None where the run has ended without one. Raises Refused."""
     from batcher.ledger.lock import is_locked
 
-    for _ in range(_LOOKS):
+    for _ in range(int(wait / _EVERY)):
         await asyncio.sleep(_EVERY)
         if not file.exists():
-            return True
+            said = asks.heard(file)
+            if "error" in said:
+                raise Refused(said["error"], said.get("hint", ""), int(said.get("exit_code", 70)))
+            return Said(said, by_run=True)
         if not is_locked(out):
             file.unlink(missing_ok=True)
-            return False
-    return True
+            return None
+    return Said(None, by_run=True)

@@ -90,7 +90,7 @@ async def _plan_into(found: dict[str, Any], wanted: o.Wanted) -> None:
     manifest = open_manifest(wanted.manifest, name=wanted.out.name if wanted.out else None)
     found["name"] = manifest.name
     out = out_dir(manifest, wanted.out, sandbox=wanted.sandbox)
-    model = await _model(wanted, manifest, model_id(manifest, wanted.model), out)
+    model = await find_model(wanted, manifest, model_id(manifest, wanted.model), out)
     settings = wanted.given.over(policy(manifest))
     rejected: list[str] = []
     options = wanted.options
@@ -159,7 +159,7 @@ def as_named(spec: Any) -> Any:  # noqa: ANN401 - a Spec; JSON comes out
     return {name: named(value) for name, value in spec.inputs.items()}
 
 
-async def _model(wanted: o.Wanted, manifest: Any, asked: str, out: Any) -> Any:  # noqa: ANN401
+async def find_model(wanted: o.Wanted, manifest: Any, asked: str, out: Any) -> Any:  # noqa: ANN401
     """Give the model: bundled, known to the run directory, or from the API's catalogue."""
     from tempfile import TemporaryDirectory
 

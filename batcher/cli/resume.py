@@ -28,14 +28,14 @@ async def _resume(out: o.Out, given: o.Given, *, quiet: bool, as_json: bool) -> 
     from batcher.run import open_run
     from batcher.run.run import policy_facts, policy_of
 
-    async with open_run(out, beside=_root(out)) as run:
+    async with open_run(out, beside=manifest_folder(out)) as run:
         meta = await run.meta()
         policy = given.over(policy_of(meta.get("policy")))
-        await run.note({"policy": policy_facts(policy)})
+        await run.note({"policy": policy_facts(policy), "paused": False})
         return await work(run, policy, quiet=quiet, as_json=as_json)
 
 
-def _root(out: o.Out) -> Path | None:
+def manifest_folder(out: o.Out) -> Path | None:
     """Give the manifest's folder, where a `.env` may be."""
     from batcher.ledger.reader import Reader
 

@@ -10,6 +10,8 @@ import typer
 from batcher.cli import options as o
 from batcher.cli.jobs import JobId, Kind, check
 
+_SHOWN = 5
+
 
 def retry(
     out: o.Out,
@@ -38,8 +40,7 @@ def retry(
         raise WrongUse(f"--state {state}: only failed, uncertain and cancelled jobs are retried")
     which = Which(state, kind, job, again)
     _ask(out, which, yes=yes)
-    moved = asyncio.run(_retry(out, which))
-    _tell(out, moved, as_json=json)
+    _tell(out, asyncio.run(_retry(out, which)), as_json=json)
     return 0
 
 
@@ -56,32 +57,53 @@ def _ask(out: o.Out, which: Any, *, yes: bool) -> None:  # noqa: ANN401 - a Whic
     risky = [job for job in found if which.buys(job)]
     if not risky or yes:
         return
+    if which.state == "uncertain":
+        _say_evidence(out)
     cost = sum(job.spec.estimated_usd or 0.0 for job in risky)
     said = f"{jobs(len(risky))} may be billed twice, up to {money(cost)}"
     if not sys.stdin.isatty() or not typer.confirm(f"{said}. Go on?", err=True):
         raise WrongUse(f"{said}; nothing was changed", "if that is meant, add --yes")
 
 
-async def _retry(out: o.Out, which: Any) -> int | None:  # noqa: ANN401
-    """Move the jobs; None: left to the run that is at work."""
+def _say_evidence(out: o.Out) -> None:
+    """Say what was seen on the wire of the uncertain submissions, the same words once."""
+    from collections import Counter
+
+    from batcher.ledger.reader import Reader
+    from batcher.show.log import plain
+
+    with Reader(out) as reader:
+        words = Counter(job.message or "" for job, _ in reader.jobs("uncertain"))
+    for message, count in words.most_common(_SHOWN):
+        typer.echo(plain(f"  {count:,} x {message}"), err=True)
+    typer.echo(
+        f"  (jobs --state uncertain lists them; your history at the vendor may know their ids: "
+        f"batcher adopt {out} --job ID --request-id R)",
+        err=True,
+    )
+
+
+async def _retry(out: o.Out, which: Any) -> Any:  # noqa: ANN401 - a Which in, a Said out
+    """Move the jobs, or leave it to the run that is at work."""
     from dataclasses import asdict
 
     from batcher.cli.left import do_or_leave
     from batcher.run import open_ledger
 
-    async def do() -> int:
+    async def do() -> dict[str, int]:
         async with open_ledger(out) as ledger:
-            return len(await ledger.retry(which))
+            return {"jobs": len(await ledger.retry(which))}
 
     return await do_or_leave(out, {"do": "retry", "which": asdict(which)}, do)
 
 
-def _tell(out: o.Out, moved: int | None, *, as_json: bool) -> None:
+def _tell(out: o.Out, said: Any, *, as_json: bool) -> None:  # noqa: ANN401 - a Said
     from batcher.show.words import command, jobs
 
+    moved = said.facts["jobs"] if said.facts else None
     if as_json:
-        typer.echo(json_.dumps({"jobs": moved, "left_to_run_at_work": moved is None}))
-    elif moved is None:
+        typer.echo(json_.dumps({"jobs": moved, "left_to_run_at_work": said.by_run}))
+    elif said.by_run:
         typer.echo("the run that is at work takes them up")
     else:
         typer.echo(f"{jobs(moved)} will go on; next: {command('resume', out)}" if moved else "no such jobs")

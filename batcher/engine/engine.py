@@ -82,6 +82,13 @@ class Engine:
         """The ledger has no job waiting, until one comes back."""
         self.halted: Halt | None = None
 
+    def obey(self, policy: Policy) -> None:
+        """Go by other limits and patience from now on."""
+        self._policy = policy
+        self._pace.obey(policy)
+        self.legs.obey(policy.retry)
+        self._changed.set()
+
     def halt(self, reason: str, message: str) -> None:
         """Stop submitting, for one of the reasons in HALTS."""
         self.stop(Halt(reason, message, *HALTS[reason]))

@@ -75,6 +75,10 @@ class Legs:
             State.FETCHING: self.fetch,
         }
 
+    def obey(self, retry: Retry) -> None:
+        """Go by other rules from now on."""
+        self._retry = retry
+
     def stop(self) -> None:
         """Send nothing more: a request that is not on its way does not leave."""
         self._stop.set()

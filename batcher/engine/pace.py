@@ -8,6 +8,7 @@ from batcher.pacing.caution import Caution
 from batcher.pacing.patience import Patience
 from batcher.pacing.polling import Latencies
 from batcher.pacing.window import Rate, Window
+from batcher.settings import Policy
 
 
 @dataclass(slots=True)
@@ -20,6 +21,15 @@ class Pace:
     budget: Budget
     caution: Caution
     latencies: Latencies
+
+    def obey(self, policy: Policy) -> None:
+        """Go by other limits from now on."""
+        self.window.widen(policy.limits.concurrency)
+        self.rate.per_second = policy.limits.requests_per_second
+        self.budget.limit = policy.limits.max_cost_usd
+        self.patience.limit = policy.retry.patience
+        self.caution.max_uncertain = policy.retry.max_uncertain
+        self.caution.max_failures = policy.retry.max_failures
 
     def saw(self, before: Job, after: Job, move: Move, in_flight: int, now: float) -> float | None:
         """Take note of a move that is on disk; give the seconds of a hold that begins with it."""

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 FOLDER: Final = ".asks"
 
@@ -29,6 +29,26 @@ def waiting(out: Path) -> list[Path]:
         return []
 
 
+def answer(file: Path, said: Mapping[str, object]) -> None:
+    """Say what came of a request, then take the request away: whoever left it waits for that."""
+    draft = file.with_suffix(".draft")
+    draft.write_text(json.dumps(said, ensure_ascii=False), "utf-8")
+    draft.replace(file.with_suffix(".answer"))
+    file.unlink(missing_ok=True)
+
+
+def heard(file: Path) -> dict[str, Any]:
+    """Read what came of a request that is no longer there, and take the answer away."""
+    answered = file.with_suffix(".answer")
+    try:
+        said = json.loads(answered.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    answered.unlink(missing_ok=True)
+    tidy(file.parent.parent)
+    return dict(said)
+
+
 def tidy(out: Path) -> None:
     """Remove the folder where nothing is left in it."""
     with suppress(OSError):
@@ -37,6 +57,6 @@ def tidy(out: Path) -> None:
 
 def forget(out: Path) -> None:
     """Remove what was left for a run whose process is gone."""
-    for file in waiting(out):
+    for file in (out / FOLDER).glob("*"):
         file.unlink(missing_ok=True)
     tidy(out)

@@ -14,6 +14,7 @@ from batcher.clock import Clock
 from batcher.errors import BatcherError, LedgerBroken, LedgerUnreadable
 from batcher.events import Event, Listener
 from batcher.job import Job, Move, State
+from batcher.ledger.adoption import adopt
 from batcher.ledger.again import Which, go_on
 from batcher.ledger.changes import Landed, apply
 from batcher.ledger.database import Database
@@ -102,7 +103,13 @@ class Ledger:
 
     async def under_way(self, state: State) -> list[Job]:
         """Give the jobs that an earlier process left in this state, with their outputs."""
-        return await self._guard(lambda connection: _whole_jobs(connection, state))
+        return await self._guard(lambda connection: _whole_jobs(connection, "under_way", {"state": state}))
+
+    async def whole(self, ids: Iterable[str]) -> list[Job]:
+        """Give these jobs with their outputs."""
+        return await self._guard(
+            lambda connection: [job for one in ids for job in _whole_jobs(connection, "job", {"id": one})]
+        )
 
     async def retry(self, which: Which) -> list[Job]:
         """Let settled jobs go on at the user's word; give them as they are now."""
@@ -111,6 +118,19 @@ class Ledger:
         for one in landed:
             self._tell(one.event)
         return [one.job for one in landed]
+
+    async def adopt(self, job_id: str, request_id: str) -> Job:
+        """Let an uncertain or failed job run under a request id that the user found. Raises WrongUse."""
+        now = self._clock.now()
+        landed = await self._guard(lambda connection: adopt(connection, job_id, request_id, now))
+        self._tell(landed.event)
+        return landed.job
+
+    async def file_moved(self, job_id: str, file: str, to: str) -> None:
+        """Note where a job's file is now."""
+        moved = statements("moves.sql")["file_moved"]
+        facts = {"id": job_id, "file": file, "to": to}
+        await self._guard(lambda connection: connection.execute(moved, facts).rowcount)
 
     async def meta(self) -> dict[str, object]:
         """Give what the ledger knows of its run."""
@@ -234,10 +254,10 @@ def _apply_all(batch: Sequence[_Change], now: float, connection: sqlite3.Connect
     return [apply(connection, change.job, change.move, now) for change in batch]
 
 
-def _whole_jobs(connection: sqlite3.Connection, state: State) -> list[Job]:
+def _whole_jobs(connection: sqlite3.Connection, question: str, facts: Mapping[str, object]) -> list[Job]:
     sql = statements("questions.sql")
     jobs = []
-    for row in connection.execute(sql["under_way"], {"state": state}).fetchall():
+    for row in connection.execute(sql[question], facts).fetchall():
         key = {"id": row["id"], "number": row["attempt"]}
         outputs = tuple(output_of(found) for found in connection.execute(sql["outputs"], key))
         bill = connection.execute(sql["bill"], key).fetchone()

@@ -19,6 +19,10 @@ VALUES (:id, :number, :now, 'open', :estimated_usd)
 ON CONFLICT (job_id, number) DO UPDATE SET submitted_at = :now, outcome = 'open', evidence = NULL
 WHERE outcome = 'turned_away';
 
+-- name: one_more_attempt
+-- Only where a request is adopted beside one that the job already had.
+UPDATE jobs SET attempt = :number WHERE id = :id;
+
 -- name: accept_attempt
 UPDATE attempts SET request_id = :request_id, accepted_at = :now, outcome = 'open', evidence = coalesce(:evidence, evidence)
 WHERE job_id = :id AND number = :number AND (request_id IS NULL OR request_id = :request_id);
@@ -42,6 +46,10 @@ INSERT INTO outputs (job_id, number, idx, url, file, bytes, sha256, mime, width,
 VALUES (:id, :number, :index, :url, :file, :bytes, :sha256, :mime, :width, :height, :downloaded_at)
 ON CONFLICT (job_id, number, idx) DO UPDATE SET url = :url, file = coalesce(:file, file), bytes = :bytes,
   sha256 = :sha256, mime = :mime, width = :width, height = :height, downloaded_at = :downloaded_at;
+
+-- name: file_moved
+-- The file gave way, and is found where it is now.
+UPDATE outputs SET file = :to WHERE file = :file AND job_id = :id;
 
 -- name: forget_outputs
 DELETE FROM outputs WHERE job_id = :id AND number = :number;

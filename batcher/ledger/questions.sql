@@ -19,6 +19,15 @@ SELECT * FROM jobs WHERE id = :id;
 SELECT idx, url, file, bytes, sha256, mime, width, height, downloaded_at FROM outputs
 WHERE job_id = :id AND number = :number ORDER BY idx;
 
+-- name: attempt
+SELECT * FROM attempts WHERE job_id = :id AND number = :number;
+
+-- name: evidence
+-- What was seen on the wire when submissions of these jobs were lost.
+SELECT attempts.job_id, attempts.number, attempts.submitted_at, attempts.evidence FROM attempts
+JOIN jobs ON jobs.id = attempts.job_id AND jobs.attempt = attempts.number
+WHERE jobs.state = 'uncertain' ORDER BY jobs.position;
+
 -- name: bill
 SELECT billed_usd FROM attempts WHERE job_id = :id AND number = :number;
 
@@ -42,6 +51,10 @@ FROM attempts GROUP BY outcome;
 
 -- name: files
 SELECT count(file) AS files, total(bytes) AS bytes FROM outputs WHERE file IS NOT NULL;
+
+-- name: known_files
+SELECT outputs.*, jobs.state FROM outputs JOIN jobs ON jobs.id = outputs.job_id AND jobs.attempt = outputs.number
+WHERE outputs.file IS NOT NULL ORDER BY jobs.position, outputs.idx;
 
 -- name: jobs
 SELECT jobs.*, (SELECT json_group_array(file) FROM outputs

@@ -44,6 +44,10 @@ class Reader:
         except sqlite3.Error as error:
             raise unreadable(error) from error
 
+    def each(self, question: str, **facts: object) -> Iterator[sqlite3.Row]:
+        """Ask a named question with many answers, one at a time."""
+        yield from self._connection.execute(statements("questions.sql")[question], facts)
+
     def meta(self) -> dict[str, object]:
         """Give what the ledger knows of its run."""
         return {row["key"]: json.loads(row["value"]) for row in self.ask("meta")}

@@ -57,6 +57,11 @@ class Store:
         (self.out / "files").mkdir(exist_ok=True)
         sync_folder(self.out)
 
+    def ready(self) -> None:
+        """Make the folders where they are not there, for a single repair."""
+        self._parts.mkdir(parents=True, exist_ok=True)
+        (self.out / "files").mkdir(exist_ok=True)
+
     def close(self) -> None:
         """Remove the folder of half-written files."""
         shutil.rmtree(self._parts, ignore_errors=True)
@@ -83,11 +88,14 @@ class Store:
         part.file.replace(final)
         sync_folder(final.parent)
 
-    def give_way(self, file: str, job_id: str) -> None:
-        """Move a file to `replaced/JOB_ID/`, under a number where one is there already: nothing is deleted."""
+    def give_way(self, file: str, job_id: str) -> str | None:
+        """Move a file to `replaced/JOB_ID/`, under a number where one is there already: nothing is deleted.
+
+        Give where it is now, relative to the run directory; None where there was none.
+        """
         source = self.out / file
         if not source.exists():
-            return
+            return None
         folder = self.out / "replaced" / job_id
         self._make_folder(folder)
         target, number = folder / source.name, 1
@@ -96,6 +104,7 @@ class Store:
         source.rename(target)
         sync_folder(folder)
         sync_folder(source.parent)
+        return target.relative_to(self.out).as_posix()
 
     def _make_folder(self, folder: Path) -> None:
         missing = []

@@ -28,6 +28,11 @@ class Window:
     def __post_init__(self) -> None:
         self.size = float(self.ceiling)
 
+    def widen(self, ceiling: int) -> None:
+        """Take another ceiling; a window that a refusal has cut stays cut."""
+        self.size = float(ceiling) if self.size >= self.ceiling else min(self.size, float(ceiling))
+        self.ceiling = ceiling
+
     def room(self, in_flight: int, submitting: int, now: float) -> int:
         """Give how many more may be submitted now; after a hold, and at first, one at a time."""
         if now < self.closed_until:

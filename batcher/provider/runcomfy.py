@@ -82,6 +82,11 @@ def catalogue(model_id: str | None = None) -> Call:
     return Call("GET", f"/v1/models/{quote(model_id)}")
 
 
+def balance() -> Call:
+    """Ask what is left in the account; its host is not the API's."""
+    return Call("GET", "/prod/v2/balance")
+
+
 @dataclass(frozen=True, slots=True)
 class _Said:
     """What an answer's JSON says of itself, whatever its shape."""
@@ -287,6 +292,17 @@ def _cost(said: _Said) -> float | None:
     except ValueError:
         return None
     return usd if math.isfinite(usd) and usd >= 0 else None  # what cannot be a bill is no bill
+
+
+def read_balance(answer: Answer | WireFault) -> float | str:
+    """Give the dollars that are left, or why that is not known."""
+    if isinstance(answer, WireFault):
+        return answer.message
+    said = _said(answer)
+    left = said.fields.get("balance_usd")
+    if isinstance(left, int | float) and not isinstance(left, bool):
+        return float(left)
+    return said.message if said.own else f"HTTP {answer.status}"
 
 
 def read_cancel(answer: Answer | WireFault, now: float) -> CancelReply:

@@ -1,7 +1,6 @@
 """One run directory, held: joins the rooms, and closes them in reverse. The CLI and programs use nothing below it."""
 
 import asyncio
-import contextlib
 import json
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -19,13 +18,11 @@ from batcher.errors import (
     EXIT_OK,
     EXIT_SETTLED,
     SIGNAL_BASE,
-    BatcherError,
     Stopped,
 )
 from batcher.events import Ended, Listener, Started, Warned
-from batcher.job import SETTLED, Job, Move, Spec, State
+from batcher.job import SETTLED, Spec, State
 from batcher.ledger import asks
-from batcher.ledger.again import Which
 from batcher.ledger.enrolment import Choice, Enrolled, enrol
 from batcher.ledger.ledger import Ledger
 from batcher.ledger.sql import statements
@@ -36,16 +33,14 @@ from batcher.pacing.caution import Caution
 from batcher.pacing.patience import Patience
 from batcher.pacing.polling import Latencies
 from batcher.pacing.window import Rate, Window
-from batcher.provider import runcomfy
-from batcher.provider.replies import CancelDone, Unavailable
 from batcher.provider.wire import Wire
 from batcher.run.catalogue import look_up
 from batcher.run.parts import Parts
+from batcher.run.requests import Requests
 from batcher.settings import Endpoint, Policy
 from batcher.show.status import status
 from batcher.show.words import command
 
-_ASKED_EVERY: Final = 0.5
 _POLICY: Final = TypeAdapter(Policy)
 Connect = Callable[[], Awaitable[tuple[Endpoint, Wire]]]
 Images = dict[str, tuple[int, int, str]]
@@ -67,14 +62,15 @@ class Run:
         self.provider = provider
         self.secret = ""
         """The token, once there is a connection: the log takes it out of what it writes."""
-        self._ledger = ledger
+        self.ledger = ledger
         self._connect = connect
         self._wire: Wire | None = None
-        self._parts = parts
-        self._store = Store(out)
-        self._engine: Engine | None = None
-        self._cancels: set[str] = set()
-        """Jobs whose cancellation was asked for."""
+        self.parts = parts
+        self.store = Store(out)
+        self.engine: Engine | None = None
+        self.requests = Requests(self)
+        """What the user can ask of it, from this process or another."""
+        self.policy = Policy()
         self._signals = 0
         self._early: Halt | None = None
 
@@ -87,7 +83,7 @@ class Run:
 
     async def at_rest(self) -> bool:
         """Say whether there is nothing to do."""
-        rows = await self._ledger.ask("states")
+        rows = await self.ledger.ask("states")
         return not any(
             State(row["state"]) not in SETTLED
             and (row["state"] != State.PENDING or (row["listed"] and row["selected"]))
@@ -96,42 +92,42 @@ class Run:
 
     def listen(self, listener: Listener) -> None:
         """Tell this listener of every event from now on."""
-        self._ledger.listen(listener)
+        self.ledger.listen(listener)
 
     # Before the work.
 
     async def meta(self) -> dict[str, Any]:
         """Give what the ledger knows of this run."""
-        return await self._ledger.meta()
+        return await self.ledger.meta()
 
     async def note(self, facts: Mapping[str, object]) -> None:
         """Note facts of this run in its ledger."""
-        await self._ledger.put_meta(facts)
+        await self.ledger.put_meta(facts)
 
     async def model(self, model_id: str) -> Model:
         """Give a model: bundled, known to this run, or looked up in the API's catalogue once."""
         known = bundled()
         if model_id in known:
             return known[model_id]
-        for row in await self._ledger.ask("models"):
+        for row in await self.ledger.ask("models"):
             if row["id"] == model_id:
                 return read_entry(json.loads(row["entry"]))
         model = await look_up(await self.connect(), model_id)
         put = statements("moves.sql")["put_model"]
         entry = {"id": model_id, "entry": json.dumps(model.entry)}
-        await self._ledger.transact(lambda connection: connection.execute(put, entry).rowcount)
+        await self.ledger.transact(lambda connection: connection.execute(put, entry).rowcount)
         return model
 
     async def images(self) -> Images:
         """Give what is known of local images."""
-        rows = await self._ledger.ask("images")
+        rows = await self.ledger.ask("images")
         return {row["path"]: (row["size"], row["mtime_ns"], row["facts"]) for row in rows}
 
     async def enrol(
         self, jobs: Iterable[tuple[Spec, bool]], fresh_images: Images, choice: Choice, *, sure: bool
     ) -> Enrolled:
         """Take a manifest's jobs in, all or none. Raises ManifestFaulty, TooManyUnlisted."""
-        now = self._parts.clock.now()
+        now = self.parts.clock.now()
         put = statements("moves.sql")["put_image"]
 
         def work(connection: sqlite3.Connection) -> Enrolled:
@@ -141,16 +137,16 @@ class Run:
             connection.executemany(put, rows)
             return enrolled
 
-        return await self._ledger.transact(work)
+        return await self.ledger.transact(work)
 
     # The work.
 
     async def work(self, policy: Policy) -> Outcome:
         """Drive every selected job until it has settled, or something stops the run."""
-        await asyncio.to_thread(self._store.prepare)
+        await asyncio.to_thread(self.store.prepare)
         meta = await self.meta()
         states = await self._states()
-        await self._ledger.say(Started(self._parts.clock.now(), str(meta.get("name")), self.provider, states))
+        await self.ledger.say(Started(self.parts.clock.now(), str(meta.get("name")), self.provider, states))
         resubmits = policy.retry.uncertain == "resubmit" and states.get(State.UNCERTAIN)
         halt = None if await self.at_rest() and not resubmits else await self._drive(policy, meta)
         outcome = self._outcome(await self._states(), halt)
@@ -159,16 +155,17 @@ class Run:
 
     async def _drive(self, policy: Policy, meta: Mapping[str, Any]) -> Halt | None:
         wire = await self.connect()
-        pace = await self._pace(policy)
-        engine = self._engine = Engine(self._ledger, pace, policy, self._parts.clock)
-        engine.legs = Legs(self._tools(wire, meta), pace, policy.retry, engine.halt)
+        pace = await self.pace(policy)
+        engine = self.engine = Engine(self.ledger, pace, policy, self.parts.clock)
+        engine.legs = Legs(self.tools(wire, meta), pace, policy.retry, engine.halt)
+        self.policy = policy
         if self._early:
             engine.stop(self._early)
         timer = self._timer(engine, policy)
         try:
             while True:
                 ended = asyncio.Event()
-                asked = asyncio.create_task(self._answer_asks(engine, ended), name="asks")
+                asked = asyncio.create_task(self.requests.serve(engine, ended), name="asks")
                 halt = await engine.run()
                 ended.set()
                 answered = await asked  # what it was at is carried out whole, and what came late is not left
@@ -183,67 +180,10 @@ class Run:
         self._signals += 1
         drain = Drain.SIGNAL if self._signals == 1 else Drain.NOW
         halt = Halt("interrupted", f"stopped by signal {number}", SIGNAL_BASE + number, drain)
-        if self._engine:
-            self._engine.stop(halt)
+        if self.engine:
+            self.engine.stop(halt)
         else:
             self._early = halt
-
-    async def retry(self, which: Which) -> list[Job]:
-        """Let settled jobs go on, as the table of states says; give them as they are now."""
-        jobs = await self._ledger.retry(which)
-        if self._engine:
-            for job in jobs:
-                if job.state is not State.PENDING:
-                    self._engine.take(job)
-            self._engine.wake()
-        return jobs
-
-    async def cancel(self) -> dict[str, int]:
-        """Cancel what is still queued at the server; count what became of it."""
-        counts = {"cancelled": 0, "running": 0}
-        wire = await self.connect()
-        for job in await self._ledger.under_way(State.RUNNING):
-            if job.id in self._cancels:
-                continue
-            answer = await wire.send(runcomfy.cancel(job.request_id or ""))
-            reply = runcomfy.read_cancel(answer, self._parts.clock.now())
-            if not isinstance(reply, Unavailable):
-                self._cancels.add(job.id)
-            if not isinstance(reply, CancelDone):
-                counts["running"] += 1
-                continue
-            counts["cancelled"] += 1
-            if self._engine is None:  # a run at work hears of it by its next look
-                await self._ledger.record(job, Move(State.CANCELLED, message="cancelled by the user"))
-        return counts
-
-    async def _answer_asks(self, engine: Engine, ended: asyncio.Event) -> int:
-        """Carry out what other processes ask of this run, until it has ended, and once more then; count them."""
-        cancelling = last = False
-        answered = 0
-        while not last:
-            last = ended.is_set()
-            for file in asks.waiting(self.out):
-                try:
-                    cancelling = await self._carry_out(json.loads(file.read_text("utf-8")), engine) or cancelling
-                except (BatcherError, OSError, ValueError, TypeError) as error:
-                    await self.warn(f"a request from another terminal could not be carried out: {error}")
-                file.unlink(missing_ok=True)
-                answered += 1
-            if cancelling:  # a submission that was on its way may have reached the queue since
-                await self.cancel()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(ended.wait(), _ASKED_EVERY)
-        return answered
-
-    async def _carry_out(self, ask: Mapping[str, Any], engine: Engine) -> bool:
-        """Do what is asked; say whether it was to cancel."""
-        if ask.get("do") == "retry":
-            await self.retry(Which(**ask["which"]))
-        if ask.get("do") != "cancel":
-            return False
-        engine.halt("paused", "cancelled by the user; what was not submitted stays pending")
-        return True
 
     def _timer(self, engine: Engine, policy: Policy) -> asyncio.TimerHandle | None:
         if policy.limits.max_time is None:
@@ -251,36 +191,42 @@ class Run:
         words = f"the time set, {policy.limits.max_time:g} s, is over"
         return asyncio.get_running_loop().call_later(policy.limits.max_time, engine.halt, "time", words)
 
-    def _tools(self, wire: Wire, meta: Mapping[str, Any]) -> Tools:
+    def tools(self, wire: Wire, meta: Mapping[str, Any]) -> Tools:
+        """Put together what legs work with."""
         return Tools(
             wire=wire,
-            store=self._store,
-            clock=self._parts.clock,
-            chance=self._parts.chance,
+            store=self.store,
+            clock=self.parts.clock,
+            chance=self.parts.chance,
             root=Path(str(meta.get("root") or ".")),
-            origin=Origin(self.provider, str(meta.get("manifest_file") or "-"), meta.get("manifest_sha256") or None),
+            origin=self.origin(meta),
             make_room=self._make_room,
         )
 
+    def origin(self, meta: Mapping[str, Any]) -> Origin:
+        """Say where this run's jobs come from."""
+        return Origin(self.provider, str(meta.get("manifest_file") or "-"), meta.get("manifest_sha256") or None)
+
     async def _make_room(self, stem: str, job_id: str) -> str:
         """Give the name a job's file may take: an unlisted job's files give way, a listed one's stay."""
-        owners = await self._ledger.ask("owners_of_name", stem=stem, id=job_id)
+        owners = await self.ledger.ask("owners_of_name", stem=stem, id=job_id)
         if any(owner["listed"] for owner in owners):
             return f"{stem}~{job_id}"
         for owner in owners:
-            for file in (owner["file"], sidecar_file(owner["file"])):
-                await asyncio.to_thread(self._store.give_way, file, owner["id"])
+            await asyncio.to_thread(self.store.give_way, sidecar_file(owner["file"]), owner["id"])
+            if now_at := await asyncio.to_thread(self.store.give_way, owner["file"], owner["id"]):
+                await self.ledger.file_moved(owner["id"], owner["file"], now_at)
         return stem
 
-    async def _pace(self, policy: Policy) -> Pace:
+    async def pace(self, policy: Policy) -> Pace:
         """Make the deciders, and tell them what the ledger remembers."""
         limits, retry = policy.limits, policy.retry
-        money = await self._ledger.ask("money")
+        money = await self.ledger.ask("money")
         spoken_for = sum(
             row["billed"] + row["unbilled"] for row in money if row["outcome"] not in {"turned_away", "refused"}
         )
         latencies = Latencies()
-        for row in reversed(await self._ledger.ask("latencies")):
+        for row in reversed(await self.ledger.ask("latencies")):
             latencies.add(max(0.0, row[0]))
         return Pace(
             window=Window(limits.concurrency),
@@ -294,7 +240,7 @@ class Run:
     async def _states(self) -> dict[str, int]:
         """Count the jobs that this run is to bring to rest."""
         counts: dict[str, int] = {}
-        for row in await self._ledger.ask("states"):
+        for row in await self.ledger.ask("states"):
             if row["listed"] and row["selected"]:
                 counts[row["state"]] = counts.get(row["state"], 0) + row["jobs"]
         return counts
@@ -320,12 +266,12 @@ class Run:
         return Stopped(halt.reason, message, halt.exit_code, following.get(halt.reason, resume), retryable)
 
     async def _close_books(self, meta: Mapping[str, Any], outcome: Outcome) -> None:
-        await self._ledger.put_meta(
+        await self.ledger.put_meta(
             {"requests": int(meta.get("requests") or 0) + (self._wire.sent if self._wire else 0)}
         )
-        await self._ledger.say(Ended(self._parts.clock.now(), outcome.exit_code, outcome.stopped))
+        await self.ledger.say(Ended(self.parts.clock.now(), outcome.exit_code, outcome.stopped))
         asks.tidy(self.out)
-        await asyncio.to_thread(self._store.close)
+        await asyncio.to_thread(self.store.close)
         await asyncio.to_thread(self._write_summary)
 
     def _write_summary(self) -> None:
@@ -333,14 +279,16 @@ class Run:
         draft.write_text(json.dumps(status(self.out), ensure_ascii=False, indent=2) + "\n", "utf-8")
         draft.replace(self.out / "summary.json")
 
-    async def refuse(self, reason: str, message: str) -> None:
+    async def refuse(self, reason: str, message: str) -> Outcome:
         """Say in the books why this start could not even begin."""
         halt = Halt(reason, message, *HALTS[reason])
-        await self._close_books(await self.meta(), Outcome(halt.exit_code, self._stopped(halt, message)))
+        outcome = Outcome(halt.exit_code, self._stopped(halt, message))
+        await self._close_books(await self.meta(), outcome)
+        return outcome
 
     async def warn(self, message: str) -> None:
         """Tell the user something that stops nothing."""
-        await self._ledger.say(Warned(self._parts.clock.now(), message))
+        await self.ledger.say(Warned(self.parts.clock.now(), message))
 
 
 def policy_facts(policy: Policy) -> dict[str, Any]:

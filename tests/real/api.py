@@ -32,6 +32,7 @@ class Api:
     journal: list[Accepted] = field(default_factory=list)
     specials: list[Special | None] = field(default_factory=list)
     paid: bool = True
+    balance: float = 12.5
     queued: bool = False
     stalls: bool = False
     empty: bool = False
@@ -57,7 +58,9 @@ class Api:
     def app(self) -> web.Application:
         app = web.Application(client_max_size=100 * 2**20)
         app.router.add_post("/v1/models/{model:.+}", self._submit)
+        app.router.add_get("/v1/models", self._models)
         app.router.add_get("/v1/models/{model:.+}", self._model)
+        app.router.add_get("/prod/v2/balance", self._balance)
         app.router.add_get("/v1/requests/{id}/status", self._status)
         app.router.add_get("/v1/requests/{id}/result", self._result)
         app.router.add_post("/v1/requests/{id}/cancel", self._cancel)
@@ -92,6 +95,12 @@ class Api:
             return refused
         entry = self.catalogue.get(request.match_info["model"])
         return web.json_response(entry) if entry else web.json_response({"error_code": 400001}, status=404)
+
+    async def _models(self, request: web.Request) -> web.StreamResponse:
+        return self._refused(request) or web.json_response({"models": list(self.catalogue.values())})
+
+    async def _balance(self, request: web.Request) -> web.StreamResponse:
+        return self._refused(request) or web.json_response({"balance_usd": self.balance, "currency": "USD"})
 
     def _state(self, entry: Accepted) -> str:
         if entry.cancelled or "CANCELLED" in entry.body["prompt"]:
@@ -145,6 +154,8 @@ class Api:
     async def _file(self, request: web.Request) -> web.StreamResponse:
         if self.files_down:
             return web.Response(status=503)
+        if self.find(request.match_info["id"]) is None:
+            return web.Response(status=404)
         self.downloads_with_token += "Authorization" in request.headers
         return web.Response(body=picture(f"{request.match_info['id']} {request.match_info['name']}"))
 

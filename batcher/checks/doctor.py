@@ -1,0 +1,145 @@
+"""What can be known before the night: token, reach, balance, clock, space, images. Submits nothing."""
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Final
+
+from batcher.clock import Clock, from_rfc3339, rfc3339
+from batcher.provider import runcomfy
+from batcher.provider.wire import Answer, Download, Wire, WireFault
+from batcher.settings import FoundToken
+
+MOST_IMAGES: Final = 1_000
+"""Remote images that are looked at; of more, so many spread evenly."""
+_AT_ONCE: Final = 16
+_SKEW: Final = 60.0
+_SOON: Final = 12 * 3600.0
+_OUTPUT_BYTES: Final = 8 * 2**20
+"""Generous for one output of 4K."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing looked at. `ok` None: it could not be told."""
+
+    name: str
+    ok: bool | None
+    message: str
+    hint: str = ""
+
+
+def good(name: str, message: str) -> Check:
+    """Make a check that found nothing wrong."""
+    return Check(name, ok=True, message=message)
+
+
+def bad(name: str, message: str, hint: str) -> Check:
+    """Make a check that found something, and say what helps."""
+    return Check(name, ok=False, message=message, hint=hint)
+
+
+def unknown(name: str, message: str) -> Check:
+    """Make a check that could not tell."""
+    return Check(name, ok=None, message=message)
+
+
+def token(found: FoundToken, now: float) -> Check:
+    """Say whether there is a token, and how long it lasts."""
+    if not found.secret:
+        return bad("token", "there is none", "set RUNCOMFY_TOKEN (your profile page on runcomfy.com has it)")
+    ends = from_rfc3339(found.expires_at) if found.expires_at else None
+    if ends is None:
+        return good("token", f"found: {found.source}")
+    if ends <= now:
+        return bad("token", f"{found.source}: it expired at {rfc3339(ends)}", "sign in again")
+    if ends - now < _SOON:
+        message = f"{found.source}: it expires at {rfc3339(ends)}, within the night"
+        return bad("token", message, "renew it before the run")
+    return good("token", f"found: {found.source}; it expires at {rfc3339(ends)}")
+
+
+async def reach(wire: Wire, clock: Clock) -> AsyncIterator[Check]:
+    """Ask the API for one model: does it answer, does it take the token, does its clock agree with ours."""
+    answer = await wire.send(runcomfy.catalogue())
+    now = clock.now()
+    if isinstance(answer, WireFault):
+        yield bad("api", f"not reached: {answer.message}", "look at the network, a proxy, or the vendor's status")
+        return
+    if answer.status in {401, 403}:
+        yield bad("api", f"reached, and it refuses the token (HTTP {answer.status})", "look at the token")
+    elif answer.status != 200:  # noqa: PLR2004
+        yield bad("api", f"reached, and it answers HTTP {answer.status}", "look at the vendor's status")
+    else:
+        yield good("api", "reached, and it takes the token")
+    yield _clock(answer, now)
+
+
+def _clock(answer: Answer, now: float) -> Check:
+    try:
+        theirs = parsedate_to_datetime(answer.headers.get("date", "")).timestamp()
+    except ValueError:
+        return unknown("clock", "the server does not say what time it is")
+    skew = now - theirs
+    if abs(skew) > _SKEW:
+        words = f"this machine is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the server"
+        return bad("clock", words, "set the time: stamps would be wrong, and signed URLs may be refused")
+    return good("clock", "agrees with the server's")
+
+
+async def balance(wire: Wire, needed_usd: float | None) -> Check:
+    """Compare what is left in the account with what a manifest may cost."""
+    left = runcomfy.read_balance(await wire.send(runcomfy.balance()))
+    if isinstance(left, str):
+        return unknown("balance", f"not known: {left}")
+    if left <= 0 or (needed_usd is not None and left < needed_usd):
+        words = f"${left:,.2f} is left" + (f", and the manifest may cost ${needed_usd:,.2f}" if needed_usd else "")
+        return bad("balance", words, "top up, or set --max-cost: a run stops without loss when it is empty")
+    return good("balance", f"${left:,.2f} is left" + (f", of which ${needed_usd:,.2f} is needed" if needed_usd else ""))
+
+
+def space(folder: Path, outputs: int) -> Check:
+    """Compare the free space where results go with what they may take."""
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    inodes = os.statvfs(folder).f_favail
+    needed = max(64 * 2**20, outputs * _OUTPUT_BYTES)
+    words = f"{free / 1e9:,.1f} GB free"
+    if free < needed:
+        return bad("space", f"{words}, and {outputs:,} outputs may take {needed / 1e9:,.1f} GB", "make room")
+    if 0 < inodes < outputs * 2 + 1000:
+        return bad("space", f"{words}, but only {inodes:,} more files can be made", "make room for files")
+    return good("space", words)
+
+
+async def images(wire: Wire, urls: Iterable[str]) -> Check:
+    """Ask for the first byte of each remote image, as the server will."""
+    unique = sorted(set(urls))
+    step = max(1, len(unique) // MOST_IMAGES)
+    looked = unique[::step][:MOST_IMAGES]
+    if not looked:
+        return good("images", "none is remote")
+    limit = asyncio.Semaphore(_AT_ONCE)
+
+    async def look(url: str) -> str | None:
+        async with limit, wire.download(url) as got:
+            if isinstance(got, Download) and 200 <= got.status < 300:  # noqa: PLR2004
+                return None
+            return f"{url}: {f'HTTP {got.status}' if isinstance(got, Download) else got.message}"
+
+    wrong = [one for one in await asyncio.gather(*map(look, looked)) if one]
+    some = f"{len(looked):,} of {len(unique):,} remote images"
+    if wrong:
+        more = f" (and {len(wrong) - 1:,} more)" if len(wrong) > 1 else ""
+        return bad("images", f"{wrong[0]}{more}", "jobs with such an image fail at the server")
+    return good("images", f"{some} can be fetched from here")
+
+
+def facts(check: Check) -> Mapping[str, object]:
+    """Write a check as JSON has it."""
+    return {"check": check.name, "ok": check.ok, "message": check.message, "hint": check.hint}

@@ -1,0 +1,113 @@
+"""`batcher doctor`: what can be known before the night; sends no job."""
+
+import asyncio
+import json as json_
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from batcher.cli import options as o
+
+
+def doctor(
+    manifest: Annotated[str | None, typer.Argument(help="Also look at this manifest's images, cost and space.")] = None,
+    *,
+    out: o.OutOption = None,
+    model: o.ModelId = None,
+    sandbox: o.Sandbox = False,
+    json: o.Json = False,
+) -> int:
+    """Check token, balance, reach of the API and of the images, clock and space; exit 1 where something is wrong.
+
+    Example: batcher doctor products.yaml
+    """
+    from batcher.checks.doctor import facts
+    from batcher.errors import EXIT_OK, EXIT_SETTLED
+    from batcher.show.log import plain
+
+    checks = asyncio.run(_look(manifest, out, model, rehearsing=sandbox))
+    if json:
+        typer.echo(json_.dumps([facts(check) for check in checks], ensure_ascii=False))
+    else:
+        words = {True: "ok", False: "WRONG", None: "unknown"}
+        for check in checks:
+            typer.echo(plain(f"{words[check.ok]:<8} {check.name}: {check.message}"))
+            if check.ok is False and check.hint:
+                typer.echo(f"{'':<8} {check.hint}")
+    return EXIT_SETTLED if any(check.ok is False for check in checks) else EXIT_OK
+
+
+async def _look(manifest: str | None, out: Path | None, model: str | None, *, rehearsing: bool) -> list[Any]:
+    import os
+    from contextlib import AsyncExitStack
+    from tempfile import TemporaryDirectory
+
+    from batcher.checks import doctor as checks
+    from batcher.clock import Clock
+    from batcher.provider.rehearsal import sandbox
+    from batcher.run.parts import http_wire
+    from batcher.settings import SANDBOX, Endpoint, FoundToken, balance_base, look_for_token, remote
+
+    clock = Clock()
+    named = _Named()
+    found = []
+    beside = Path(manifest).parent if manifest and manifest != "-" else None
+    if manifest:
+        found.append(await _expand(named, manifest, out, model, rehearsing=rehearsing))
+    async with AsyncExitStack() as stack:
+        if rehearsing:
+            folder = Path(stack.enter_context(TemporaryDirectory()))
+            endpoint = await stack.enter_async_context(sandbox(folder))
+            token, money = FoundToken(endpoint.token, "the sandbox takes any"), endpoint.base
+        else:
+            endpoint, token, money = remote(beside), look_for_token(os.environ, beside), balance_base(os.environ)
+        found.append(checks.token(token, clock.now()))
+        api = http_wire(endpoint)
+        stack.push_async_callback(api.close)
+        if token.secret:
+            found += [check async for check in checks.reach(api, clock)]
+            purse = http_wire(Endpoint(money, token.secret, SANDBOX))
+            stack.push_async_callback(purse.close)
+            found.append(await checks.balance(purse, named.cost))
+        if manifest:
+            found.append(await checks.images(api, named.urls))
+    found.append(checks.space(out or named.out, named.outputs))
+    return found
+
+
+class _Named:
+    """What a manifest's jobs name and may take."""
+
+    def __init__(self) -> None:
+        self.urls: set[str] = set()
+        self.outputs = 0
+        self.cost: float | None = None
+        self.out = Path()
+
+
+async def _expand(named: _Named, manifest: str, out: Path | None, model: str | None, *, rehearsing: bool) -> Any:  # noqa: ANN401
+    """Expand the manifest; take down its remote images, its cost and how many files it makes."""
+    from batcher.checks.doctor import bad, good
+    from batcher.cli.plan import find_model
+    from batcher.cli.prepare import Selection, expansion, model_id, out_dir
+    from batcher.errors import ManifestFaulty
+    from batcher.hosting.inline import Looks
+    from batcher.manifest.expand import Options
+    from batcher.manifest.manifest import open_manifest
+
+    options = Options({}, None, skip_invalid=False)
+    try:
+        opened = open_manifest(manifest, name=out.name if out else None)
+        named.out = out_dir(opened, out, sandbox=rehearsing)
+        wanted = o.Wanted(manifest, out, model, options, o.Given(), Selection(), rehearsing)
+        found = await find_model(wanted, opened, model_id(opened, model), named.out)
+        costs = []
+        for spec, _ in expansion(opened, found, Looks(), options, None):
+            named.outputs += int(spec.inputs.get("num_images") or spec.inputs.get("number_of_images") or 1)  # type: ignore[call-overload]
+            named.urls.update(one for one in spec.sources if one.startswith(("http://", "https://")))
+            costs.append(spec.estimated_usd)
+    except ManifestFaulty as faulty:
+        return bad("manifest", f"{faulty.faults[0]}", f"{faulty.count} in all: batcher plan {manifest}")
+    named.cost = None if None in costs else sum(cost or 0.0 for cost in costs)
+    return good("manifest", f"{len(costs):,} jobs, {named.outputs:,} outputs")

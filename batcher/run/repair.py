@@ -1,0 +1,95 @@
+"""Fetches again what `verify` found missing or damaged: whole and at hand before anything that stands gives way."""
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import PurePosixPath
+from typing import Final
+
+from batcher.engine.legs import Tools
+from batcher.job import Job, Move, Output, State
+from batcher.ledger.ledger import Ledger
+from batcher.outputs.download import Dead, Fetched, Interrupted, Wrong, fetch
+from batcher.outputs.sidecar import Origin, sidecar, sidecar_file
+from batcher.outputs.store import Store
+from batcher.pacing.patience import backoff
+from batcher.provider import runcomfy
+from batcher.provider.replies import Finished
+
+_TRIES: Final = 4
+
+
+async def repair(job: Job, wanted: Collection[int], tools: Tools, ledger: Ledger) -> tuple[list[str], list[str]]:
+    """Fetch these of a job's outputs again; give the files that came, and for each other why it did not.
+
+    Nothing is bought. A job of which nothing can be had stays done.
+    """
+    await asyncio.to_thread(tools.store.ready)
+    fresh = await _urls(job, tools)
+    came: list[tuple[Output, Fetched]] = []
+    lost: list[str] = []
+    for output in job.outputs:
+        if output.index not in wanted:
+            continue
+        got = await _fetch(job, output, fresh, tools)
+        if isinstance(got, Fetched):
+            came.append((output, got))
+        else:
+            lost.append(f"{output.file or f'output {output.index}'}: {got.message}")
+    if came:
+        await _place(job, came, tools, ledger)
+    return [str(output.file) for output, _ in came], lost
+
+
+async def write_sidecar(job: Job, index: int, store: Store, origin: Origin) -> str:
+    """Write the sidecar of one of a job's files again; give its name."""
+    await asyncio.to_thread(store.ready)
+    output = next(one for one in job.outputs if one.index == index)
+    file = sidecar_file(str(output.file))
+    content = sidecar(job, output, len(job.outputs), origin)
+    await asyncio.to_thread(store.write_sidecar, file, content, f"{job.id}-{index}.json")
+    return file
+
+
+async def _urls(job: Job, tools: Tools) -> tuple[str, ...]:
+    """Ask for the result again: what it names now is fresher than what is remembered."""
+    answer = await tools.wire.send(runcomfy.result(job.request_id or ""))
+    reply = runcomfy.read_poll(answer, tools.clock.now())
+    return reply.urls if isinstance(reply, Finished) else ()
+
+
+async def _fetch(
+    job: Job, output: Output, fresh: tuple[str, ...], tools: Tools
+) -> Fetched | Dead | Wrong | Interrupted:
+    url = fresh[output.index - 1] if len(fresh) >= output.index else output.url
+    if url.startswith("data:") and url.endswith(","):
+        return Dead("it came within the result, which the server does not have any more")
+    got = await fetch(url, tools.wire, tools.store, f"{job.id}-{output.index}")
+    for tries in range(_TRIES - 1):
+        if isinstance(got, Fetched | Dead):
+            break
+        await asyncio.sleep(backoff(tries, tools.chance))
+        got = await fetch(url, tools.wire, tools.store, f"{job.id}-{output.index}")
+    return got
+
+
+async def _place(job: Job, came: list[tuple[Output, Fetched]], tools: Tools, ledger: Ledger) -> None:
+    """Put what came in its place; a kill in between leaves the job fetching, and the next run ends it."""
+    job = await ledger.record(job, Move(State.FETCHING, message="a file was missing or damaged", asked=True))
+    placed = {output.index: output for output in job.outputs}
+    for output, got in came:
+        stem = PurePosixPath(output.file or f"files/{job.spec.name}-{output.index}").with_suffix("")
+        file = f"{stem}.{got.media.extension}"
+        await asyncio.to_thread(tools.store.place, got.part, file, job.id)
+        placed[output.index] = replace(
+            output,
+            file=file,
+            bytes=got.bytes,
+            sha256=got.sha256,
+            mime=got.media.mime,
+            width=got.media.width,
+            height=got.media.height,
+            downloaded_at=tools.clock.now(),
+        )
+        await write_sidecar(replace(job, outputs=tuple(placed.values())), output.index, tools.store, tools.origin)
+    await ledger.record(job, Move(State.DONE, outputs=tuple(placed.values()), billed_usd=job.billed_usd))

@@ -1,0 +1,193 @@
+"""What the user can ask of a run: done here, and for other terminals by the run at work. Decides nothing of a job."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from batcher.errors import BatcherError, Unreachable, WrongUse
+from batcher.job import Job, Move, State
+from batcher.ledger import asks
+from batcher.ledger.adoption import adoptable
+from batcher.ledger.again import Which
+from batcher.provider import runcomfy
+from batcher.provider.replies import CancelDone, Forbidden, Missing, Unauthorized, Unavailable
+from batcher.run.repair import repair, write_sidecar
+from batcher.settings import Limits, Policy, Retry
+
+if TYPE_CHECKING:
+    from batcher.engine.engine import Engine
+    from batcher.run.run import Run
+
+_EVERY: Final = 0.5
+_FIXED: Final = frozenset({"max_time", "confirm_above_usd", "uncertain"})
+"""Settings that mean something only at a start."""
+_ALSO: Final = {"max_cost": "max_cost_usd"}
+
+
+class Requests:
+    """Carries out what is asked of one run. Each answer is a JSON object."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._cancels: set[str] = set()
+        """Jobs whose cancellation was asked for."""
+
+    async def serve(self, engine: Engine, ended: asyncio.Event) -> int:
+        """Carry out what other processes ask of this run, until it has ended, and once more then; count them."""
+        cancelling = last = False
+        answered = 0
+        while not last:
+            last = ended.is_set()
+            for file in asks.waiting(self._run.out):
+                cancelling = await self._answer(file, engine) or cancelling
+                answered += 1
+            if cancelling:  # a submission that was on its way may have reached the queue since
+                with contextlib.suppress(BatcherError):
+                    await self.cancel()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), _EVERY)
+        return answered
+
+    async def _answer(self, file: Any, engine: Engine) -> bool:  # noqa: ANN401 - a Path
+        """Do what a file asks, and say what came of it there; say whether it was to cancel."""
+        ask: dict[str, Any] = {}
+        try:
+            ask = json.loads(file.read_text("utf-8"))
+            said = await self._carry_out(ask, engine)
+        except (BatcherError, OSError, ValueError, TypeError, LookupError) as error:
+            exit_code = error.exit_code if isinstance(error, BatcherError) else 70
+            said = {"error": str(error), "hint": getattr(error, "hint", ""), "exit_code": exit_code}
+            await self._run.warn(f"a request from another terminal could not be carried out: {error}")
+        asks.answer(file, said)
+        return ask.get("do") == "cancel"
+
+    async def _carry_out(self, ask: Mapping[str, Any], engine: Engine) -> Mapping[str, Any]:
+        match ask["do"]:
+            case "retry":
+                return {"jobs": len(await self.retry(Which(**ask["which"])))}
+            case "adopt":
+                return await self.adopt(ask["job"], ask["request_id"])
+            case "verify":
+                return await self.repair(ask["jobs"], ask["sidecars"])
+            case "set":
+                return await self.change(ask["settings"])
+            case "pause":
+                await self.pause()
+                engine.halt("paused", "paused by the user; `resume` lifts it")
+                return {}
+            case "cancel":
+                engine.halt("paused", "cancelled by the user; what was not submitted stays pending")
+                return {}
+            case other:
+                raise WrongUse(f"{other!r} is nothing that can be asked of a run")
+
+    async def retry(self, which: Which) -> list[Job]:
+        """Let settled jobs go on, as the table of states says; give them as they are now."""
+        jobs = await self._run.ledger.retry(which)
+        self._take(*jobs)
+        return jobs
+
+    async def pause(self) -> None:
+        """Let no `run` go on with this directory, until `resume`."""
+        await self._run.note({"paused": True})
+
+    async def adopt(self, job_id: str, request_id: str) -> Mapping[str, Any]:
+        """Give a job the request id that the user found. Raises WrongUse where the API does not know it."""
+        run = self._run
+        await run.ledger.transact(lambda connection: adoptable(connection, job_id, request_id))
+        wire = await run.connect()
+        answer = await wire.send(runcomfy.status(request_id))
+        match runcomfy.read_poll(answer, run.parts.clock.now()):
+            case Missing(message):
+                raise WrongUse(f"the API does not know request {request_id}: {message}")
+            case Unavailable(message) | Unauthorized(message) | Forbidden(message):
+                raise Unreachable(f"the API did not say whether it knows request {request_id}: {message}")
+        job = await run.ledger.adopt(job_id, request_id)
+        self._take(job)
+        return {"job_id": job.id, "request_id": request_id, "state": job.state}
+
+    async def repair(self, files: Mapping[str, list[int]], sidecars: Mapping[str, list[int]]) -> Mapping[str, Any]:
+        """Mend a run's files: job id -> indices of what is missing or damaged, and of what has no sidecar."""
+        run = self._run
+        fetched: list[str] = []
+        lost: list[dict[str, str]] = []
+        meta = await run.meta()
+        written = [
+            await write_sidecar(job, index, run.store, run.origin(meta))
+            for job in await run.ledger.whole(sidecars)
+            for index in sidecars[job.id]
+        ]
+        if files:
+            tools = run.tools(await run.connect(), meta)
+            for job in await run.ledger.whole(files):
+                came, why = await repair(job, files[job.id], tools, run.ledger)
+                fetched += came
+                lost += [{"job_id": job.id, "message": one} for one in why]
+        if run.engine is None:
+            await asyncio.to_thread(run.store.close)
+        return {"fetched": fetched, "written": written, "lost": lost}
+
+    async def change(self, settings: Mapping[str, str]) -> Mapping[str, Any]:
+        """Change settings of the run at work; it forgets them when it ends. Raises WrongUse."""
+        run = self._run
+        policy = changed(run.policy, settings)
+        if run.engine is None:
+            raise WrongUse("no run is at work on this directory")
+        run.policy = policy
+        run.engine.obey(policy)
+        return {"limits": asdict(policy.limits), "retry": asdict(policy.retry)}
+
+    async def cancel(self) -> dict[str, int]:
+        """Cancel what is still queued at the server; count what became of it."""
+        run = self._run
+        counts = {"cancelled": 0, "running": 0}
+        wire = await run.connect()
+        for job in await run.ledger.under_way(State.RUNNING):
+            if job.id in self._cancels:
+                continue
+            answer = await wire.send(runcomfy.cancel(job.request_id or ""))
+            reply = runcomfy.read_cancel(answer, run.parts.clock.now())
+            if not isinstance(reply, Unavailable):
+                self._cancels.add(job.id)
+            if not isinstance(reply, CancelDone):
+                counts["running"] += 1
+                continue
+            counts["cancelled"] += 1
+            if run.engine is None:  # a run at work hears of it by its next look
+                await run.ledger.record(job, Move(State.CANCELLED, message="cancelled by the user"))
+        return counts
+
+    def _take(self, *jobs: Job) -> None:
+        """Hand jobs to the run at work."""
+        engine = self._run.engine
+        if engine is None:
+            return
+        for job in jobs:
+            if job.state is not State.PENDING:
+                engine.take(job)
+        engine.wake()
+
+
+def changed(policy: Policy, settings: Mapping[str, str]) -> Policy:
+    """Give a policy with settings of a run at work changed, named as in the manifest. Raises WrongUse."""
+    for name, value in settings.items():
+        key = _ALSO.get(name, name)
+        group = next((one for one in (Limits, Retry) if key in {field.name for field in fields(one)}), None)
+        if group is None or key in _FIXED:
+            known = sorted({field.name for one in (Limits, Retry) for field in fields(one)} - _FIXED)
+            raise WrongUse(f"{name} cannot be set on a run at work", f"what can: {', '.join(known)}")
+        said = policy.limits if group is Limits else policy.retry
+        wanted = {**asdict(said), key: None if value.lower() == "none" else value}
+        try:
+            found: Any = TypeAdapter(group).validate_python(wanted)
+        except ValidationError as error:
+            raise WrongUse(f"{name}={value}: {error.errors()[0]['msg']}") from None
+        policy = replace(policy, limits=found) if group is Limits else replace(policy, retry=found)
+    return policy

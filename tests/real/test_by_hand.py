@@ -1,0 +1,213 @@
+"""What the user does by hand to a run, at work or at rest: pause, set, adopt, verify, doctor."""
+
+import json
+import sqlite3
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.real.api import Api, accepts_and_hangs_up
+from tests.real.conftest import MODEL, Batcher
+
+Until = Callable[[Callable[[], bool]], None]
+
+
+def test_a_pause_ends_the_run_and_stands_until_resume(batcher: Batcher, api: Api, until: Until) -> None:
+    api.delay = 1.0
+    process = batcher.start("run", batcher.csv([f"p{n}" for n in range(12)]), "--model", MODEL, "-j", "2")
+    until(lambda: len(api.journal) >= 2)
+    assert batcher("pause", "runs/jobs").code == 0
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75, err
+    assert "paused" in err and "batcher resume" in err
+    accepted = len(api.journal)
+    assert accepted < 12
+    states = batcher.states()
+    assert states["done"] == accepted, "what was in flight is finished"
+    again = batcher("run", "jobs.csv", "--model", MODEL)
+    assert again.code == 75
+    assert "resume" in again.err
+    assert batcher("status", "runs/jobs", "--json").json()["stopped"]["reason"] == "paused"
+    assert len(api.journal) == accepted
+    api.delay = 0.1
+    assert batcher("resume", "runs/jobs").code == 0
+    assert batcher.states() == {"done": 12}
+
+
+def test_a_pause_without_a_run_at_work_stands_too(batcher: Batcher, api: Api) -> None:
+    assert batcher.run_csv(["a", "b"], "--limit", "1").code == 0
+    assert batcher("pause", "runs/jobs", "--json").json() == {"paused": True, "left_to_run_at_work": False}
+    assert batcher("run", "jobs.csv", "--model", MODEL).code == 75
+    assert batcher("resume", "runs/jobs").code == 0
+    assert batcher("run", "jobs.csv", "--model", MODEL).code == 0
+    assert len(api.journal) == 2
+
+
+def test_set_changes_a_run_at_work_and_is_forgotten(batcher: Batcher, api: Api, until: Until) -> None:
+    api.delay = 600
+    process = batcher.start("run", batcher.csv([f"p{n}" for n in range(8)]), "--model", MODEL, "-j", "1")
+    until(lambda: len(api.journal) == 1)
+    said = batcher("set", "runs/jobs", "concurrency=5", "--json")
+    assert said.json()["limits"]["concurrency"] == 5
+    until(lambda: len(api.journal) == 5)
+    assert batcher("set", "runs/jobs", "max_cost=0.75").code == 0
+    api.delay = 0.1
+    assert finish(process) == 75
+    assert len(api.journal) <= 6, "the budget that was set holds"
+    policy = json.loads((batcher.folder / "runs/jobs/summary.json").read_text())
+    assert policy["stopped"]["reason"] == "budget"
+    assert batcher("resume", "runs/jobs").code == 0
+
+
+def test_set_says_what_cannot_be_set(batcher: Batcher) -> None:
+    assert batcher.run_csv(["a"]).code == 0
+    none = batcher("set", "runs/jobs", "concurrency=3")
+    assert none.code == 64 and "no run is at work" in none.err
+    wrong = batcher("set", "runs/jobs", "concurency=3")
+    assert wrong.code == 64 and "concurrency" in wrong.err
+    assert batcher("set", "runs/jobs", "concurrency=0").code == 64
+    assert batcher("set", "runs/nowhere", "concurrency=1").code == 66
+
+
+def finish(process: "subprocess.Popen[str]") -> int:
+    process.communicate(timeout=60)
+    return process.returncode
+
+
+def lost(batcher: Batcher, api: Api) -> str:
+    """Let one submission of three be lost; give the job's id."""
+    api.specials = [None, accepts_and_hangs_up]
+    assert batcher.run_csv(["a", "b", "c"], "-j", "1").code == 1
+    assert batcher.states() == {"done": 2, "uncertain": 1}
+    found: str = batcher("jobs", "runs/jobs", "--state", "uncertain", "--json").lines()[0]["job_id"]
+    return found
+
+
+def test_an_adopted_request_is_fetched_and_not_bought_again(batcher: Batcher, api: Api) -> None:
+    job = lost(batcher, api)
+    unknown = batcher("adopt", "runs/jobs", "--job", job, "--request-id", "../../x")
+    assert unknown.code == 64 and "does not know" in unknown.err
+    taken = batcher("adopt", "runs/jobs", "--job", job, "--request-id", "r-1")
+    assert taken.code == 64 and "already" in taken.err
+    assert batcher("adopt", "runs/jobs", "--job", "0" * 16, "--request-id", "r-2").code == 64
+    assert batcher.states() == {"done": 2, "uncertain": 1}
+    assert batcher("adopt", "runs/jobs", "--job", job, "--request-id", "r-2").code == 0
+    assert batcher("resume", "runs/jobs").code == 0
+    assert len(api.journal) == 3
+    found = batcher("jobs", "runs/jobs", "--json").lines()
+    assert sorted(one["request_id"] for one in found) == ["r-1", "r-2", "r-3"]
+    assert all(one["attempts"] == 1 for one in found)
+
+
+def test_an_attempts_own_request_id_outlives_an_adoption(batcher: Batcher, api: Api) -> None:
+    assert batcher.run_csv(["FAIL", "b"], "-j", "1").code == 1
+    failed = batcher("jobs", "runs/jobs", "--state", "failed", "--json").lines()[0]
+    api.accept({"prompt": "found in the history"})
+    assert batcher("adopt", "runs/jobs", "--job", failed["job_id"], "--request-id", "r-3").code == 0
+    assert batcher("resume", "runs/jobs").code == 0
+    with sqlite3.connect(batcher.folder / "runs/jobs/ledger.sqlite") as ledger:
+        rows = ledger.execute(
+            "SELECT number, request_id, outcome FROM attempts WHERE job_id = ? ORDER BY number", [failed["job_id"]]
+        ).fetchall()
+    assert rows == [(1, failed["request_id"], "failed"), (2, "r-3", "done")]
+
+
+def test_a_run_at_work_adopts_too(batcher: Batcher, api: Api, until: Until) -> None:
+    job = lost(batcher, api)
+    api.delay = 600
+    process = batcher.start("run", batcher.csv(["a", "b", "c", "d"]), "--model", MODEL)
+    until(lambda: len(api.journal) == 4)
+    refused = batcher("adopt", "runs/jobs", "--job", job, "--request-id", "nobody-knows")
+    assert refused.code == 64 and "does not know" in refused.err
+    assert batcher("adopt", "runs/jobs", "--job", job, "--request-id", "r-2").code == 0
+    api.delay = 0.1
+    assert finish(process) == 0
+    assert batcher.states() == {"done": 4}
+
+
+def test_verify_finds_and_mends_what_was_damaged(batcher: Batcher, api: Api) -> None:
+    assert batcher.run_csv(["a", "b", "c", "d"]).code == 0
+    assert batcher("verify", "runs/jobs").code == 0
+    out = batcher.folder / "runs/jobs"
+    first, second, third, fourth = sorted((out / "files").glob("*.png"))
+    before = {file: file.read_bytes() for file in (first, second, third, fourth)}
+    first.unlink()
+    second.write_bytes(b"scribbled over")
+    third.with_suffix(".json").unlink()
+    sidecar = json.loads(second.with_suffix(".json").read_text())
+    found = batcher("verify", "runs/jobs", "--json")
+    assert found.code == 1
+    said = found.json()
+    assert {one["file"] for one in said["damaged"]} == {f"files/{one.name}" for one in (first, second, third)}
+    assert sorted(said["fetched"]) == [f"files/{first.name}", f"files/{second.name}"]
+    assert said["lost"] == []
+    assert {file: file.read_bytes() for file in before} == before
+    replaced = list((out / "replaced").rglob("*.png"))
+    assert [file.read_bytes() for file in replaced] == [b"scribbled over"]
+    assert replaced[0].parent.name == sidecar["job_id"]
+    assert json.loads(second.with_suffix(".json").read_text())["output"]["sha256"] == sidecar["output"]["sha256"]
+    assert batcher("verify", "runs/jobs").code == 0
+    assert len(api.journal) == 4, "nothing is bought by it"
+    assert not list(out.glob(".*"))
+
+
+def test_verify_reports_what_cannot_be_had_and_leaves_it_done(batcher: Batcher, api: Api) -> None:
+    assert batcher.run_csv(["a", "b"]).code == 0
+    gone = next(iter((batcher.folder / "runs/jobs/files").glob("*.png")))
+    gone.unlink()
+    api.journal.clear()
+    found = batcher("verify", "runs/jobs")
+    assert found.code == 1
+    assert f"files/{gone.name} is missing" in found.out
+    assert batcher.states() == {"done": 2}
+    assert api.journal == []
+    without = batcher("verify", "runs/jobs", "--json", RUNCOMFY_TOKEN="", HOME=str(batcher.folder))
+    assert without.code == 1
+    assert "token" in without.json()["lost"][0]["message"]
+
+
+def test_verify_starts_the_sandbox_again(batcher: Batcher) -> None:
+    (batcher.folder / "m.yaml").write_text(
+        "model: google/nano-banana/pro/text-to-image\njobs: [{prompt: a mug}]\ninputs: {output_format: jpeg}\n"
+    )
+    assert batcher("run", "m.yaml", "--sandbox").code == 0
+    file = next(iter((batcher.folder / "runs/m.sandbox/files").glob("*.jpg")))
+    content = file.read_bytes()
+    file.write_bytes(b"")
+    assert batcher("verify", "runs/m.sandbox").code == 1
+    assert file.read_bytes() == content
+
+
+def test_doctor_says_what_is_wrong_before_the_night(batcher: Batcher, api: Api, tmp_path: Path) -> None:
+    balance = {"RUNCOMFY_SERVERLESS_API_BASE": api.base}
+    manifest = batcher.csv(["a", "b"])
+    well = batcher("doctor", "--json", **balance)
+    checks = {one["check"]: one for one in well.json()}
+    assert well.code == 0, well.out
+    assert checks["balance"]["ok"] and "12.50" in checks["balance"]["message"]
+    assert checks["token"]["ok"] and checks["api"]["ok"] and checks["clock"]["ok"] and checks["space"]["ok"]
+    ill = batcher("doctor", manifest, "--model", MODEL, "--json", RUNCOMFY_TOKEN="wrong", **balance)
+    checks = {one["check"]: one for one in ill.json()}
+    assert ill.code == 1
+    assert checks["api"]["ok"] is False and "401" in checks["api"]["message"]
+    assert checks["images"]["ok"] is False, "images.invalid has no address"
+    assert checks["manifest"]["message"] == "2 jobs, 2 outputs"
+    config = tmp_path / "config"
+    config.mkdir()
+    (config / "token.json").write_text(json.dumps({"token": "x", "expires_at": "2020-01-01T00:00:00Z"}))
+    old = batcher("doctor", RUNCOMFY_TOKEN="", RUNCOMFY_CONFIG_DIR=str(config), **balance)
+    assert old.code == 1
+    assert "expired at 2020-01-01" in old.out
+    assert "secret-token" not in ill.out + well.out + ill.err + well.err
+    assert api.journal == []
+
+
+def test_doctor_reads_a_faulty_manifest_and_an_empty_purse(batcher: Batcher, api: Api) -> None:
+    (batcher.folder / "bad.yaml").write_text(f"model: {MODEL}\njobs: [{{prompt: x, image_urls: y.png}}]\n")
+    bad = batcher("doctor", "bad.yaml")
+    assert bad.code == 1 and "y.png" in bad.out
+    api.balance = 0.10
+    poor = batcher("doctor", batcher.csv(["a", "b"]), "--model", MODEL, "--json", RUNCOMFY_SERVERLESS_API_BASE=api.base)
+    checks = {one["check"]: one for one in poor.json()}
+    assert checks["balance"]["ok"] is False and "$0.10" in checks["balance"]["message"]
+    assert batcher("doctor", "--sandbox").code == 0
