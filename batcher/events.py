@@ -54,6 +54,14 @@ class Warned:
 
 
 @dataclass(frozen=True, slots=True)
+class Noted:
+    """Something for the log alone."""
+
+    at: float
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """A run ended; `stopped` says why where work is left."""
 
@@ -62,7 +70,7 @@ class Ended:
     stopped: Stopped | None
 
 
-Event = Started | Moved | Held | Warned | Ended
+Event = Started | Moved | Held | Warned | Noted | Ended
 
 
 class Listener(Protocol):

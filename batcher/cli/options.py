@@ -41,6 +41,14 @@ SkipInvalid = Annotated[
     bool,
     typer.Option("--skip-invalid", envvar="BATCHER_SKIP_INVALID", help="Put bad rows into OUT/rejected.csv and go on."),
 ]
+Reuse = Annotated[
+    Path | None,
+    typer.Option(
+        "--reuse",
+        envvar="BATCHER_REUSE",
+        help="Take over finished results of another run directory: nothing is bought.",
+    ),
+]
 MaxCost = Annotated[float | None, typer.Option(min=0, envvar="BATCHER_MAX_COST", help="USD that are never passed.")]
 MaxTime = Annotated[str | None, typer.Option(envvar="BATCHER_MAX_TIME", help="Submit nothing after this long: 8h.")]
 PatienceOption = Annotated[
@@ -107,6 +115,7 @@ class Wanted:
     given: Given
     selection: Any
     sandbox: bool
+    reuse: Path | None = None
     yes: bool = False
     quiet: bool = False
     verbose: bool = False

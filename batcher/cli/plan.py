@@ -23,6 +23,7 @@ def plan(
     sample: o.Sample = None,
     where: o.Where = None,
     skip_invalid: o.SkipInvalid = False,
+    reuse: o.Reuse = None,
     max_cost: o.MaxCost = None,
     max_time: o.MaxTime = None,
     patience: o.PatienceOption = None,
@@ -45,6 +46,7 @@ def plan(
         given=o.Given(concurrency, max_cost, max_time, patience),
         selection=Selection(limit, sample, where),
         sandbox=sandbox,
+        reuse=reuse,
         yes=yes,
     )
     return asyncio.run(show_plan(wanted, as_json=json))
@@ -95,18 +97,23 @@ async def _plan_into(found: dict[str, Any], wanted: o.Wanted) -> None:
     rejected: list[str] = []
     options = wanted.options
     jobs = expansion(manifest, model, Looks(), options, lambda _row, _header, reason: rejected.append(reason))
-    costs, rows, shown = [], [], _Shown()
+    costs, rows, ids, shown = [], [], [], _Shown()
     try:
         for spec, chosen in jobs:
             if chosen:
+                ids.append(spec.id)
                 costs.append(spec.estimated_usd)
                 rows.append(spec.row)
                 shown.take(spec)
     finally:
         found |= {"jobs": jobs.census.jobs, "equal_rows": jobs.census.equal_rows}
-    costs = costs[: wanted.selection.limit]
+    kept = list(range(len(costs)))[: wanted.selection.limit]
     if wanted.selection.sample is not None:
-        costs = [costs[index] for index in spread(rows[: len(costs)], wanted.selection.sample)]
+        kept = spread(rows[: len(kept)], wanted.selection.sample)
+    ids = [ids[index] for index in kept]
+    provider = SANDBOX if wanted.sandbox else remote(manifest.root).provider
+    reused, near = _reusable(wanted.reuse, out, provider, ids)
+    costs = [0.0 if ids[place] in reused else costs[index] for place, index in enumerate(kept)]
     prices = model.prices if manifest.document.prices is None else None
     found |= {
         "selected": len(costs),
@@ -119,11 +126,26 @@ async def _plan_into(found: dict[str, Any], wanted: o.Wanted) -> None:
         "inlined_bytes": jobs.census.inlined_bytes,
         "model": model.id,
         "out": str(out),
-        "provider": SANDBOX if wanted.sandbox else remote(manifest.root).provider,
+        "provider": provider,
+        "reused": sum(one in reused for one in ids),
         "samples": shown.samples(),
         "settings": wanted.given.sources(manifest.document, settings),
-        "warnings": warnings(manifest, options),
+        "warnings": [*warnings(manifest, options), *near],
     }
+
+
+def _reusable(folder: Any, out: Any, provider: str, ids: list[str]) -> tuple[set[str], list[str]]:  # noqa: ANN401 - Paths
+    """Give the jobs that `--reuse` would take over; without it, which runs nearby have some."""
+    from batcher.outputs.finished import finished
+    from batcher.run.reuse import held_by_siblings
+
+    if folder is not None:
+        return {one.job_id for one in finished(folder) if one.provider == provider}, []
+    near = held_by_siblings(out, provider, ids).items()
+    return set(), [
+        f"{sibling} has results of {count:,} of these: --reuse {sibling} takes them over, unbought"
+        for sibling, count in near
+    ]
 
 
 class _Shown:
@@ -206,6 +228,8 @@ def _print(found: dict[str, Any]) -> None:
         typer.echo(f"  of which {found['selected']:,} are selected")
     if found["equal_rows"]:
         typer.echo(f"  {found['equal_rows']:,} equal to earlier rows: they make further samples of the same inputs")
+    if found["reused"]:
+        typer.echo(f"  {found['reused']:,} are taken over from another run, and cost nothing")
     if found["rejected"]:
         typer.echo(f"  {found['rejected']:,} bad rows would be skipped")
     typer.echo(f"  estimated cost {money(cost['estimated'])}" + (f" ({cost['note']})" if cost["note"] else ""))

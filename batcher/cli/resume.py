@@ -13,6 +13,7 @@ def resume(
     max_cost: o.MaxCost = None,
     max_time: o.MaxTime = None,
     patience: o.PatienceOption = None,
+    yes: o.Yes = False,
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> int:
@@ -20,10 +21,12 @@ def resume(
 
     Example: batcher resume runs/products
     """
-    return loop_run(_resume(out, o.Given(concurrency, max_cost, max_time, patience), quiet=quiet, as_json=json))
+    return loop_run(
+        _resume(out, o.Given(concurrency, max_cost, max_time, patience), sure=yes, quiet=quiet, as_json=json)
+    )
 
 
-async def _resume(out: o.Out, given: o.Given, *, quiet: bool, as_json: bool) -> int:
+async def _resume(out: o.Out, given: o.Given, *, sure: bool, quiet: bool, as_json: bool) -> int:
     from batcher.cli.work import work
     from batcher.run import open_run
     from batcher.run.run import policy_facts, policy_of
@@ -32,6 +35,8 @@ async def _resume(out: o.Out, given: o.Given, *, quiet: bool, as_json: bool) -> 
         meta = await run.meta()
         policy = given.over(policy_of(meta.get("policy")))
         await run.note({"policy": policy_facts(policy), "paused": False})
+        if sure and meta.get("moved"):
+            await run.accept_as_is()
         return await work(run, policy, quiet=quiet, as_json=as_json)
 
 

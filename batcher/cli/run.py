@@ -19,6 +19,7 @@ def run(
     sample: o.Sample = None,
     where: o.Where = None,
     skip_invalid: o.SkipInvalid = False,
+    reuse: o.Reuse = None,
     max_cost: o.MaxCost = None,
     max_time: o.MaxTime = None,
     patience: o.PatienceOption = None,
@@ -44,6 +45,7 @@ def run(
         given=o.Given(concurrency, max_cost, max_time, patience),
         selection=Selection(limit, sample, where),
         sandbox=sandbox,
+        reuse=reuse,
         yes=yes,
         quiet=quiet,
         verbose=verbose,
@@ -79,12 +81,14 @@ async def run_manifest(wanted: o.Wanted, *, as_json: bool) -> int:
     settings = wanted.given.over(policy(manifest))
     provider = SANDBOX if wanted.sandbox else remote(manifest.root).provider
     fresh = not (out / "ledger.sqlite").exists()
+    rebuild = wanted.reuse is not None and wanted.reuse.resolve() == out.resolve()
     try:
-        async with open_run(out, provider=provider, beside=manifest.root, make=True) as opened:
+        async with open_run(out, provider=provider, beside=manifest.root, make=True, rebuild=rebuild) as opened:
             await _take_in(opened, manifest, asked, wanted, settings)
+            await _take_over(opened, wanted.reuse)
             return await work(opened, settings, quiet=wanted.quiet, as_json=as_json)
     except (ManifestFaulty, TokenMissing):
-        if fresh:
+        if fresh and not rebuild:
             discard(out)
         raise
 
@@ -114,6 +118,23 @@ async def _take_in(opened: Any, manifest: Any, asked: str, wanted: o.Wanted, set
     for warning in warnings(manifest, wanted.options):
         say(f"warning: {warning}")
         await opened.warn(warning)
+
+
+async def _take_over(opened: Any, folder: Any) -> None:  # noqa: ANN401 - a Run, a Path or None
+    """Take over finished results where that is asked for; say which runs nearby have some where it is not."""
+    from batcher.cli.work import say
+    from batcher.run.reuse import held_by_siblings, reuse, waiting_ids
+    from batcher.show.words import jobs
+
+    if folder is not None:
+        reused = await reuse(opened, folder)
+        damaged = f"; {jobs(reused.damaged)} left, whose files are not what they were" if reused.damaged else ""
+        say(f"{jobs(reused.taken)} taken over from {folder}{damaged}")
+        return
+    waiting = await opened.ledger.transact(waiting_ids)
+    for sibling, count in held_by_siblings(opened.out, opened.provider, waiting).items():
+        message = f"{sibling} has results of {jobs(count)} of these: --reuse {sibling} takes them over, unbought"
+        say(f"note: {message}")
 
 
 def _ask_unlisted(many: Any) -> None:  # noqa: ANN401 - a TooManyUnlisted, imported late

@@ -11,7 +11,7 @@ from typing import Any
 from batcher.clock import rfc3339
 from batcher.errors import Stopped, TokenMissing
 from batcher.events import Ended, Event
-from batcher.run import Outcome, Run
+from batcher.run import Run
 from batcher.settings import Policy
 from batcher.show.log import Log, plain
 from batcher.show.progress import listener
@@ -24,10 +24,6 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 async def work(run: Run, policy: Policy, *, quiet: bool, as_json: bool) -> int:
     """Work until the run ends; give its exit code."""
     if not await run.at_rest():
-        if (await run.meta()).get("paused"):
-            if as_json:
-                run.listen(print_json)
-            return _refused(await run.refuse("paused", "the run is paused; `resume` lifts that"))
         try:
             await run.connect()
         except TokenMissing as missing:
@@ -48,12 +44,6 @@ async def work(run: Run, policy: Policy, *, quiet: bool, as_json: bool) -> int:
         for line in summary(status(run.out), run.out):
             say(line)
     elif outcome.stopped and not as_json:
-        say_stopped(outcome.stopped)
-    return outcome.exit_code
-
-
-def _refused(outcome: Outcome) -> int:
-    if outcome.stopped:
         say_stopped(outcome.stopped)
     return outcome.exit_code
 

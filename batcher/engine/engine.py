@@ -56,6 +56,7 @@ HALTS: Final = {
     "budget": (EXIT_STOPPED, Drain.FINISH),
     "time": (EXIT_STOPPED, Drain.FINISH),
     "paused": (EXIT_STOPPED, Drain.FINISH),
+    "moved": (EXIT_STOPPED, Drain.FINISH),
     "uncertain": (EXIT_STOPPED, Drain.FINISH),
     "failures": (EXIT_STOPPED, Drain.FINISH),
     "disk": (EXIT_STOPPED, Drain.LEAVE),

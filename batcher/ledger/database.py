@@ -3,16 +3,18 @@
 import asyncio
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 import aiosqlite
 
+from batcher.ledger.place import network
+
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
 _PRAGMAS: Final = (
-    "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
     "PRAGMA temp_store = FILE",
@@ -33,9 +35,10 @@ class Database(Protocol):
         ...
 
 
-def prepare(connection: sqlite3.Connection) -> None:
-    """Set what every read-write connection needs."""
+def prepare(connection: sqlite3.Connection, folder: Path) -> None:
+    """Set what every read-write connection needs. A write-ahead log needs memory that processes can share."""
     connection.row_factory = sqlite3.Row
+    connection.execute(f"PRAGMA journal_mode = {'DELETE' if network(folder) else 'WAL'}").fetchall()
     for pragma in _PRAGMAS:
         connection.execute(pragma).fetchall()
 
@@ -61,6 +64,18 @@ class ThreadedDatabase(aiosqlite.Connection):
         result: T = await self._execute(in_transaction, self._conn, work)  # type: ignore[no-untyped-call]
         return result
 
+    async def close(self) -> None:
+        """Take the write-ahead log into the file, and close."""
+        if self._connection is not None:
+            await self._execute(fold, self._conn)  # type: ignore[no-untyped-call]
+        await super().close()
+
+
+def fold(connection: sqlite3.Connection) -> None:
+    """Take the write-ahead log into the file where nobody reads it: what is left is one file, whole when copied."""
+    with suppress(sqlite3.Error):
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
 
 async def open_threaded(file: Path) -> ThreadedDatabase:
     """Open a ledger file read-write, making it where it is not there."""
@@ -73,7 +88,7 @@ async def open_threaded(file: Path) -> ThreadedDatabase:
 def _connected(file: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
     try:
-        prepare(connection)
+        prepare(connection, file.parent)
     except BaseException:
         connection.close()
         raise
@@ -91,5 +106,6 @@ class InlineDatabase:
         return in_transaction(self._connection, work)
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Take the write-ahead log into the file, and close."""
+        fold(self._connection)
         self._connection.close()

@@ -18,8 +18,10 @@ from batcher.ledger.adoption import adopt
 from batcher.ledger.again import Which, go_on
 from batcher.ledger.changes import Landed, apply
 from batcher.ledger.database import Database
+from batcher.ledger.gap import Gap, close_gap, knows, unknown
 from batcher.ledger.rows import dump, event_row, job_of, output_of
 from batcher.ledger.sql import schema, statements
+from batcher.ledger.witness import Seen, Witness
 
 T = TypeVar("T")
 MIGRATIONS: Final[Sequence[Callable[[], str]]] = (schema,)
@@ -49,6 +51,8 @@ class Ledger:
         self._listeners: list[Listener] = []
         self._broken: BaseException | None = None
         self._closing = False
+        self.witness: Witness | None = None
+        """Told of every submission once it is committed, before its request leaves."""
         self.commits = 0
 
     async def open(self) -> None:
@@ -63,6 +67,8 @@ class Ledger:
             self._wake.set()
             await self._flusher
         await self._database.close()
+        if self.witness:
+            self.witness.close()
 
     def listen(self, listener: Listener) -> None:
         """Tell this listener of every event from now on."""
@@ -126,6 +132,28 @@ class Ledger:
         self._tell(landed.event)
         return landed.job
 
+    async def behind(self, sources: Sequence[Iterable[Seen]], last: Sequence[Seen | None], after: str) -> Gap | None:
+        """Compare with what witnesses have seen; what the ledger lacks becomes uncertain. None: it lacks nothing.
+
+        `last`: what each has seen last, which is all that is read where the ledger knows it. `after` (RFC 3339):
+        what is older has been settled with the user before.
+        """
+        now = self._clock.now()
+
+        def work(connection: sqlite3.Connection) -> tuple[Gap, list[Landed]] | None:
+            if all(knows(connection, one) for one in last):
+                return None
+            missing = unknown(connection, (one for source in sources for one in source), after)
+            return close_gap(connection, missing, now) if missing else None
+
+        found = await self._guard(work)
+        if found is None:
+            return None
+        gap, landed = found
+        for one in landed:
+            self._tell(one.event)
+        return gap
+
     async def file_moved(self, job_id: str, file: str, to: str) -> None:
         """Note where a job's file is now."""
         moved = statements("moves.sql")["file_moved"]
@@ -172,7 +200,9 @@ class Ledger:
         self._answer(batch, landed)
         return True
 
-    def _answer(self, batch: Iterable[_Change], landed: Iterable[Landed | None]) -> None:
+    def _answer(self, batch: Sequence[_Change], landed: Sequence[Landed | None]) -> None:
+        if self.witness:
+            self.witness.note(one.event for one in landed if one)
         for change, result in zip(batch, landed, strict=True):
             if result:
                 self._tell(result.event)

@@ -22,6 +22,22 @@ WHERE job_id = :id AND number = :number ORDER BY idx;
 -- name: attempt
 SELECT * FROM attempts WHERE job_id = :id AND number = :number;
 
+-- name: any_done
+SELECT id FROM jobs WHERE state = 'done' LIMIT 1;
+
+-- name: waiting_ids
+SELECT id FROM jobs WHERE state = 'pending' AND listed = 1 AND selected = 1;
+
+-- name: count_done
+SELECT count(*) FROM jobs WHERE state = 'done' AND id IN (SELECT value FROM json_each(:ids));
+
+-- name: any_attempt
+SELECT job_id FROM attempts LIMIT 1;
+
+-- name: submissions
+-- Every intent that this ledger knows of.
+SELECT job_id, at FROM events WHERE type = 'Moved' AND facts LIKE '%"to":"submitting"%';
+
 -- name: evidence
 -- What was seen on the wire when submissions of these jobs were lost.
 SELECT attempts.job_id, attempts.number, attempts.submitted_at, attempts.evidence FROM attempts

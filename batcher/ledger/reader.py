@@ -2,15 +2,18 @@
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from batcher.errors import LedgerUnreadable, NotFound, Stopped
 from batcher.job import Job, Output
 from batcher.ledger.ledger import MIGRATIONS, newer, unreadable
 from batcher.ledger.rows import job_of, output_of, stopped_of
 from batcher.ledger.sql import statements
+
+_IDS: Final = 10_000
+"""Ids that are asked for at once."""
 
 
 class Reader:
@@ -47,6 +50,11 @@ class Reader:
     def each(self, question: str, **facts: object) -> Iterator[sqlite3.Row]:
         """Ask a named question with many answers, one at a time."""
         yield from self._connection.execute(statements("questions.sql")[question], facts)
+
+    def count_done(self, ids: Sequence[str]) -> int:
+        """Count the jobs among these that are done."""
+        counts = (self.ask("count_done", ids=json.dumps(ids[n : n + _IDS]))[0][0] for n in range(0, len(ids), _IDS))
+        return sum(counts)
 
     def meta(self) -> dict[str, object]:
         """Give what the ledger knows of its run."""

@@ -68,7 +68,11 @@ class Store:
 
     def begin(self, key: str) -> Part:
         """Begin a file aside."""
-        return Part(self._parts / key)
+        return Part(self.part(key))
+
+    def part(self, key: str) -> Path:
+        """Name a file aside."""
+        return self._parts / key
 
     def place(self, part: Path, file: str, job_id: str) -> None:
         """Give a whole part its final name, relative to the run directory; what stood there gives way."""

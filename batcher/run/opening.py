@@ -15,11 +15,13 @@ from batcher.job import State
 from batcher.ledger import asks
 from batcher.ledger.ledger import Ledger, unreadable
 from batcher.ledger.lock import Lock
+from batcher.ledger.witness import Witness
 from batcher.outputs.store import sync_folder
 from batcher.provider.wire import Wire
 from batcher.run.parts import Parts
 from batcher.run.run import Run
 from batcher.settings import SANDBOX, Endpoint, remote
+from batcher.show.words import command
 
 
 @asynccontextmanager
@@ -29,11 +31,13 @@ async def open_run(
     provider: str | None = None,
     beside: Path | None = None,
     make: bool = False,
+    rebuild: bool = False,
     parts: Parts | None = None,
 ) -> AsyncIterator[Run]:
     """Hold a run directory: lock, ledger, the way to the API. With `make` it is made where it is not there.
 
-    `provider`: whose results it is to hold, None: whosever it does. Raises WrongRun, LedgerInUse, LedgerUnreadable.
+    `provider`: whose results it is to hold, None: whosever it does. `rebuild`: files without a ledger are no fault,
+    for they are about to be taken over. Raises WrongRun, LedgerInUse, LedgerUnreadable.
     The API is reached, and the sandbox started, only when something is to be asked: a run at rest needs neither.
     """
     parts = parts or Parts()
@@ -42,7 +46,7 @@ async def open_run(
         raise NotFound(f"{out} is no run directory: there is no ledger.sqlite in it")
     async with AsyncExitStack() as stack:
         if fresh:
-            _make(out)
+            _make(out, rebuild=rebuild)
         ledger = await stack.enter_async_context(_held(out, parts))
         owner = await _owner(ledger, out, provider)
 
@@ -77,12 +81,22 @@ async def _held(out: Path, parts: Parts) -> AsyncIterator[Ledger]:
         ledger = Ledger(database, parts.clock)
         try:
             await ledger.open()
+            ledger.witness = Witness(parts.state(), await _run_id(ledger, parts))
             await _recover(ledger)
             yield ledger
         finally:
             await ledger.close()
     finally:
         lock.free()
+
+
+async def _run_id(ledger: Ledger, parts: Parts) -> str:
+    """Give the run's own id, made with its ledger: a copy has the same."""
+    known = (await ledger.meta()).get("run_id")
+    if known is None:
+        known = f"{parts.chance.getrandbits(64):016x}"
+        await ledger.put_meta({"run_id": known})
+    return str(known)
 
 
 async def _recover(ledger: Ledger) -> None:
@@ -92,7 +106,7 @@ async def _recover(ledger: Ledger) -> None:
             await ledger.record(job, move)
 
 
-def _make(out: Path) -> None:
+def _make(out: Path, *, rebuild: bool) -> None:
     """Make the directory, so that a power cut cannot take it back: SQLite flushes only what is in it."""
     missing = []
     folder = out
@@ -104,10 +118,11 @@ def _make(out: Path) -> None:
     for one in reversed(missing):
         one.mkdir(exist_ok=True)
         sync_folder(one.parent)
-    if (out / "files").is_dir() and any((out / "files").iterdir()):
+    if not rebuild and (out / "files").is_dir() and any((out / "files").iterdir()):
         raise WrongRun(
             f"{out} has files, and no ledger that says what they cost",
-            "put ledger.sqlite back, or choose another directory with -o",
+            "put ledger.sqlite back; or have it rebuilt from the sidecars: the same command with "
+            f"{command('--reuse', out, '-o', out).removeprefix('batcher ')}; or choose another directory with -o",
         )
 
 

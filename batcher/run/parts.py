@@ -1,5 +1,6 @@
 """What a run is made of where the world outside begins; tests bring their own time and wire."""
 
+import os
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -7,6 +8,7 @@ from pathlib import Path
 
 from batcher.clock import Chance, Clock, chance
 from batcher.ledger.database import Database, open_threaded
+from batcher.ledger.witness import state_folder
 from batcher.provider.rehearsal import sandbox
 from batcher.provider.wire import HttpWire, Wire
 from batcher.settings import Endpoint
@@ -24,5 +26,7 @@ class Parts:
     database: Callable[[Path], Awaitable[Database]] = open_threaded
     wire: Callable[[Endpoint], Wire] = http_wire
     sandbox: Callable[[Path], AbstractAsyncContextManager[Endpoint]] = sandbox
+    state: Callable[[], Path] = lambda: state_folder(os.environ)
+    """The user's state directory, where the witnesses are."""
     clock: Clock = field(default_factory=Clock)
     chance: Chance = field(default_factory=chance)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import platform
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -11,6 +12,7 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 
 from batcher.catalog import Model, bundled, read_entry
+from batcher.clock import rfc3339
 from batcher.engine.engine import HALTS, Drain, Engine, Halt
 from batcher.engine.legs import Legs, Tools
 from batcher.engine.pace import Pace
@@ -20,12 +22,14 @@ from batcher.errors import (
     SIGNAL_BASE,
     Stopped,
 )
-from batcher.events import Ended, Listener, Started, Warned
+from batcher.events import Ended, Listener, Noted, Started, Warned
 from batcher.job import SETTLED, Spec, State
 from batcher.ledger import asks
 from batcher.ledger.enrolment import Choice, Enrolled, enrol
 from batcher.ledger.ledger import Ledger
+from batcher.ledger.place import warnings
 from batcher.ledger.sql import statements
+from batcher.ledger.witness import in_log, in_state_file
 from batcher.outputs.sidecar import Origin, sidecar_file
 from batcher.outputs.store import Store
 from batcher.pacing.budget import Budget
@@ -68,6 +72,8 @@ class Run:
         self.parts = parts
         self.store = Store(out)
         self.engine: Engine | None = None
+        self.rebuilt = False
+        """Its ledger was just made anew from its sidecars."""
         self.requests = Requests(self)
         """What the user can ask of it, from this process or another."""
         self.policy = Policy()
@@ -139,10 +145,52 @@ class Run:
 
         return await self.ledger.transact(work)
 
+    async def left_behind(self) -> str | None:
+        """Say whether this ledger is an older copy of one that went on; what that submitted is uncertain here.
+
+        It is remembered until `accept_as_is`. A run without a witness on this machine is a line in the log.
+        """
+        meta = await self.meta()
+        if meta.get("moved"):
+            return str(meta["moved"])
+        witness, log = self.ledger.witness, self.out / "run.jsonl"
+        state = witness.file if witness else log
+        sources = [in_state_file(state), in_log(log)]
+        last = [next(in_state_file(state, backwards=True), None), next(in_log(log, backwards=True), None)]
+        gap = await self.ledger.behind(sources, last, str(meta.get("accepted_as_is") or ""))
+        if gap is None:
+            await self._note_strange_place(meta, seen=last[0] is not None)
+            return None
+        if self.rebuilt and not gap.uncertain:  # all that was submitted is here again
+            await self.accept_as_is()
+            return None
+        message = (
+            f"this ledger is an older copy: {gap.uncertain + gap.others} submissions were made that it does not know "
+            f"({gap.uncertain} of jobs that it would submit again; these are now uncertain)"
+        )
+        await self.note({"moved": message})
+        return message
+
+    async def _note_strange_place(self, meta: Mapping[str, Any], *, seen: bool) -> None:
+        host, known = platform.node(), meta.get("host")
+        if not seen and await self.ledger.ask("any_attempt"):
+            where = f"; it was last worked on by {known}" if known and known != host else ""
+            await self.ledger.say(
+                Noted(self.parts.clock.now(), f"this machine has no witness of what this run submitted{where}")
+            )
+        if known != host:
+            await self.note({"host": host})
+
+    async def accept_as_is(self) -> None:
+        """Go on with an older copy at the user's word."""
+        await self.note({"moved": None, "accepted_as_is": rfc3339(self.parts.clock.now())})
+
     # The work.
 
     async def work(self, policy: Policy) -> Outcome:
         """Drive every selected job until it has settled, or something stops the run."""
+        if refused := await self._refused():
+            return refused
         await asyncio.to_thread(self.store.prepare)
         meta = await self.meta()
         states = await self._states()
@@ -152,6 +200,18 @@ class Run:
         outcome = self._outcome(await self._states(), halt)
         await self._close_books(meta, outcome)
         return outcome
+
+    async def _refused(self) -> Outcome | None:
+        """Refuse to go on with an older copy, or with what the user has paused."""
+        if moved := await self.left_behind():
+            return await self.refuse("moved", moved)
+        if await self.at_rest():
+            return None
+        if (await self.meta()).get("paused"):
+            return await self.refuse("paused", "the run is paused; `resume` lifts that")
+        for warning in warnings(self.out):
+            await self.warn(warning)
+        return None
 
     async def _drive(self, policy: Policy, meta: Mapping[str, Any]) -> Halt | None:
         wire = await self.connect()
@@ -200,14 +260,14 @@ class Run:
             chance=self.parts.chance,
             root=Path(str(meta.get("root") or ".")),
             origin=self.origin(meta),
-            make_room=self._make_room,
+            make_room=self.make_room,
         )
 
     def origin(self, meta: Mapping[str, Any]) -> Origin:
         """Say where this run's jobs come from."""
         return Origin(self.provider, str(meta.get("manifest_file") or "-"), meta.get("manifest_sha256") or None)
 
-    async def _make_room(self, stem: str, job_id: str) -> str:
+    async def make_room(self, stem: str, job_id: str) -> str:
         """Give the name a job's file may take: an unlisted job's files give way, a listed one's stay."""
         owners = await self.ledger.ask("owners_of_name", stem=stem, id=job_id)
         if any(owner["listed"] for owner in owners):
@@ -260,9 +320,10 @@ class Run:
             "token": f"RUNCOMFY_TOKEN=... {resume}",
             "budget": f"{resume} --max-cost USD",
             "uncertain": command("retry", self.out, "--state", "uncertain"),
+            "moved": f"{resume} --yes",
             "failures": command("jobs", self.out, "--state", "failed"),
         }
-        retryable = halt.reason not in {"token", "budget", "balance", "failures", "disk", "bug"}
+        retryable = halt.reason not in {"token", "budget", "balance", "failures", "disk", "moved", "bug"}
         return Stopped(halt.reason, message, halt.exit_code, following.get(halt.reason, resume), retryable)
 
     async def _close_books(self, meta: Mapping[str, Any], outcome: Outcome) -> None:

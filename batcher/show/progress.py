@@ -8,7 +8,7 @@ from typing import Final, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from batcher.events import Ended, Event, Held, Moved, Started, Warned
+from batcher.events import Ended, Event, Held, Moved, Noted, Started, Warned
 from batcher.job import SETTLED, State
 from batcher.settings import SANDBOX
 from batcher.show.log import plain
@@ -68,7 +68,7 @@ class Lines:
                 self._say(f"submissions wait {duration(seconds)}: {why}")
             case Warned(message=message):
                 self._say(f"warning: {message}")
-            case Ended():
+            case Ended() | Noted():
                 pass
             case _ if self._now() - self._last >= EVERY:
                 self._say(f"{self._tally.settled:,} of {self._tally.total:,} settled: {self._tally.line()}")

@@ -120,6 +120,7 @@ class Life:
             database=database,
             wire=lambda _: MemoryWire(self._world(), self._journal, self.now, self.act, self._scenario.seed),
             sandbox=sandbox,
+            state=lambda: self._out.parent / "state",
             clock=Clock(self.now),
             chance=chance(self._scenario.seed),
         )

@@ -67,7 +67,7 @@ def test_only_what_may_have_left_changes_in_a_crash() -> None:
 
 def ledger_with(job: Job) -> sqlite3.Connection:
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    prepare(connection)
+    prepare(connection, Path())
     in_transaction(connection, migrate)
     connection.execute(
         "INSERT INTO jobs (id, position, name, spec, sample, state, created_at) VALUES (?, 1, 'n', '{}', 1, 'pending', 0)",

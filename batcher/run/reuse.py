@@ -1,0 +1,107 @@
+"""Takes over what another run has finished, or what this one had before its ledger was lost. Buys nothing."""
+
+import asyncio
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from batcher.errors import NotFound
+from batcher.job import Job, Move, State
+from batcher.ledger.reader import Reader
+from batcher.ledger.sql import statements
+from batcher.outputs.finished import Finished, bring, finished, whole_in_place
+
+if TYPE_CHECKING:
+    from batcher.run.run import Run
+
+
+@dataclass(slots=True)
+class Reused:
+    """What came of it, in jobs."""
+
+    taken: int = 0
+    damaged: int = 0
+    """Their files are not what their sidecars say."""
+
+
+async def reuse(run: "Run", folder: Path) -> Reused:
+    """Take over the results of a run directory for jobs that wait here. Raises NotFound.
+
+    From its own directory the files stay where they are, and what they were billed is known again.
+    """
+    if not (folder / "files").is_dir():
+        raise NotFound(f"{folder} is no run directory: there are no files in it")
+    own = folder.resolve() == run.out.resolve()
+    await asyncio.to_thread(run.store.prepare)
+    reused = Reused()
+    for found in finished(folder):
+        if found.provider != run.provider:
+            continue
+        waiting = await _waiting(run, found)
+        if waiting is None:
+            continue
+        if await (_recognise(run, waiting, found) if own else _bring(run, waiting, found, folder)):
+            reused.taken += 1
+        else:
+            reused.damaged += 1
+    await asyncio.to_thread(run.store.close)
+    run.rebuilt = own
+    return reused
+
+
+async def _waiting(run: "Run", found: Finished) -> Job | None:
+    jobs = await run.ledger.whole([found.job_id])
+    return jobs[0] if jobs and jobs[0].state is State.PENDING else None
+
+
+async def _bring(run: "Run", job: Job, found: Finished, folder: Path) -> bool:
+    stem = await run.make_room(f"files/{job.spec.name}", job.id)
+    outputs = await asyncio.to_thread(bring, found, folder, run.store, stem.removeprefix("files/"))
+    if outputs is None:
+        return False
+    message = f"taken over from {folder}"
+    await run.ledger.record(job, Move(State.DONE, message=message, request_id=found.request_id, outputs=outputs))
+    return True
+
+
+async def _recognise(run: "Run", job: Job, found: Finished) -> bool:
+    """Take a job back whose ledger was lost: its life is told again, as its sidecar knows it."""
+    if not await asyncio.to_thread(whole_in_place, found, run.out):
+        return False
+    for move in (
+        Move(State.SUBMITTING, message="rebuilt from its sidecar"),
+        Move(State.RUNNING, request_id=found.request_id),
+        Move(State.FETCHING, outputs=found.outputs),
+        Move(State.DONE, outputs=found.outputs, billed_usd=found.billed_usd),
+    ):
+        job = await run.ledger.record(job, move)
+    return True
+
+
+def held_by_siblings(out: Path, provider: str, wanted: Iterable[str]) -> dict[Path, int]:
+    """Count the jobs among these that other run directories beside this one have done: they could be reused."""
+    ids = list(wanted)
+    found: dict[Path, int] = {}
+    for ledger in sorted(out.parent.glob("*/ledger.sqlite")):
+        if ledger.parent.resolve() == out.resolve():
+            continue
+        if count := _done_of(ledger.parent, provider, ids):
+            found[ledger.parent] = count
+    return found
+
+
+def _done_of(folder: Path, provider: str, ids: list[str]) -> int:
+    try:
+        with Reader(folder) as reader:
+            if reader.meta().get("provider") != provider or not reader.ask("any_done"):
+                return 0
+            return reader.count_done(ids)
+    except Exception:  # noqa: BLE001 - a directory that cannot be read holds nothing that can be used
+        return 0
+
+
+def waiting_ids(connection: sqlite3.Connection) -> list[str]:
+    """Give the ids of jobs that would be bought."""
+    return [row[0] for row in connection.execute(statements("questions.sql")["waiting_ids"])]
