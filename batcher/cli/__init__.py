@@ -4,7 +4,7 @@ import contextlib
 import os
 import sys
 
-from batcher.errors import EXIT_BUG, EXIT_OK, EXIT_USAGE, SIGNAL_BASE, BatcherError, ManifestFaulty
+from batcher.errors import EXIT_BUG, EXIT_OK, EXIT_STOPPED, EXIT_USAGE, SIGNAL_BASE, BatcherError, ManifestFaulty
 
 
 def main() -> None:
@@ -38,6 +38,10 @@ def _run() -> int:
         return error.exit_code
     except BrokenPipeError:
         return EXIT_OK
+    except OSError as error:
+        _say(f"batcher: {error}")
+        _say("  what was written before is safe; make room or see to the disk, then give the same command again")
+        return EXIT_STOPPED
     except Exception as error:  # noqa: BLE001 - a defect of ours, said as one
         if show := getattr(error, "show", None):  # click's own, whose module depends on typer's version
             show()

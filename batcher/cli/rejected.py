@@ -23,6 +23,7 @@ class Rejected:
         columns = list(header) if header is not None else ["row"]
         cells = list(row.cells) if header is not None else [json.dumps(dict(row.values), ensure_ascii=False)]
         if self._opened is None:
+            self._file.unlink(missing_ok=True)  # what stands there may be a link
             self._opened = self._file.open("w", encoding="utf-8", newline="")
             csv.writer(self._opened).writerow([*columns, "reason"])
         padded = [*cells[: len(columns)], *[""] * (len(columns) - len(cells))]

@@ -1,7 +1,7 @@
 """Feeds jobs into the window, walks each to its rest, and drains what is in flight when the run ends."""
 
 import asyncio
-import errno
+import math
 from collections import Counter
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -11,7 +11,7 @@ from batcher.clock import Clock
 from batcher.engine.legs import Leave, Legs
 from batcher.engine.pace import Pace
 from batcher.engine.rules import bought_again
-from batcher.errors import EXIT_BUG, EXIT_STOPPED, EXIT_TOKEN, EXIT_UNREACHABLE, BatcherError, LedgerBroken
+from batcher.errors import EXIT_BUG, EXIT_STOPPED, EXIT_TOKEN, EXIT_UNREACHABLE, BatcherError, LedgerBroken, WrongUse
 from batcher.events import Held
 from batcher.job import IN_FLIGHT, Job, Move, State
 from batcher.ledger.ledger import Ledger, Overtaken
@@ -21,7 +21,6 @@ GRACE: Final = 8.0
 """Seconds that files in hand have after a signal, once the last submission was answered."""
 _BODIES_AT_ONCE: Final = 128 * 2**20
 _IDLE: Final = 30.0
-_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
 
 
 class Drain(IntEnum):
@@ -81,6 +80,7 @@ class Engine:
         self._woken = 0
         self._no_more = False
         """The ledger has no job waiting, until one comes back."""
+        self._probe: asyncio.Task[None] | None = None
         self.halted: Halt | None = None
 
     def obey(self, policy: Policy) -> None:
@@ -104,6 +104,19 @@ class Engine:
         self.legs.stop()
         self._changed.set()
 
+    def stood_still(self, seconds: float) -> None:
+        """Take in that nothing could be heard for a while: charge nobody for it, and ask before going on."""
+        self.legs.stood_still(seconds)
+        if self._probe is None or self._probe.done():
+            self._probe = asyncio.create_task(self._find_server(self._pace.window.closed_until), name="probe")
+            self._pace.window.closed_until = math.inf
+
+    async def _find_server(self, held_until: float) -> None:
+        """Let submissions go on once the server can be reached again, over fresh connections."""
+        await self.legs.reach()
+        self._pace.window.closed_until = held_until
+        self._changed.set()
+
     async def run(self) -> Halt | None:
         """Work until every selected job has settled, or until something stops the run."""
         try:
@@ -114,13 +127,13 @@ class Engine:
             self._ledger_broke(broken)
             await self._drain()
         finally:
-            for task in self._tasks.values():
+            for task in [*self._tasks.values(), *([self._probe] if self._probe else [])]:
                 task.cancel()
         return self.halted
 
     def _ledger_broke(self, broken: LedgerBroken) -> None:
-        """Nothing can be written any more: to wait for an answer would not keep it."""
-        self.stop(Halt("disk", str(broken), EXIT_STOPPED, Drain.NOW))
+        """Send nothing more; the answers that are on their way are waited for, and their request ids saved."""
+        self.stop(Halt("disk", str(broken), EXIT_STOPPED, Drain.LEAVE))
 
     def take(self, job: Job) -> None:
         """Drive a job that is not at rest; one whose walk is just ending is taken when it has."""
@@ -171,6 +184,9 @@ class Engine:
         """Start as many waiting jobs as there is room for."""
         room = self._room()
         if room <= 0 or self._no_more:
+            return 0
+        if scarce := self.legs.scarce(self.in_flight + self._states[State.FETCHING]):
+            self.stop(Halt("disk", scarce, EXIT_STOPPED, Drain.FINISH))
             return 0
         starting = self._states[State.PENDING] + self._states[State.SUBMITTING]
         woken = self._woken
@@ -256,8 +272,8 @@ class Engine:
             self.wake()
         except LedgerBroken as broken:
             self._ledger_broke(broken)
-        except OSError as error:
-            self.halt("disk" if error.errno in _DISK else "bug", f"job {job.id}: {error!r}")
+        except (OSError, WrongUse) as error:  # the run directory does not take what is written
+            self.halt("disk", f"job {job.id}: {error}")
         except BatcherError as error:
             self.halt("bug", f"job {job.id}: {error}")
         except Exception as error:  # noqa: BLE001 - a defect of ours: the run stops, and says where

@@ -32,10 +32,12 @@ from batcher.provider.replies import (
     Unauthorized,
     Unavailable,
 )
-from batcher.provider.wire import Call, Wire
+from batcher.provider.wire import Call, Wire, WireFault
 from batcher.settings import Retry
 
 DOWNLOADS: Final = 16
+SPARE: Final = 2 * 2**20
+"""Bytes of the disk that are left to the ledger and the log."""
 
 
 class Leave(Exception):
@@ -68,6 +70,10 @@ class Legs:
         self._bodies: dict[str, bytes] = {}
         self._downloads = asyncio.Semaphore(DOWNLOADS)
         self._stop = asyncio.Event()
+        self._usual_bytes = 0.0
+        """Of a job's outputs, those of late counting most."""
+        self._unheard = 0.0
+        """Seconds of the loop's clock."""
         self.by_state = {
             State.PENDING: self.prepare,
             State.SUBMITTING: self.submit,
@@ -82,6 +88,33 @@ class Legs:
     def stop(self) -> None:
         """Send nothing more: a request that is not on its way does not leave."""
         self._stop.set()
+
+    def stood_still(self, seconds: float) -> None:
+        """Charge no job for a time in which nothing could be heard."""
+        self._unheard += seconds
+        self._pace.patience.shift(seconds)
+        self._tools.wire.stood_still()
+
+    async def reach(self) -> None:
+        """Ask the server for anything, over fresh connections, until it answers."""
+        await self._tools.wire.refresh()
+        tries = 0
+        while isinstance(answer := await self._tools.wire.send(runcomfy.catalogue()), WireFault):
+            self._strained(answer.message)
+            await asyncio.sleep(backoff(tries, self._tools.chance))
+            tries += 1
+
+    def scarce(self, in_flight: int) -> str | None:
+        """Say that the disk has no room for more than what is in flight; None where it has, as far as can be told."""
+        needed = SPARE + int(in_flight * self._usual_bytes * 1.25)
+        free = self._tools.store.free()
+        if free >= needed:
+            return None
+        return f"{free / 1e6:,.1f} MB are free where results go, and what is in flight may take {needed / 1e6:,.1f} MB"
+
+    def _now(self) -> float:
+        """Give the loop's time, but for times in which nothing could be heard."""
+        return _loop_now() - self._unheard
 
     async def prepare(self, job: Job) -> Move:
         """Build the request while nothing is at stake; its Move is the intent to send it."""
@@ -114,16 +147,16 @@ class Legs:
 
     async def watch(self, job: Job) -> Move:
         """Look at it until it has ended."""
-        now = _loop_now()
+        now = self._now()
         watch = rules.Watch(since=now, moved_at=now)
         while True:
             await asyncio.sleep(next_look(self._age(job), self._pace.latencies))
             reply = await self._look(job, watch)
             if isinstance(reply, Completed) and not watch.ask_result:
-                watch = watch.seen(reply, _loop_now())
+                watch = watch.seen(reply, self._now())
                 reply = await self._look(job, watch)
-            watch = watch.seen(reply, _loop_now())
-            move = rules.after_poll(reply, watch, self._retry, _loop_now())
+            watch = watch.seen(reply, self._now())
+            move = rules.after_poll(reply, watch, self._retry, self._now())
             if move is None:
                 continue
             if move.to is State.FETCHING and move.completed_at is None:
@@ -184,7 +217,7 @@ class Legs:
             if move := self._given_up(trouble, got):
                 return replace(move, outputs=tuple(placed))
             stale = _needs_result(job)
-            if not stale and trouble.to_refresh(_loop_now()):
+            if not stale and trouble.to_refresh(self._now()):
                 trouble, stale = trouble.renewed(), True
                 continue
             await asyncio.sleep(backoff(tries, self._tools.chance))
@@ -192,6 +225,8 @@ class Legs:
         return await self._finish(job, placed)
 
     async def _finish(self, job: Job, placed: list[Output]) -> Move:
+        size = sum(output.bytes or 0 for output in placed)
+        self._usual_bytes += (size - self._usual_bytes) * (0.1 if self._usual_bytes else 1.0)
         for output in placed:
             content = sidecar(job, output, len(placed), self._tools.origin)
             file = sidecar_file(output.file or "")
@@ -204,21 +239,21 @@ class Legs:
             return await self._place(job, output, got) if isinstance(got, Fetched) else got
 
     def _took(self, trouble: rules.Trouble, got: Dead | Wrong | Interrupted, *, asked_anew: bool) -> rules.Trouble:
-        now = _loop_now()
+        now = self._now()
         match got:
             case Dead():
                 return replace(trouble, refreshed=trouble.refreshed or asked_anew).dead(now)
             case Wrong(digest, _):
                 return trouble.wrong(digest, now)
             case Interrupted(message):
-                self._pace.patience.strained(now, message)
+                self._pace.patience.strained(_loop_now(), message)
                 return trouble.interrupted(now)
             case _:
                 assert_never(got)
 
     def _given_up(self, trouble: rules.Trouble, got: Dead | Wrong | Interrupted) -> Move | None:
         """Say whether the output is given up. One that does not arrive within the patience set stops the run."""
-        now = _loop_now()
+        now = self._now()
         late = trouble.lasts(now) >= self._retry.patience
         match got:
             case Dead(message) if trouble.expired(now):

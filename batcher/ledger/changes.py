@@ -27,14 +27,19 @@ class Landed:
     event: Moved
 
 
-def apply(connection: sqlite3.Connection, job: Job, move: Move, now: float) -> Landed | None:
-    """Write a move if the job still is where it was; None if it is not."""
+def apply(
+    connection: sqlite3.Connection, job: Job, move: Move, now: float, steady: float | None = None
+) -> Landed | None:
+    """Write a move if the job still is where it was; None if it is not.
+
+    `now` stamps it; `steady`, by default the same, is what a delay is counted from. Both in seconds since 1970.
+    """
     if not allowed(job.state, job.kind, move):
         raise Bug(f"job {job.id}: no arrow leads from {job.state} ({job.kind}) to {move.to} ({move.kind})")
     if move.to is State.RUNNING and (holder := _other_holder(connection, job, move.request_id)):
         move = _alarm(move, holder)
     sql = statements("moves.sql")
-    columns = _columns(job, move, now)
+    columns = _columns(job, move, now) | {"not_before": _not_before(move, now if steady is None else steady)}
     if connection.execute(sql["move"], columns).rowcount != 1:
         return None
     moved = _after(job, move, now)
@@ -45,6 +50,18 @@ def apply(connection: sqlite3.Connection, job: Job, move: Move, now: float) -> L
     event = _event(job, moved, move, now)
     connection.execute(sql["add_event"], event_row(event))
     return Landed(moved, event)
+
+
+def arrived(connection: sqlite3.Connection, job: Job, move: Move, now: float) -> Landed | None:
+    """Give a move that is on disk although its commit was said to have failed; None if it is not there."""
+    row = connection.execute(statements("questions.sql")["job"], {"id": job.id}).fetchone()
+    moved = _after(job, move, now)
+    there = row is not None and (row["state"], row["attempt"], row["request_id"]) == (
+        moved.state,
+        moved.attempt,
+        moved.request_id,
+    )
+    return Landed(moved, _event(job, moved, move, now)) if there else None
 
 
 def _other_holder(connection: sqlite3.Connection, job: Job, request_id: str | None) -> str | None:
@@ -67,13 +84,16 @@ def _columns(job: Job, move: Move, now: float) -> dict[str, object]:
         "to": move.to,
         "kind": move.kind,
         "message": move.message,
-        "not_before": now + move.delay if move.to is State.PENDING else 0,
         "attempts": _attempts(job, move),
         "request_id": move.request_id,
         "completed_at": move.completed_at,
         "settled": LIFE[move.to].settled,
         "now": now,
     }
+
+
+def _not_before(move: Move, steady: float) -> float:
+    return steady + move.delay if move.to is State.PENDING and move.delay else 0.0
 
 
 def _attempts(job: Job, move: Move) -> int:

@@ -21,6 +21,10 @@ _PRAGMAS: Final = (
     "PRAGMA journal_size_limit = 67108864",
     "PRAGMA busy_timeout = 10000",
 )
+_DISK: Final = frozenset(
+    {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOMEM}
+)
+"""Errors after which a connection is not trusted."""
 
 
 class Database(Protocol):
@@ -51,18 +55,65 @@ def in_transaction(connection: sqlite3.Connection, work: Work[T]) -> T:
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
-            connection.execute("ROLLBACK")
+            with suppress(sqlite3.Error):  # what went wrong first is what is told
+                connection.execute("ROLLBACK")
         raise
     return result
+
+
+class Latch:
+    """Remembers that the disk failed a connection: nothing is tried on it again.
+
+    After a failed write or fsync nobody knows which pages the system still holds as clean. So the file is opened
+    anew, which reads the log with its checksums, and is checked, before anything more is written.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.fell = False
+
+    def do(self, connection: sqlite3.Connection, work: Work[T]) -> T:
+        """Do the work in one transaction; notice where it was the disk that failed."""
+        try:
+            return in_transaction(connection, work)
+        except sqlite3.Error as error:
+            self.fell = getattr(error, "sqlite_errorcode", 0) & 0xFF in _DISK
+            raise
+
+    def reopened(self, connection: sqlite3.Connection) -> sqlite3.Connection:
+        """Give a connection that can be trusted: this one, or a fresh one in the place of one that failed."""
+        if not self.fell:
+            return connection
+        with suppress(sqlite3.Error):
+            connection.close()
+        fresh = _connected(self._file)
+        try:
+            verdict = fresh.execute("PRAGMA quick_check(1)").fetchone()[0]
+        except BaseException:
+            fresh.close()
+            raise
+        if verdict != "ok":
+            fresh.close()
+            raise sqlite3.DatabaseError(f"database disk image is malformed: {verdict}")
+        self.fell = False
+        return fresh
 
 
 class ThreadedDatabase(aiosqlite.Connection):
     """SQLite on aiosqlite's thread: a transaction is one hop, however many statements it has."""
 
+    def __init__(self, file: Path) -> None:
+        super().__init__(lambda: _connected(file), iter_chunk_size=64)
+        self._latch = Latch(file)
+
     async def transact(self, work: Work[T]) -> T:
         """Run `work` in one transaction, on the connection's thread."""
-        result: T = await self._execute(in_transaction, self._conn, work)  # type: ignore[no-untyped-call]
+        result: T = await self._execute(self._do, work)  # type: ignore[no-untyped-call]
         return result
+
+    def _do(self, work: Work[T]) -> T:
+        self._connection = self._latch.reopened(self._conn)
+        return self._latch.do(self._conn, work)
 
     async def close(self) -> None:
         """Take the write-ahead log into the file, and close."""
@@ -80,7 +131,7 @@ def fold(connection: sqlite3.Connection) -> None:
 async def open_threaded(file: Path) -> ThreadedDatabase:
     """Open a ledger file read-write, making it where it is not there."""
     await asyncio.to_thread(lambda: _connected(file).close())  # what is wrong with it is raised here, on no worker
-    database = ThreadedDatabase(lambda: _connected(file), iter_chunk_size=64)
+    database = ThreadedDatabase(file)
     await database
     return database
 
@@ -100,10 +151,12 @@ class InlineDatabase:
 
     def __init__(self, file: Path) -> None:
         self._connection = _connected(file)
+        self._latch = Latch(file)
 
     async def transact(self, work: Work[T]) -> T:
         """Run `work` in one transaction, here and now."""
-        return in_transaction(self._connection, work)
+        self._connection = self._latch.reopened(self._connection)
+        return self._latch.do(self._connection, work)
 
     async def close(self) -> None:
         """Take the write-ahead log into the file, and close."""

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import Final, TypeVar
 
 from batcher.clock import Clock
@@ -16,7 +17,8 @@ from batcher.events import Event, Listener
 from batcher.job import Job, Move, State
 from batcher.ledger.adoption import adopt
 from batcher.ledger.again import Which, go_on
-from batcher.ledger.changes import Landed, apply
+from batcher.ledger.ballast import Ballast
+from batcher.ledger.changes import Landed, apply, arrived
 from batcher.ledger.database import Database
 from batcher.ledger.gap import Gap, close_gap, knows, unknown
 from batcher.ledger.rows import dump, event_row, job_of, output_of
@@ -45,12 +47,15 @@ class Ledger:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
+        self._steady = clock.now() - asyncio.get_running_loop().time()
+        """What waits is waited for by the loop's clock, whatever jumps the wall's makes."""
         self._queue: list[_Change] = []
         self._wake = asyncio.Event()
         self._flusher: asyncio.Task[None] | None = None
         self._listeners: list[Listener] = []
-        self._broken: BaseException | None = None
         self._closing = False
+        self.ballast: Ballast | None = None
+        """Given up when the disk is full and a request id is not on it yet."""
         self.witness: Witness | None = None
         """Told of every submission once it is committed, before its request leaves."""
         self.commits = 0
@@ -75,9 +80,10 @@ class Ledger:
         self._listeners.append(listener)
 
     async def record(self, job: Job, move: Move) -> Job:
-        """Write a move; give the job as it is once that is on disk. Raises Overtaken, LedgerBroken."""
-        if self._broken:
-            raise LedgerBroken(f"the ledger could not be written: {self._broken}") from self._broken
+        """Write a move; give the job as it is once that is on disk. Raises Overtaken, LedgerBroken.
+
+        A move that brings a request id is tried until it is on disk: it stands for what was paid.
+        """
         change = _Change(job, move, asyncio.get_running_loop().create_future())
         self._queue.append(change)
         self._wake.set()
@@ -100,12 +106,15 @@ class Ledger:
 
     async def waiting(self, limit: int) -> list[Job]:
         """Give the next jobs to submit, in the manifest's order."""
-        return [job_of(row) for row in await self.ask("waiting", now=self._clock.now(), limit=limit)]
+        return [job_of(row) for row in await self.ask("waiting", now=self._steady_now(), limit=limit)]
+
+    def _steady_now(self) -> float:
+        return self._steady + asyncio.get_running_loop().time()
 
     async def due_in(self) -> float | None:
         """Give the seconds until a waiting job may go, None if none waits."""
         due = (await self.ask("next_due"))[0][0]
-        return None if due is None else max(0.0, due - self._clock.now())
+        return None if due is None else max(0.0, due - self._steady_now())
 
     async def under_way(self, state: State) -> list[Job]:
         """Give the jobs that an earlier process left in this state, with their outputs."""
@@ -186,10 +195,9 @@ class Ledger:
         A change that is itself at fault must not cost the others their request ids: each is then written alone.
         """
         try:
-            landed = await self._database.transact(partial(_apply_all, batch, self._clock.now()))
+            landed = await self._database.transact(partial(_apply_all, batch, self._clock.now(), self._steady_now()))
         except sqlite3.Error as broken:
-            self._fail(batch, broken)
-            return False
+            return await self._rescue(batch, broken)
         except Exception as faulty:  # noqa: BLE001 - a value that cannot be written, or an arrow that is not there
             if len(batch) > 1:
                 return all([await self._write([change]) for change in batch])
@@ -213,15 +221,58 @@ class Ledger:
             else:
                 change.landed.set_exception(Overtaken(f"job {change.job.id} is no longer {change.job.state}"))
 
-    def _fail(self, batch: Iterable[_Change], broken: Exception) -> None:
-        self._broken = broken
-        error = (
-            broken if isinstance(broken, BatcherError) else LedgerBroken(f"the ledger could not be written: {broken}")
-        )
-        for change in [*batch, *self._queue]:
+    async def _rescue(self, batch: Sequence[_Change], broken: sqlite3.Error) -> bool:
+        """Let everything fail that can be done again, and write the request ids as soon as there is room for them."""
+        precious = self._let_fail(batch, broken)
+        told: set[str] = set()
+        if self.ballast:
+            self.ballast.drop()
+        for tries in count():
+            if not precious:
+                return True
+            try:
+                landed = await self._database.transact(
+                    partial(_apply_again, precious, self._clock.now(), self._steady_now())
+                )
+            except sqlite3.Error as again:
+                broken = again
+            else:
+                self._answer(precious, landed)
+                return True
+            self._tell_unsaved(precious, told, broken)
+            if self._closing:
+                self._give_up(precious, broken)
+                return False
+            with contextlib.suppress(TimeoutError):  # a new one, or the end, is not kept waiting
+                await asyncio.wait_for(self._wake.wait(), min(10.0, 0.25 * 2**tries))
+            self._wake.clear()
+            more, self._queue = self._queue, []
+            precious += self._let_fail(more, broken)
+        raise AssertionError
+
+    def _let_fail(self, batch: Iterable[_Change], broken: Exception) -> list[_Change]:
+        """Answer that the ledger cannot be written; give the changes that cannot be done again: with a request id."""
+        precious = [change for change in batch if change.move.to is State.RUNNING and change.move.request_id]
+        self._give_up((change for change in batch if change not in precious), broken)
+        return precious
+
+    def _give_up(self, changes: Iterable[_Change], broken: Exception) -> None:
+        for change in changes:
             if not change.landed.done():
-                change.landed.set_exception(error)
-        self._queue.clear()
+                change.landed.set_exception(LedgerBroken(f"the ledger could not be written: {broken}"))
+
+    def _tell_unsaved(self, changes: Iterable[_Change], told: set[str], broken: Exception) -> None:
+        """Print the request ids that are on no disk, each once: they are the only key to what was paid."""
+        for change in changes:
+            if change.job.id not in told:
+                told.add(change.job.id)
+                with contextlib.suppress(OSError):
+                    print(  # noqa: T201
+                        f"batcher: job {change.job.id} has request id {change.move.request_id}, which cannot be saved "
+                        f"({broken}); write it down, it is tried again until there is room",
+                        file=sys.stderr,
+                        flush=True,
+                    )
 
     def _tell(self, event: Event) -> None:
         for listener in tuple(self._listeners):
@@ -280,8 +331,20 @@ def _split(script: str) -> list[str]:
     return found
 
 
-def _apply_all(batch: Sequence[_Change], now: float, connection: sqlite3.Connection) -> list[Landed | None]:
-    return [apply(connection, change.job, change.move, now) for change in batch]
+def _apply_all(
+    batch: Sequence[_Change], now: float, steady: float, connection: sqlite3.Connection
+) -> list[Landed | None]:
+    return [apply(connection, change.job, change.move, now, steady) for change in batch]
+
+
+def _apply_again(
+    batch: Sequence[_Change], now: float, steady: float, connection: sqlite3.Connection
+) -> list[Landed | None]:
+    """Write what is not there yet: a commit that was said to have failed may have reached the disk."""
+    return [
+        arrived(connection, change.job, change.move, now) or apply(connection, change.job, change.move, now, steady)
+        for change in batch
+    ]
 
 
 def _whole_jobs(connection: sqlite3.Connection, question: str, facts: Mapping[str, object]) -> list[Job]:

@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, Final
 
-from jinja2 import StrictUndefined, TemplateError, UndefinedError, meta
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import TemplateError, UndefinedError, meta
 
-MAX_LENGTH: Final = 1_000_000
+from batcher.manifest.bounds import MAX_LENGTH, Turns, bounded, checked
 
 
 class BadTemplate(Exception):
@@ -26,14 +25,8 @@ def slug(value: object) -> str:
     return re.sub("-+", "-", unicodedata.normalize("NFC", kept)).strip("-")
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
-    environment.filters["slug"] = slug
-    environment.globals.clear()
-    return environment
-
-
-_ENVIRONMENT: Final = _environment()
+_ENVIRONMENT: Final = bounded()
+_ENVIRONMENT.filters["slug"] = slug
 
 
 class Template:
@@ -43,8 +36,8 @@ class Template:
         self.text = text
         self.plain = "{{" not in text and "{%" not in text and "{#" not in text
         try:
-            self._template = None if self.plain else _ENVIRONMENT.from_string(text)
-        except TemplateError as error:
+            self._template = None if self.plain else _ENVIRONMENT.from_string(checked(_ENVIRONMENT, text))
+        except (TemplateError, RecursionError) as error:
             raise BadTemplate(f"is no template that can be read: {error}") from None
 
     @cached_property
@@ -55,7 +48,7 @@ class Template:
     def fill(self, values: Mapping[str, object]) -> str:
         """Fill it in. Raises BadTemplate."""
         template = self._template
-        return self.text if template is None else str(_careful(lambda: template.render(values)))
+        return self.text if template is None else str(_careful(lambda: template.render({**values, "_turns": Turns()})))
 
 
 class Condition:
@@ -64,7 +57,7 @@ class Condition:
     def __init__(self, text: str) -> None:
         try:
             self._holds = _ENVIRONMENT.compile_expression(text, undefined_to_none=False)
-        except TemplateError as error:
+        except (TemplateError, RecursionError) as error:
             raise BadTemplate(f"is no expression that can be read: {error}") from None
 
     def holds(self, values: Mapping[str, object]) -> bool:

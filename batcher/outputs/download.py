@@ -80,6 +80,8 @@ async def fetch(url: str, wire: Wire, store: Store, key: str) -> Fetch:
 async def _stream(url: str, wire: Wire, part: Part) -> Dead | Wrong | Interrupted | None:
     async with wire.download(url) as download:
         if isinstance(download, WireFault):
+            if download.barred:
+                return Wrong(f"barred {url}", download.message)
             return Interrupted(download.message)
         if download.status in _DEAD:
             return Dead(f"HTTP {download.status}")

@@ -1,12 +1,16 @@
 """A file in the run directory is whole or absent: written aside, flushed, renamed, its folder flushed."""
 
+import errno
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
 from typing import Final
+
+from batcher.errors import WrongUse
 
 PARTS: Final = ".parts"
 
@@ -43,8 +47,15 @@ class Part:
         self.file.unlink(missing_ok=True)
 
 
+class LinkInTheWay(WrongUse):
+    """A folder of the run directory is a symbolic link: results are written inside the run directory only."""
+
+
 class Store:
-    """The run directory's files. Every call blocks: use a thread."""
+    """The run directory's files. Every call blocks: use a thread.
+
+    Folders are opened one by one and never through a symbolic link, so that no name leads out of the directory.
+    """
 
     def __init__(self, out: Path) -> None:
         self.out = out
@@ -52,19 +63,26 @@ class Store:
 
     def prepare(self) -> None:
         """Make the folders, and remove what a killed run left half-written."""
-        shutil.rmtree(self._parts, ignore_errors=True)
-        self._parts.mkdir(parents=True, exist_ok=True)
-        (self.out / "files").mkdir(exist_ok=True)
+        self.close()
+        self.ready()
         sync_folder(self.out)
 
     def ready(self) -> None:
-        """Make the folders where they are not there, for a single repair."""
-        self._parts.mkdir(parents=True, exist_ok=True)
-        (self.out / "files").mkdir(exist_ok=True)
+        """Make the folders where they are not there."""
+        for name in (PARTS, "files"):
+            with self._folder(name):
+                pass
 
     def close(self) -> None:
         """Remove the folder of half-written files."""
+        if self._parts.is_symlink():
+            self._parts.unlink()
         shutil.rmtree(self._parts, ignore_errors=True)
+
+    def free(self) -> int:
+        """Give the bytes that this user may still write where the results go. This one is quick: it needs no thread."""
+        found = os.statvfs(self.out)
+        return found.f_bavail * found.f_frsize
 
     def begin(self, key: str) -> Part:
         """Begin a file aside."""
@@ -76,48 +94,95 @@ class Store:
 
     def place(self, part: Path, file: str, job_id: str) -> None:
         """Give a whole part its final name, relative to the run directory; what stood there gives way."""
-        final = self.out / file
-        self._make_folder(final.parent)
-        if final.exists() and _digest(final) != _digest(part):
-            self.give_way(file, job_id)
-        part.replace(final)
-        sync_folder(final.parent)
+        folder, name = os.path.split(file)
+        with self._folder(folder) as fd:
+            if _is_there(name, fd) and _digest(name, fd) != _digest(str(part)):
+                self.give_way(file, job_id)
+            os.rename(part, name, dst_dir_fd=fd)
+            os.fsync(fd)
 
     def write_sidecar(self, file: str, content: Mapping[str, object], key: str) -> None:
         """Write a sidecar, whole or not at all."""
         part = self.begin(key)
         part.write(json.dumps(content, ensure_ascii=False, indent=2).encode("utf-8", "surrogatepass") + b"\n")
         part.close()
-        final = self.out / file
-        part.file.replace(final)
-        sync_folder(final.parent)
+        folder, name = os.path.split(file)
+        with self._folder(folder) as fd:
+            os.rename(part.file, name, dst_dir_fd=fd)
+            os.fsync(fd)
 
     def give_way(self, file: str, job_id: str) -> str | None:
         """Move a file to `replaced/JOB_ID/`, under a number where one is there already: nothing is deleted.
 
         Give where it is now, relative to the run directory; None where there was none.
         """
-        source = self.out / file
-        if not source.exists():
-            return None
-        folder = self.out / "replaced" / job_id
-        self._make_folder(folder)
-        target, number = folder / source.name, 1
-        while target.exists():
-            target, number = folder / f"{source.stem}.{number}{source.suffix}", number + 1
-        source.rename(target)
-        sync_folder(folder)
-        sync_folder(source.parent)
-        return target.relative_to(self.out).as_posix()
+        folder, name = os.path.split(file)
+        with self._folder(folder) as source:
+            if not _is_there(name, source):
+                return None
+            with self._folder(f"replaced/{job_id}") as target:
+                free = _free_name(name, target)
+                os.rename(name, free, src_dir_fd=source, dst_dir_fd=target)
+                os.fsync(target)
+            os.fsync(source)
+        return f"replaced/{job_id}/{free}"
 
-    def _make_folder(self, folder: Path) -> None:
-        missing = []
-        while not folder.is_dir():
-            missing.append(folder)
-            folder = folder.parent
-        for one in reversed(missing):
-            one.mkdir(exist_ok=True)
-            sync_folder(one.parent)
+    @contextmanager
+    def _folder(self, folder: str) -> Iterator[int]:
+        """Open a folder of the run directory, made where it is not there. Raises LinkInTheWay."""
+        fd = os.open(self.out, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for name in PurePosixPath(folder).parts:
+                inner = _step(fd, name, folder)
+                os.close(fd)
+                fd = inner
+            yield fd
+        finally:
+            os.close(fd)
+
+
+def _step(fd: int, name: str, folder: str) -> int:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(name, flags, dir_fd=fd)
+    except FileNotFoundError:
+        with suppress(FileExistsError):
+            os.mkdir(name, dir_fd=fd)
+        os.fsync(fd)
+        return os.open(name, flags, dir_fd=fd)
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.ENOTDIR}:
+            raise LinkInTheWay(
+                f"{folder} leads through a symbolic link ({name}): results are written inside the run directory only",
+                "move the folder back in the link's place, or choose another run directory with -o",
+            ) from None
+        raise
+
+
+def _is_there(name: str, fd: int) -> bool:
+    try:
+        os.stat(name, dir_fd=fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _free_name(name: str, fd: int) -> str:
+    stem, suffix = PurePosixPath(name).stem, PurePosixPath(name).suffix
+    free, number = name, 1
+    while _is_there(free, fd):
+        free, number = f"{stem}.{number}{suffix}", number + 1
+    return free
+
+
+def _digest(name: str, fd: int | None = None) -> str:
+    """Give a file's SHA-256; nothing for what is no file of its own."""
+    try:
+        opened = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+    except OSError:
+        return ""
+    with os.fdopen(opened, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync_folder(folder: Path) -> None:
@@ -127,8 +192,3 @@ def sync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

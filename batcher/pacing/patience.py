@@ -36,6 +36,7 @@ class Patience:
         """Say whether it has lasted longer than the user would wait."""
         return self.since is not None and now - self.since >= self.limit
 
-    def lasts(self, now: float) -> float:
-        """Give the seconds that are left of it."""
-        return self.limit if self.since is None else max(0.0, self.since + self.limit - now)
+    def shift(self, seconds: float) -> None:
+        """Leave out a time in which nothing could be heard."""
+        if self.since is not None:
+            self.since += seconds

@@ -144,7 +144,9 @@ def read_submit(answer: Answer | WireFault, now: float) -> SubmitReply:
     What certainly was not accepted is a short list; everything else that is no acceptance is `Lost`.
     """
     if isinstance(answer, WireFault):
-        return Lost(answer.message, {"fault": answer.message}) if answer.sent else Unsent(answer.message)
+        if not answer.sent:
+            return Unsent(answer.message)
+        return Lost(answer.message, {"phase": "waiting for the answer", "exception": answer.message})
     said = _said(answer)
     http = f"HTTP {answer.status}"
     meaning = said.code // 1000 if said.code else answer.status
@@ -196,7 +198,13 @@ def _why_lost(answer: Answer, said: _Said) -> str:
 
 def _evidence(answer: Answer) -> dict[str, object]:
     headers = {name: value for name, value in answer.headers.items() if name != "set-cookie"}
-    return {"status": answer.status, "headers": headers, "body": answer.body[:4096].decode("utf-8", "replace")}
+    phase = "answered" if answer.whole else "reading the answer"
+    return {
+        "phase": phase,
+        "status": answer.status,
+        "headers": headers,
+        "body": answer.body[:4096].decode("utf-8", "replace"),
+    }
 
 
 def _retry_after(answer: Answer, now: float) -> float | None:

@@ -1,18 +1,28 @@
 """Carries a call to the server and brings back what came: bytes and facts, no meaning."""
 
 import asyncio
+import errno
+import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
+from urllib.parse import urlsplit
 
 import aiohttp
+
+from batcher.provider.addresses import barred
 
 REPLY_LIMIT: Final = 16 * 2**20
 RESULT_LIMIT: Final = 256 * 2**20
 """A result may carry its media as data URIs."""
 BLOCK: Final = 2**20
+MERCY: Final = 30.0
+"""Seconds that what is on its way gets after a time in which nothing could be heard."""
+_TELLING: Final = 8
+"""Characters of a token that is looked for in answers: a shorter one may be any word."""
+_BARRED: Final = "is an address of a private network: no file is fetched from there"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +56,8 @@ class WireFault:
 
     sent: bool
     message: str
+    barred: bool = False
+    """The URL leads nowhere that a file is fetched from."""
 
 
 @dataclass(slots=True)
@@ -71,6 +83,14 @@ class Wire(Protocol):
         """Open a file at any host, without the token. Reading its blocks raises OSError where it breaks off."""
         ...
 
+    def stood_still(self) -> None:
+        """Give what is on its way more time: this process was stopped, or the machine slept."""
+        ...
+
+    async def refresh(self) -> None:
+        """Drop connections that may have died unnoticed; submissions on their way keep theirs."""
+        ...
+
     async def close(self) -> None:
         """Drop all connections."""
         ...
@@ -85,14 +105,21 @@ class HttpWire:
 
     def __init__(self, base: str, token: str) -> None:
         self._base = base
+        self._token = token
+        self._own: frozenset[str] | None = None
+        """The API host's addresses: files may come from there, wherever it is."""
+        self._limits: set[asyncio.Timeout] = set()
         self.sent = 0
         """Calls to the API so far."""
         self._authorization = {"Authorization": f"Bearer {token}"}
-        trace = aiohttp.TraceConfig()
-        trace.on_request_headers_sent.append(_note_sent)
-        self._once = _session(aiohttp.TCPConnector(limit=0, force_close=True), trace)
-        self._reads = _session(aiohttp.TCPConnector(limit=0, keepalive_timeout=30), trace)
-        self._files = _session(aiohttp.TCPConnector(limit=0))
+        self._trace = aiohttp.TraceConfig()
+        self._trace.on_request_headers_sent.append(_note_sent)
+        self._once = _session(aiohttp.TCPConnector(limit=0, force_close=True), self._trace)
+        self._open_for_reading()
+
+    def _open_for_reading(self) -> None:
+        self._reads = _session(aiohttp.TCPConnector(limit=0, keepalive_timeout=30), self._trace)
+        self._files = _session(aiohttp.TCPConnector(limit=0, socket_factory=self._socket))
 
     async def send(self, call: Call) -> Answer | WireFault:
         """Send one call to the API."""
@@ -105,7 +132,7 @@ class HttpWire:
         body, response = bytearray(), None
         try:
             async with (
-                asyncio.timeout(call.timeout),
+                self._within(call.timeout),
                 session.request(
                     call.method,
                     self._base + call.path,
@@ -116,20 +143,74 @@ class HttpWire:
                 ) as response,
             ):
                 whole = await _read(response, body, call.limit)
-                return Answer(response.status, _lower(response.headers), bytes(body), whole)
+                return self._answer(response, body, whole=whole)
         except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: not HTTP at all
             if response is not None and body:  # cut off: what had come may hold the request id
-                return Answer(response.status, _lower(response.headers), bytes(body), whole=False)
+                return self._answer(response, body, whole=False)
             return WireFault(trace.sent, _words(error))
+
+    def _answer(self, response: aiohttp.ClientResponse, body: bytearray, *, whole: bool) -> Answer:
+        """Make an answer of what came, without our token should the server send it back: answers are written down."""
+        headers = _lower(response.headers)
+        if len(self._token) >= _TELLING and (self._token.encode() in body or any(map(self._in, headers.values()))):
+            headers = {name: value.replace(self._token, "***") for name, value in headers.items()}
+            return Answer(response.status, headers, bytes(body).replace(self._token.encode(), b"***"), whole)
+        return Answer(response.status, headers, bytes(body), whole)
+
+    def _in(self, text: str) -> bool:
+        return self._token in text
+
+    @asynccontextmanager
+    async def _within(self, seconds: float) -> AsyncIterator[None]:
+        """Raise TimeoutError after these seconds, of which none is counted in which nothing could be heard."""
+        async with asyncio.timeout(seconds) as limit:
+            self._limits.add(limit)
+            try:
+                yield
+            finally:
+                self._limits.discard(limit)
+
+    def stood_still(self) -> None:
+        """Give what is on its way more time."""
+        soonest = asyncio.get_running_loop().time() + MERCY
+        for limit in self._limits:
+            if (limit.when() or soonest) < soonest:
+                limit.reschedule(soonest)
+
+    async def refresh(self) -> None:
+        """Drop connections that may have died unnoticed; submissions on their way keep theirs."""
+        old = (self._reads, self._files)
+        self._open_for_reading()
+        for session in old:
+            await session.close()
+
+    def _socket(self, address: tuple[Any, ...]) -> socket.socket:
+        """Make the socket of a connection to a file host, if its address is one that files are fetched from."""
+        family, kind, protocol, _, where = address
+        if barred(str(where[0])) and where[0] not in (self._own or ()):
+            raise OSError(errno.EACCES, f"{where[0]} {_BARRED}")
+        return socket.socket(family, kind, protocol)
+
+    async def _know_own_addresses(self) -> None:
+        if self._own is None:
+            host = urlsplit(self._base).hostname or ""
+            try:
+                found = await asyncio.get_running_loop().getaddrinfo(host, None)
+            except OSError:
+                found = []
+            self._own = frozenset(str(one[4][0]) for one in found)
 
     @asynccontextmanager
     async def download(self, url: str) -> AsyncIterator[Download | WireFault]:
         """Open a file at any host, without the token."""
+        await self._know_own_addresses()
         try:
             timeout = aiohttp.ClientTimeout(sock_connect=20, sock_read=60)
             response = await self._files.get(url, timeout=timeout, headers={"Accept-Encoding": "identity"})
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            yield WireFault(sent=True, message=_words(error))
+            words = _words(error)
+            never = isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError) or _BARRED in words
+            yield WireFault(sent=True, message=words, barred=never)
             return
         async with response:
             yield Download(response.status, response.content_length, _blocks(response))

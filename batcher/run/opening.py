@@ -161,7 +161,15 @@ async def _endpoint(owner: str, out: Path, beside: Path | None, stack: AsyncExit
 
 def discard(out: Path) -> None:
     """Take back a directory that was made for a manifest that turned out to be wrong; only what a start makes."""
-    for name in ("ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm", "ledger.lock", "run.jsonl", "summary.json"):
+    for name in (
+        "ledger.sqlite",
+        "ledger.sqlite-wal",
+        "ledger.sqlite-shm",
+        "ledger.lock",
+        "ledger.ballast",
+        "run.jsonl",
+        "summary.json",
+    ):
         (out / name).unlink(missing_ok=True)
     shutil.rmtree(out / SANDBOX, ignore_errors=True)
     (out / "rejected.csv").unlink(missing_ok=True)

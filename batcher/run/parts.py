@@ -28,5 +28,7 @@ class Parts:
     sandbox: Callable[[Path], AbstractAsyncContextManager[Endpoint]] = sandbox
     state: Callable[[], Path] = lambda: state_folder(os.environ)
     """The user's state directory, where the witnesses are."""
+    pulse: bool = True
+    """Notice when nothing could be heard for a while; simulated time has no such whiles of its own."""
     clock: Clock = field(default_factory=Clock)
     chance: Chance = field(default_factory=chance)

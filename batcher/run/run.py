@@ -16,6 +16,7 @@ from batcher.clock import rfc3339
 from batcher.engine.engine import HALTS, Drain, Engine, Halt
 from batcher.engine.legs import Legs, Tools
 from batcher.engine.pace import Pace
+from batcher.engine.pulse import Pulse
 from batcher.errors import (
     EXIT_OK,
     EXIT_SETTLED,
@@ -25,6 +26,7 @@ from batcher.errors import (
 from batcher.events import Ended, Listener, Noted, Started, Warned
 from batcher.job import SETTLED, Spec, State
 from batcher.ledger import asks
+from batcher.ledger.ballast import Ballast
 from batcher.ledger.enrolment import Choice, Enrolled, enrol
 from batcher.ledger.ledger import Ledger
 from batcher.ledger.place import warnings
@@ -41,7 +43,7 @@ from batcher.provider.wire import Wire
 from batcher.run.catalogue import look_up
 from batcher.run.parts import Parts
 from batcher.run.requests import Requests
-from batcher.settings import Endpoint, Policy
+from batcher.settings import SANDBOX, Endpoint, Policy
 from batcher.show.status import status
 from batcher.show.words import command
 
@@ -84,7 +86,7 @@ class Run:
         """Find the way to the API, starting the sandbox for a rehearsal. Raises TokenMissing, WrongRun."""
         if self._wire is None:
             endpoint, self._wire = await self._connect()
-            self.secret = endpoint.token.reveal()
+            self.secret = "" if endpoint.provider == SANDBOX else endpoint.token.reveal()
         return self._wire
 
     async def at_rest(self) -> bool:
@@ -192,11 +194,16 @@ class Run:
         if refused := await self._refused():
             return refused
         await asyncio.to_thread(self.store.prepare)
+        ballast = self.ledger.ballast = Ballast(self.out)
         meta = await self.meta()
         states = await self._states()
         await self.ledger.say(Started(self.parts.clock.now(), str(meta.get("name")), self.provider, states))
         resubmits = policy.retry.uncertain == "resubmit" and states.get(State.UNCERTAIN)
-        halt = None if await self.at_rest() and not resubmits else await self._drive(policy, meta)
+        halt = None
+        if resubmits or not await self.at_rest():
+            await asyncio.to_thread(ballast.load)
+            halt = await self._drive(policy, meta)
+            ballast.drop()
         outcome = self._outcome(await self._states(), halt)
         await self._close_books(meta, outcome)
         return outcome
@@ -222,6 +229,7 @@ class Run:
         if self._early:
             engine.stop(self._early)
         timer = self._timer(engine, policy)
+        pulse = Pulse(self.parts.clock, engine.stood_still) if self.parts.pulse else None
         try:
             while True:
                 ended = asyncio.Event()
@@ -232,6 +240,8 @@ class Run:
                 if halt or not answered or await self.at_rest():
                     return engine.halted
         finally:
+            if pulse:
+                pulse.stop()
             if timer:
                 timer.cancel()
 
@@ -337,6 +347,7 @@ class Run:
 
     def _write_summary(self) -> None:
         draft = self.out / ".summary.json"
+        draft.unlink(missing_ok=True)
         draft.write_text(json.dumps(status(self.out), ensure_ascii=False, indent=2) + "\n", "utf-8")
         draft.replace(self.out / "summary.json")
 

@@ -22,7 +22,7 @@ class Log:
     """Listens to a run, and writes what it hears. The file is for the user alone."""
 
     def __init__(self, out: Path, secret: str) -> None:
-        fd = os.open(out / "run.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        fd = os.open(out / "run.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
         self._file: TextIO = os.fdopen(fd, "w", encoding="utf-8", errors="replace", buffering=1)
         self._secret = secret
         self._log = structlog.wrap_logger(

@@ -76,6 +76,12 @@ class MemoryWire:
         torn = self._world.tears(request_id, int(name.partition(".")[0]), tries)
         yield Download(200, len(content), _blocks(content[: len(content) // 2] if torn else content, whole=not torn))
 
+    def stood_still(self) -> None:
+        pass
+
+    async def refresh(self) -> None:
+        pass
+
     async def close(self) -> None:
         pass
 

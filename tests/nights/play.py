@@ -121,6 +121,7 @@ class Life:
             wire=lambda _: MemoryWire(self._world(), self._journal, self.now, self.act, self._scenario.seed),
             sandbox=sandbox,
             state=lambda: self._out.parent / "state",
+            pulse=False,
             clock=Clock(self.now),
             chance=chance(self._scenario.seed),
         )

@@ -37,6 +37,10 @@ class Api:
     stalls: bool = False
     empty: bool = False
     files_down: bool = False
+    bulk: int = 0
+    """Bytes that follow each picture."""
+    output_urls: list[str] = field(default_factory=list)
+    """In the place of its own."""
     requests: list[tuple[str, str]] = field(default_factory=list)
     strangers: list[str] = field(default_factory=list)
     downloads_with_token: int = 0
@@ -65,6 +69,7 @@ class Api:
         app.router.add_get("/v1/requests/{id}/result", self._result)
         app.router.add_post("/v1/requests/{id}/cancel", self._cancel)
         app.router.add_get("/files/{id}/{name}", self._file)
+        app.router.add_get("/redirect", self._redirect)
         return app
 
     def _refused(self, request: web.Request) -> web.Response | None:
@@ -133,7 +138,7 @@ class Api:
         if "POLICY" in prompt:
             return web.json_response({**body, "status": "failed", "error": "content policy violation"})
         count = int(entry.body.get("num_images", entry.body.get("number_of_images", 1)))
-        urls: Any = [f"{self.base}/files/{entry.id}/{index}" for index in range(1, count + 1)]
+        urls: Any = self.output_urls or [f"{self.base}/files/{entry.id}/{index}" for index in range(1, count + 1)]
         if entry.body.get("sync_mode"):
             import base64
 
@@ -151,13 +156,17 @@ class Api:
         outcome = "cancelled" if entry.cancelled else "not_cancellable"
         return web.json_response({"request_id": entry.id, "status": self._state(entry), "outcome": outcome})
 
+    async def _redirect(self, request: web.Request) -> web.StreamResponse:
+        return web.Response(status=302, headers={"Location": request.query["to"]})
+
     async def _file(self, request: web.Request) -> web.StreamResponse:
         if self.files_down:
             return web.Response(status=503)
         if self.find(request.match_info["id"]) is None:
             return web.Response(status=404)
         self.downloads_with_token += "Authorization" in request.headers
-        return web.Response(body=picture(f"{request.match_info['id']} {request.match_info['name']}"))
+        picture_of = picture(f"{request.match_info['id']} {request.match_info['name']}")
+        return web.Response(body=picture_of + b"\0" * self.bulk)
 
 
 class Served:

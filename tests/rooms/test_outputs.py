@@ -137,6 +137,12 @@ class Host:
     async def send(self, call: object) -> WireFault:
         return WireFault(sent=False, message=str(call))
 
+    def stood_still(self) -> None:
+        pass
+
+    async def refresh(self) -> None:
+        pass
+
     async def close(self) -> None:
         pass
 

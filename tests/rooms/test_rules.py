@@ -66,7 +66,10 @@ def answer(status: int, body: object, headers: dict[str, str] | None = None, *, 
         (answer(500, {"error_code": 500001}), TurnedDown(Kind.REFUSED, "error 500001 [HTTP 500]")),
         (answer(400, {"error": "unsafe prompt"}), TurnedDown(Kind.REFUSED, "unsafe prompt [HTTP 400]")),
         (WireFault(sent=False, message="refused"), Unsent("refused")),
-        (WireFault(sent=True, message="reset"), Lost("reset", {"fault": "reset"})),
+        (
+            WireFault(sent=True, message="reset"),
+            Lost("reset", {"phase": "waiting for the answer", "exception": "reset"}),
+        ),
     ],
 )
 def test_a_submissions_answer_is_read_once(given: Answer | WireFault, expected: object) -> None:

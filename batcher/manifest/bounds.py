@@ -1,0 +1,266 @@
+"""Templates that cannot run for long or grow large: what could is refused, or counted.
+
+A time limit would not do: one multiplication or one padded number is a single call in C, which no alarm interrupts.
+So every operation that can make much of little checks how much first, and loops draw from one allowance.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from functools import wraps
+from typing import Any, Final
+
+from jinja2 import StrictUndefined, TemplateSyntaxError, nodes
+from jinja2.exceptions import SecurityError
+from jinja2.runtime import Context
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+MAX_LENGTH: Final = 1_000_000
+"""Characters, or items, that anything in a template may have."""
+MAX_BITS: Final = 20_000
+"""Of a number."""
+MAX_TURNS: Final = 100_000
+"""Of all loops of one template together."""
+MAX_WIDTH: Final = 10_000
+"""That anything is padded to."""
+_PAD: Final = 100
+_PADDING: Final = frozenset({"center", "ljust", "rjust", "zfill", "expandtabs"})
+_REFUSED_METHODS: Final = frozenset({"format", "format_map", "translate", "maketrans", "encode", "to_bytes"})
+_WIDE: Final = re.compile(r"%[^a-zA-Z%]*(\d{5,}|\*)")
+_REFUSED_FILTERS: Final = ("pprint", "xmlattr", "urlize")
+_PADDING_FILTERS: Final = ("center", "indent", "wordwrap", "truncate", "batch", "slice", "round")
+_REFUSED_NODES: Final = (
+    nodes.Macro,
+    nodes.CallBlock,
+    nodes.Include,
+    nodes.Import,
+    nodes.FromImport,
+    nodes.Extends,
+    nodes.Block,
+)
+
+
+class Turns:
+    """The allowance of one template's loops."""
+
+    def __init__(self) -> None:
+        self.left = MAX_TURNS
+
+    def __call__(self, items: Iterable[Any]) -> Iterator[Any]:
+        """Give the items, while the allowance lasts."""
+        for item in items:
+            self.left -= 1
+            if self.left < 0:
+                raise SecurityError(f"its loops take over {MAX_TURNS:,} turns")
+            yield item
+
+
+class Bounded(ImmutableSandboxedEnvironment):
+    """Jinja2's sandbox, with every operation bounded."""
+
+    intercepted_binops = frozenset({"+", "*", "**", "%", "//", "-"})
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:  # noqa: ANN401
+        """Do an operation whose result is not too large."""
+        if operator == "**":
+            _power(left, right)
+        elif operator == "*":
+            _product(left, right)
+        elif operator == "+":
+            _length(_plain_size(left) + _plain_size(right))
+        elif operator == "%" and isinstance(left, str | bytes) and _WIDE.search(str(left)):
+            raise SecurityError("a number is padded too far")
+        elif operator == "%":
+            small(right)
+        result = super().call_binop(context, operator, left, right)
+        if isinstance(result, int) and result.bit_length() > MAX_BITS:
+            raise SecurityError("a number is too large")
+        return result
+
+    def call(self, context: Context, function: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        """Call what a template calls, if what comes of it is not too large."""
+        owner, name = getattr(function, "__self__", None), getattr(function, "__name__", "")
+        if isinstance(owner, str | bytes):
+            if name in _PADDING:
+                _narrow(*args, *kwargs.values())
+            elif name == "replace" and len(args) > 1:
+                _replaced(str(owner), str(args[0]), str(args[1]))
+            elif name == "join" and args:
+                return self.call_filter("join", args[0], [owner])
+        return super().call(context, function, *args, **kwargs)
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:  # noqa: ANN401
+        """Say whether a template may have this attribute."""
+        return attr not in _REFUSED_METHODS and super().is_safe_attribute(obj, attr, value)
+
+
+def bounded() -> Bounded:
+    """Make the environment that all templates share."""
+    environment = Bounded(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True, finalize=small)
+    environment.globals.clear()
+    for name in _REFUSED_FILTERS:
+        environment.filters.pop(name, None)
+    for name in _PADDING_FILTERS:
+        environment.filters[name] = _narrowed(environment.filters[name])
+    environment.filters["format"] = _formatted
+    environment.filters["replace"] = _replacing(environment.filters["replace"])
+    environment.filters["join"] = _joined(environment.filters["join"])
+    environment.filters["sum"] = _summed
+    environment.filters["concatenated"] = _concatenated
+    for name, plain in environment.filters.items():
+        environment.filters[name] = _guarded(plain)
+    return environment
+
+
+def checked(environment: Bounded, text: str) -> nodes.Template:
+    """Read a template, with its loops counted and its concatenations measured. Raises TemplateSyntaxError."""
+    tree = environment.parse(text)
+    for node in tree.find_all(_REFUSED_NODES):
+        raise TemplateSyntaxError(f"{type(node).__name__.lower()} is not used in manifests", node.lineno)
+    for loop in tree.find_all(nodes.For):
+        if loop.recursive:
+            raise TemplateSyntaxError("recursive loops are not used in manifests", loop.lineno)
+        loop.iter = nodes.Call(nodes.Name("_turns", "load"), [loop.iter], [], None, None, lineno=loop.lineno)
+    _measure(tree)
+    return tree
+
+
+def _measure(node: nodes.Node) -> None:
+    """Put a measured join in the place of each `~`."""
+    for field, value in node.iter_fields():
+        if isinstance(value, list):
+            value[:] = [_measured(one) for one in value]
+        else:
+            setattr(node, field, _measured(value))
+    for child in node.iter_child_nodes():
+        _measure(child)
+
+
+def _measured(one: Any) -> Any:  # noqa: ANN401 - a node, or whatever a node has
+    if not isinstance(one, nodes.Concat):
+        return one
+    parts = nodes.List(one.nodes, lineno=one.lineno)
+    return nodes.Filter(parts, "concatenated", [], [], None, None, lineno=one.lineno)
+
+
+def small(value: Any) -> Any:  # noqa: ANN401
+    """Give a value back that can be written out: a few nested lists can unfold to more than fits anywhere."""
+    if isinstance(value, list | tuple | dict) and _deep_size(value, {}) > MAX_LENGTH:
+        raise SecurityError(f"it unfolds to over {MAX_LENGTH:,} items")
+    return value
+
+
+def _deep_size(value: Any, known: dict[int, int]) -> int:  # noqa: ANN401
+    """Count characters and items of what a value unfolds to; each part is looked at once."""
+    if isinstance(value, str | bytes):
+        return len(value)
+    if not isinstance(value, list | tuple | dict):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = 0
+        parts = [*value.keys(), *value.values()] if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_deep_size(part, known) for part in parts)
+    return known[id(value)]
+
+
+def _plain_size(value: Any) -> int:  # noqa: ANN401
+    return len(value) if isinstance(value, str | bytes | list | tuple) else 0
+
+
+def _length(length: int) -> None:
+    if length > MAX_LENGTH:
+        raise SecurityError(f"it would make over {MAX_LENGTH:,} characters or items")
+
+
+def _power(left: Any, right: Any) -> None:  # noqa: ANN401
+    if isinstance(left, int) and isinstance(right, int) and left.bit_length() * right > MAX_BITS:
+        raise SecurityError("a number is too large")
+
+
+def _product(left: Any, right: Any) -> None:  # noqa: ANN401
+    if isinstance(right, int) and _plain_size(left):
+        _length(_plain_size(left) * right)
+    elif isinstance(left, int) and _plain_size(right):
+        _length(_plain_size(right) * left)
+    elif isinstance(left, int) and isinstance(right, int) and left.bit_length() + right.bit_length() > MAX_BITS:
+        raise SecurityError("a number is too large")
+
+
+def _narrow(*arguments: object) -> None:
+    if any(isinstance(one, int) and abs(one) > MAX_WIDTH for one in arguments):
+        raise SecurityError(f"it is padded to over {MAX_WIDTH:,} characters")
+
+
+def _guarded(plain: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a filter that takes and gives nothing that unfolds too far."""
+
+    @wraps(plain)
+    def guarded(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        for one in (*args, *kwargs.values()):
+            small(one)
+        result = plain(*args, **kwargs)
+        if isinstance(result, str):
+            _length(len(result))
+        return small(result)
+
+    return guarded
+
+
+def _narrowed(plain: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a filter that takes no large number, and pads with little."""
+
+    @wraps(plain)
+    def narrow(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        said = [one for one in (*args, *kwargs.values()) if isinstance(one, str | int)]
+        _narrow(*said)
+        first, *others = (one for one in said if isinstance(one, str)) if said else [""]
+        if any(len(one) > _PAD for one in others):
+            raise SecurityError(f"what it is padded with has over {_PAD} characters")
+        _length(len(str(first)))
+        return plain(*args, **kwargs)
+
+    return narrow
+
+
+def _formatted(text: Any, *args: Any, **kwargs: Any) -> str:  # noqa: ANN401
+    if _WIDE.search(str(text)):
+        raise SecurityError("a number is padded too far")
+    return str(text) % (kwargs or args)  # measured by its guard
+
+
+def _replaced(text: str, old: str, new: str) -> None:
+    _length(len(text) + (text.count(old) if old else len(text) + 1) * len(new))
+
+
+def _replacing(plain: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(plain)
+    def replacing(context: Any, text: Any, old: Any, new: Any, count: int | None = None) -> Any:  # noqa: ANN401
+        _replaced(str(text), str(old), str(new))
+        return plain(context, str(text), str(old), str(new), count)
+
+    return replacing
+
+
+def _joined(plain: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(plain)
+    def joined(context: Any, items: Any, between: Any = "", attribute: Any = None) -> Any:  # noqa: ANN401
+        found = list(Turns()(items))
+        _length(sum(len(str(small(one))) for one in found) + len(found) * len(str(between)))
+        return plain(context, found, str(between), attribute)
+
+    return joined
+
+
+def _summed(items: Iterable[Any], attribute: Any = None, start: float = 0) -> Any:  # noqa: ANN401
+    """Add numbers; to add lists takes the square of their number."""
+    found = list(Turns()(items))
+    if attribute is not None:
+        found = [one[attribute] for one in found]
+    if not all(isinstance(one, int | float) for one in [*found, start]):
+        raise SecurityError("only numbers are added up")
+    return sum(found, start)
+
+
+def _concatenated(parts: list[Any]) -> str:
+    texts = [str(small(part)) for part in parts]
+    _length(sum(map(len, texts)))
+    return "".join(texts)
