@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Final
 
-from batcher.clock import Clock
+from batcher.clock import Clock, rfc3339
 from batcher.engine.legs import Leave, Legs
 from batcher.engine.pace import Pace
 from batcher.engine.rules import bought_again
 from batcher.errors import EXIT_BUG, EXIT_STOPPED, EXIT_TOKEN, EXIT_UNREACHABLE, BatcherError, LedgerBroken, WrongUse
-from batcher.events import Held
+from batcher.events import Held, Warned
 from batcher.job import IN_FLIGHT, Job, Move, State
 from batcher.ledger.ledger import Ledger, Overtaken
 from batcher.settings import Policy
@@ -80,6 +80,7 @@ class Engine:
         self._woken = 0
         self._no_more = False
         """The ledger has no job waiting, until one comes back."""
+        self._told: set[asyncio.Task[None]] = set()
         self._probe: asyncio.Task[None] | None = None
         self.halted: Halt | None = None
 
@@ -93,6 +94,28 @@ class Engine:
     def halt(self, reason: str, message: str) -> None:
         """Stop submitting, for one of the reasons in HALTS."""
         self.stop(Halt(reason, message, *HALTS[reason]))
+
+    def hear(self) -> None:
+        """Stop after a silence longer than the user's patience; tell once since when it lasts, and when it is over."""
+        patience, now = self._pace.patience, _loop_now()
+        if patience.exhausted(now):
+            self.halt("unreachable", patience.why)
+        if patience.to_tell(now):
+            lasts = now - patience.since if patience.since is not None else 0.0
+            since = rfc3339(self._clock.now() - lasts)
+            self._tell(f"the server has given nothing useful since {since}: {patience.why}")
+        elif patience.over():
+            self._tell("the server answers again")
+
+    def _tell(self, message: str) -> None:
+        task = asyncio.create_task(self._ledger.say(Warned(self._clock.now(), message)))
+        self._told.add(task)
+        task.add_done_callback(self._told_one)
+
+    def _told_one(self, task: asyncio.Task[None]) -> None:
+        self._told.discard(task)
+        if not task.cancelled():
+            task.exception()  # a ledger that cannot be written says so elsewhere
 
     def stop(self, halt: Halt) -> None:
         """Stop submitting; the first reason stands, the hardest way to end counts."""
@@ -129,6 +152,7 @@ class Engine:
         finally:
             for task in [*self._tasks.values(), *([self._probe] if self._probe else [])]:
                 task.cancel()
+            await asyncio.gather(*self._told, return_exceptions=True)
         return self.halted
 
     def _ledger_broke(self, broken: LedgerBroken) -> None:
@@ -322,8 +346,7 @@ class Engine:
             self.halt("uncertain", f"{caution.uncertain} submissions of this start are uncertain: {after.message}")
         if caution.too_many_failures:
             self.halt("failures", f"{caution.failures_in_a_row} jobs failed in a row; the last: {after.message}")
-        if self._pace.patience.exhausted(_loop_now()):
-            self.halt("unreachable", self._pace.patience.why)
+        self.hear()
         self._changed.set()
         if held is not None:
             await self._ledger.say(Held(self._clock.now(), after.message or "", round(held, 3)))

@@ -60,9 +60,20 @@ class Tools:
 
 
 class Legs:
-    """Acts for the engine. `halt(reason, message)` tells it that the run cannot go on."""
+    """Acts for the engine.
 
-    def __init__(self, tools: Tools, pace: Pace, retry: Retry, halt: Callable[[str, str], None]) -> None:
+    `halt(reason, message)` tells it that the run cannot go on, `heard()` that the server gave something useful, or not.
+    """
+
+    def __init__(
+        self,
+        tools: Tools,
+        pace: Pace,
+        retry: Retry,
+        halt: Callable[[str, str], None],
+        heard: Callable[[], None],
+    ) -> None:
+        self._heard = heard
         self._tools = tools
         self._pace = pace
         self._retry = retry
@@ -188,6 +199,7 @@ class Legs:
             self._strained(reply.message)
         else:
             self._pace.patience.eased()
+            self._heard()
         return reply
 
     def _wait_to_read(self, state: RetryCallState) -> float:
@@ -301,8 +313,7 @@ class Legs:
     def _strained(self, why: str) -> None:
         now = _loop_now()
         self._pace.patience.strained(now, why)
-        if self._pace.patience.exhausted(now):
-            self._halt("unreachable", why)
+        self._heard()
 
     async def _turn(self) -> None:
         """Wait for a turn under `requests_per_second`."""

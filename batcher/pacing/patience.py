@@ -6,6 +6,8 @@ from typing import Final
 from batcher.clock import Chance
 
 LONGEST: Final = 60.0
+TELL_AFTER: Final = 20.0
+"""Seconds of silence before the user is told of it."""
 
 
 def backoff(tries: int, chance: Chance, first: float = 0.5, longest: float = LONGEST) -> float:
@@ -21,6 +23,8 @@ class Patience:
     """Seconds."""
     since: float | None = None
     why: str = ""
+    told: bool = False
+    """The user knows of this silence."""
 
     def strained(self, now: float, why: str) -> None:
         """Take note that the server gave nothing useful."""
@@ -31,6 +35,20 @@ class Patience:
     def eased(self) -> None:
         """Take note of a useful answer."""
         self.since = None
+
+    def to_tell(self, now: float) -> bool:
+        """Say, once for each silence, that it has lasted long enough to be told."""
+        if self.told or self.since is None or now - self.since < TELL_AFTER:
+            return False
+        self.told = True
+        return True
+
+    def over(self) -> bool:
+        """Say, once, that a silence which was told is over."""
+        ended = self.told and self.since is None
+        if ended:
+            self.told = False
+        return ended
 
     def exhausted(self, now: float) -> bool:
         """Say whether it has lasted longer than the user would wait."""

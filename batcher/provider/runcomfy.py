@@ -146,7 +146,8 @@ def read_submit(answer: Answer | WireFault, now: float) -> SubmitReply:
     if isinstance(answer, WireFault):
         if not answer.sent:
             return Unsent(answer.message)
-        return Lost(answer.message, {"phase": "waiting for the answer", "exception": answer.message})
+        message = f"sent, and no answer that can be read came: {answer.message}"
+        return Lost(message, {"phase": "waiting for the answer", "exception": answer.message})
     said = _said(answer)
     http = f"HTTP {answer.status}"
     meaning = said.code // 1000 if said.code else answer.status

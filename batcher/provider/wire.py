@@ -252,7 +252,8 @@ async def _blocks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         async for block in response.content.iter_chunked(BLOCK):
             yield block
     except aiohttp.ClientError as error:
-        raise ConnectionError(_words(error)) from error
+        if "ContentLengthError" not in str(error):  # that one: the server ended it in good order, and too soon
+            raise ConnectionError(_words(error)) from error
 
 
 def readable(text: str) -> str:

@@ -4,15 +4,44 @@ import argparse
 import asyncio
 import contextlib
 from pathlib import Path
+from typing import Final
 
+from batcher.sandbox.faults import FAULTS, checked
 from batcher.sandbox.server import balance, serve
-from batcher.sandbox.world import Conditions, Mishaps
+from batcher.sandbox.world import Conditions
+
+_SHORT: Final = ("fail", "busy", "lose", "reset", "stumble", "tear")
+_OUTAGE: Final = "nothing listens for so many seconds; may stand more than once"
+_FAULT: Final = "a fault, and how often it strikes, from 0 to 1; may stand more than once; the names are below"
+
+
+def share(text: str) -> tuple[str, float]:
+    """Read `NAME=SHARE`."""
+    name, _, number = text.partition("=")
+    try:
+        return next(iter(checked({name: float(number or 1)}).items()))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def outage(text: str) -> tuple[float, float]:
+    """Read `AFTER:SECONDS`."""
+    after, _, length = text.partition(":")
+    try:
+        return float(after), float(after) + float(length)
+    except ValueError:
+        raise argparse.ArgumentTypeError("write AFTER:SECONDS, as in 10:60") from None
 
 
 def parser() -> argparse.ArgumentParser:
     """Give the options of the sandbox."""
     made = argparse.ArgumentParser(
-        prog="batcher sandbox", description="Serve a stand-in for the remote API on loopback."
+        prog="batcher sandbox",
+        description="Serve a stand-in for the remote API on loopback.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="faults:\n"
+        + "\n".join(f"  {one.name:<14} of a {one.strikes:<11} {one.does}" for one in FAULTS.values())
+        + '\n\nAt run time: POST a JSON object of names and shares to /faults, or {"seconds": 60} to /outage.',
     )
     made.add_argument("--port", type=int, default=0, help="0: any free port; the first line printed says which")
     made.add_argument("--dir", type=Path, default=Path("sandbox"), help="where its state is kept")
@@ -24,15 +53,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--balance", type=balance, default=balance("none"), help="USD until 402")
     made.add_argument("--token", default="", help="the only token taken; empty: any")
     made.add_argument("--seed", type=int, default=0, help="of everything drawn by chance")
-    for mishap, meaning in (
-        ("fail", "generations fail"),
-        ("busy", "submissions are answered 429"),
-        ("lose", "submissions are accepted, and the answer is lost"),
-        ("reset", "submissions break off, not accepted"),
-        ("stumble", "polls are answered 502"),
-        ("tear", "downloads break off"),
-    ):
-        made.add_argument(f"--{mishap}", type=float, default=0.0, metavar="SHARE", help=f"0 to 1: {meaning}")
+    made.add_argument("--rate", type=float, default=0.0, help="submissions a second; above: 429; 0: no limit")
+    made.add_argument("--outage", type=outage, action="append", default=[], metavar="AFTER:SECONDS", help=_OUTAGE)
+    made.add_argument("--fault", type=share, action="append", default=[], metavar="NAME=SHARE", help=_FAULT)
+    for name in _SHORT:
+        made.add_argument(f"--{name}", type=float, default=0.0, metavar="SHARE", help=f"0 to 1: {FAULTS[name].does}")
     made.add_argument("--until-stdin-ends", action="store_true", help="stop when standard input closes")
     return made
 
@@ -40,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Serve as the arguments say."""
     said = parser().parse_args(argv)
-    mishaps = Mishaps(said.fail, said.busy, said.lose, said.reset, said.stumble, said.tear)
+    shares = {name: getattr(said, name) for name in _SHORT if getattr(said, name)} | dict(said.fault)
     conditions = Conditions(
         seed=said.seed,
         slots=said.slots,
@@ -49,10 +74,11 @@ def main(argv: list[str] | None = None) -> None:
         max_outstanding=said.max_outstanding,
         balance=said.balance,
         token=said.token,
-        mishaps=mishaps,
+        faults=shares,
+        submissions_per_second=said.rate,
     )
     with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(serve(conditions, said.dir, said.port, until_stdin_ends=said.until_stdin_ends))
+        asyncio.run(serve(conditions, said.dir, said.port, said.outage, until_stdin_ends=said.until_stdin_ends))
 
 
 if __name__ == "__main__":

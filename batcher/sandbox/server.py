@@ -6,9 +6,11 @@ import hashlib
 import json
 import math
 import os
+import struct
 import sys
 import time
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +18,7 @@ from typing import Any, Final
 import aiohttp
 from aiohttp import web
 
+from batcher.sandbox.faults import Manner, checked
 from batcher.sandbox.render import render, render_video
 from batcher.sandbox.world import Conditions, Reply, World
 
@@ -87,6 +90,8 @@ class Sandbox:
         self._tries: dict[str, int] = {}
         self._fetches: set[asyncio.Task[None]] = set()
         self.base = ""
+        self.outages: asyncio.Queue[tuple[float, float]] = asyncio.Queue()
+        """To come, one after the other: seconds from now, and how long."""
 
     def app(self) -> web.Application:
         """Give the routes, each with and without `/v1` in the base URL's favour."""
@@ -100,6 +105,8 @@ class Sandbox:
         app.router.add_get("/prod/v2/balance", self._balance)
         app.router.add_get("/files/{id}/{name}", self._file)
         app.router.add_get("/journal", self._journal)
+        app.router.add_post("/faults", self._set_faults)
+        app.router.add_post("/outage", self._begin_outage)
         return app
 
     async def _submit(self, request: web.Request) -> web.StreamResponse:
@@ -110,13 +117,13 @@ class Sandbox:
         if isinstance(body, dict):
             body = await asyncio.get_running_loop().run_in_executor(self._pool, self._store.put_aside, body)
         reply = self.world.submit(request.match_info["model"], body, _token(request), time.time())
-        self._write_journal()
-        if reply.arrives and reply.status == 200 and isinstance(body, dict):  # noqa: PLR2004
-            self._fetch_inputs(str(reply.body["request_id"]), body)
-        return self._answer(request, reply)
+        accepted = self._write_journal()
+        for entry in accepted:
+            self._fetch_inputs(str(entry["id"]), body if isinstance(body, dict) else {})
+        return await self._answer(request, reply)
 
     async def _status(self, request: web.Request) -> web.StreamResponse:
-        return self._answer(request, self.world.status(request.match_info["id"], _token(request), time.time()))
+        return await self._answer(request, self.world.status(request.match_info["id"], _token(request), time.time()))
 
     async def _result(self, request: web.Request) -> web.StreamResponse:
         cost = request.query.get("include_cost") == "true"
@@ -127,18 +134,18 @@ class Sandbox:
             content = [await self._render(request_id, index) for index in range(1, job.count + 1)]
             uris = [f"data:image/png;base64,{base64.b64encode(one).decode()}" for one in content]
             reply = Reply(reply.status, {**reply.body, "output": {"images": uris}})
-        return self._answer(request, reply)
+        return await self._answer(request, reply)
 
     async def _cancel(self, request: web.Request) -> web.StreamResponse:
         reply = self.world.cancel(request.match_info["id"], _token(request), time.time())
         self._write_journal()
-        return self._answer(request, reply)
+        return await self._answer(request, reply)
 
     async def _catalogue(self, request: web.Request) -> web.StreamResponse:
-        return self._answer(request, self.world.catalogue(request.match_info.get("model")))
+        return await self._answer(request, self.world.catalogue(request.match_info.get("model")))
 
     async def _balance(self, request: web.Request) -> web.StreamResponse:
-        return self._answer(request, self.world.balance(_token(request)))
+        return await self._answer(request, self.world.balance(_token(request)))
 
     async def _journal(self, _: web.Request) -> web.StreamResponse:
         """Give what was accepted, for tests that compare it with a ledger."""
@@ -152,26 +159,65 @@ class Sandbox:
         content = await self._render(request_id, int(index))
         key = f"{request_id}/{index}"
         self._tries[key] = self._tries.get(key, 0) + 1
-        if self.world.tears(request_id, int(index), self._tries[key]):
-            response = web.StreamResponse(headers={"Content-Length": str(len(content))})
-            await response.prepare(request)
-            await response.write(content[: len(content) // 2])
-            _hang_up(request)
-            return response
+        fault = self.world.file_fault(request_id, int(index), self._tries[key])
+        return await self._send_file(request, content, fault)
+
+    async def _send_file(self, request: web.Request, content: bytes, fault: str | None) -> web.StreamResponse:
+        match fault:
+            case "file_late":
+                raise web.HTTPForbidden
+            case "file_gone":
+                raise web.HTTPGone
+            case "file_wrong":
+                content = b"this is no image, whatever was promised\n"
+            case "file_bomb":
+                content = bomb()
+            case "file_away" if "127.0.0.1" in request.host:
+                raise web.HTTPFound(str(request.url.with_host("localhost")))
+            case "tear" | "file_short":
+                return await _send_half(request, content, abruptly=fault == "tear")
         return web.Response(body=content)
 
-    def _answer(self, request: web.Request, reply: Reply) -> web.StreamResponse:
-        if not reply.arrives:
-            _hang_up(request)
-        body = json.dumps(reply.body, ensure_ascii=False, default=str)
-        return web.Response(
-            text=body, status=reply.status or 200, headers=reply.headers, content_type="application/json"
-        )
+    async def _answer(self, request: web.Request, reply: Reply) -> web.StreamResponse:
+        """Send an answer in its manner."""
+        content = reply.content()
+        headers = {"Content-Type": "application/json", **reply.headers}
+        match reply.manner:
+            case Manner.NEVER:
+                _hang_up(request)
+            case Manner.NOT_HTTP:
+                if request.transport is not None:
+                    request.transport.write(content)
+                    request.transport.close()
+            case Manner.CUT:
+                headers["Content-Length"] = str(len(content) + 1000)
+                return await _send_in_parts(request, [content], headers, 0.0)
+            case Manner.SLOW:
+                return await _send_in_parts(
+                    request, [content[n : n + 8] for n in range(0, len(content), 8)], headers, 0.02
+                )
+        return web.Response(body=content, status=reply.status or 200, headers=headers)
 
-    def _write_journal(self) -> None:
-        for entry in self.world.journal[self._written :]:
+    def _write_journal(self) -> list[Mapping[str, Any]]:
+        """Write down what was accepted and cancelled since; give what was accepted."""
+        fresh = self.world.journal[self._written :]
+        for entry in fresh:
             self._store.append(entry)
         self._written = len(self.world.journal)
+        return [entry for entry in fresh if "inputs" in entry]
+
+    async def _set_faults(self, request: web.Request) -> web.StreamResponse:
+        """Change at run time what goes wrong, and how often."""
+        try:
+            self.world.faults = checked({name: float(share) for name, share in (await request.json()).items()})
+        except (ValueError, TypeError, AttributeError) as error:
+            raise web.HTTPBadRequest(text=str(error)) from None
+        return web.json_response(self.world.faults)
+
+    async def _begin_outage(self, request: web.Request) -> web.StreamResponse:
+        """Let nothing listen for some seconds, from now on."""
+        self.outages.put_nowait((0.0, float((await request.json())["seconds"])))
+        return web.json_response({})
 
     async def _render(self, request_id: str, index: int) -> bytes:
         job = self.world.request(request_id)
@@ -227,7 +273,49 @@ def _hang_up(request: web.Request) -> None:
         request.transport.abort()
 
 
-async def serve(conditions: Conditions, folder: Path, port: int, *, until_stdin_ends: bool) -> None:
+async def _send_half(request: web.Request, content: bytes, *, abruptly: bool) -> web.StreamResponse:
+    """Announce a file, send half of it, and break off: with a reset, or with a clean end."""
+    response = web.StreamResponse(headers={"Content-Length": str(len(content))})
+    await response.prepare(request)
+    await response.write(content[: len(content) // 2])
+    if request.transport is not None:
+        (request.transport.abort if abruptly else request.transport.close)()
+    return response
+
+
+async def _send_in_parts(
+    request: web.Request, parts: list[bytes], headers: Mapping[str, str], pause: float
+) -> web.StreamResponse:
+    response = web.StreamResponse(headers=headers)
+    await response.prepare(request)
+    for part in parts:
+        await response.write(part)
+        await asyncio.sleep(pause)
+    if "Content-Length" in headers and request.transport is not None:  # more was announced than came
+        request.transport.close()
+    return response
+
+
+def bomb() -> bytes:
+    """Make a PNG of 13,000 x 13,000 pixels that is small only as a file."""
+    side = 13_000
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    rows = zlib.compress(bytes((1 + (side + 7) // 8) * side), 1)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+async def serve(
+    conditions: Conditions,
+    folder: Path,
+    port: int,
+    outages: Sequence[tuple[float, float]] = (),
+    *,
+    until_stdin_ends: bool,
+) -> None:
     """Serve until the parent's end of standard input closes, or until cancelled. The first line says where."""
     sandbox = Sandbox(conditions, folder)
     runner = web.AppRunner(sandbox.app(), access_log=None)
@@ -236,13 +324,29 @@ async def serve(conditions: Conditions, folder: Path, port: int, *, until_stdin_
     await site.start()
     sandbox.base = f"http://127.0.0.1:{runner.addresses[0][1]}"
     print(sandbox.base, flush=True)  # noqa: T201 - read by whoever started it
+    for begins, ends in outages:
+        sandbox.outages.put_nowait((begins, ends - begins))
+    keeper = asyncio.create_task(_keep_outages(sandbox, runner, site, runner.addresses[0][1]))
     try:
         if until_stdin_ends:
             await asyncio.get_running_loop().run_in_executor(None, sys.stdin.buffer.read)
         else:
             await asyncio.Event().wait()
     finally:
+        keeper.cancel()
         await runner.cleanup()
+
+
+async def _keep_outages(sandbox: Sandbox, runner: web.AppRunner, site: web.TCPSite, port: int) -> None:
+    """Stop listening when an outage begins, and listen on the same port when it is over."""
+    begun = asyncio.get_running_loop().time()
+    while True:
+        after, seconds = await sandbox.outages.get()
+        await asyncio.sleep(max(0.0, begun + after - asyncio.get_running_loop().time()) if after else 0.1)
+        await site.stop()
+        await asyncio.sleep(seconds)
+        site = web.TCPSite(runner, "127.0.0.1", port, reuse_address=True)
+        await site.start()
 
 
 def balance(text: str) -> float:

@@ -10,33 +10,30 @@ import json
 import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from email.utils import formatdate
 from statistics import NormalDist
 from typing import Any, Final
+from urllib.parse import quote
 
 from jsonschema import Draft202012Validator
 
+from batcher.sandbox.faults import Manner, Strikes, checked, struck
+
 _COUNT_FIELDS: Final = ("num_images", "number_of_images")
+_ERRORS: Final = {
+    "fail": "the generation failed: internal model error",
+    "refuse": "the output was blocked by the content policy",
+}
+_PAGE: Final = b"<!doctype html><title>Bad gateway</title><h1>Bad gateway</h1>"
+_PORTAL: Final = b"<!doctype html><title>Welcome</title><form>Sign in to use this network</form>"
+_HUGE: Final = 50_000_000
+_HALF: Final = 0.5
+_LATE_TRIES: Final = 2
+_FORGOTTEN_FOR: Final = 30.0
+_SECOND_LOOK: Final = 2
 _POLICY_WORD: Final = "forbidden-by-policy"
 """A prompt with this word is refused for its content, so that a rehearsal can show what that looks like."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mishaps:
-    """How often things go wrong, as shares from 0 to 1."""
-
-    fail: float = 0.0
-    """The generation fails."""
-    busy: float = 0.0
-    """A submission is answered 429."""
-    lose: float = 0.0
-    """A submission is accepted, and its answer never arrives."""
-    reset: float = 0.0
-    """A submission's connection breaks before anything was accepted."""
-    stumble: float = 0.0
-    """A poll is answered 502."""
-    tear: float = 0.0
-    """A download breaks off half-way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +50,31 @@ class Conditions:
     balance: float = math.inf
     token: str = ""
     """The only token that is taken; empty: any."""
-    mishaps: Mishaps = field(default_factory=Mishaps)
+    faults: Mapping[str, float] = field(default_factory=dict)
+    """How often things go wrong: the names of `faults.py`, each with its share from 0 to 1."""
+    outages: tuple[tuple[float, float], ...] = ()
+    """Times at which nothing listens: seconds since 1970, from and until."""
+    submissions_per_second: float = 0.0
+    """Above this rate submissions are answered 429, with up to a second's worth at once; 0: no limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer: status and JSON body. `arrives` is false where the connection breaks instead."""
+    """An answer: status, JSON body, and the manner in which it arrives."""
 
     status: int
     body: Mapping[str, Any]
     headers: Mapping[str, str] = field(default_factory=dict)
-    arrives: bool = True
+    manner: Manner = Manner.WHOLE
+    raw: bytes | None = None
+    """What is sent in the place of the JSON."""
+    cut_at: int = 0
+    """Under CUT: the bytes that arrive."""
+
+    def content(self) -> bytes:
+        """Give the body as it is sent, whole or cut."""
+        body = self.raw if self.raw is not None else json.dumps(self.body, ensure_ascii=False, default=str).encode()
+        return body[: self.cut_at] if self.manner is Manner.CUT else body
 
 
 @dataclass(slots=True)
@@ -79,8 +90,12 @@ class Request:
     ended_at: float | None = None
     cancelled: bool = False
     error: str | None = None
+    fault: str | None = None
+    """What goes wrong with it, a name of `faults.py`."""
     price: float = 0.0
     place: int = 0
+    looks: int = 0
+    """How often its state was asked for."""
 
     @property
     def count(self) -> int:
@@ -104,6 +119,11 @@ class World:
         self._entered = 0
         self._left_queue = 0
         self.spent = 0.0
+        self.faults = checked(conditions.faults)
+        """May be changed while it lives."""
+        self._last_id = ""
+        self._tokens = max(1.0, conditions.submissions_per_second)
+        self._filled_at = 0.0
 
     # What the API offers.
 
@@ -113,35 +133,64 @@ class World:
         self.calls += 1
         if refusal := self._refuse_submission(model, body, token):
             return refusal
-        mishap = self._draw("submit", self.calls)
-        mishaps = self.conditions.mishaps
-        if mishap < mishaps.busy:
-            return _error(429, 429001, "too many requests", {"Retry-After": "1"})
-        if mishap < mishaps.busy + mishaps.reset:
-            return Reply(0, {}, arrives=False)
-        accepted = self._accept(model, body, now)  # type: ignore[arg-type]
-        lost = mishap < mishaps.busy + mishaps.reset + mishaps.lose
-        return Reply(200, self._links(accepted.id), arrives=not lost)
+        if self._too_fast(now):
+            return _error(429, 429001, "too many submissions", {"Retry-After": "1"})
+        fault = struck(self.faults, Strikes.SUBMISSION, self._draw("submit", self.calls))
+        return self._submitted(fault, model, body, now)  # type: ignore[arg-type]
+
+    def _submitted(self, fault: str | None, model: str, body: Mapping[str, Any], now: float) -> Reply:
+        """Accept a submission, or not, and answer as the fault has it."""
+        if turned_away := _turned_away(fault, now):
+            return turned_away
+        if fault and fault.startswith("error_") and self._draw("accept anyway", self.calls) < _HALF:
+            return Reply(int(fault[-3:]), {}, raw=b"")
+        known = self._last_id
+        accepted = self._accept(model, body, now, strange=fault == "strange_id")
+        links = self._links(accepted.id)
+        whole = Reply(200, links)
+        match fault:
+            case "lose":
+                return replace(whole, manner=Manner.NEVER)
+            case "cut_early":
+                return replace(whole, manner=Manner.CUT, cut_at=12)
+            case "cut_late":
+                return replace(whole, manner=Manner.CUT, cut_at=len(accepted.id) + 30)
+            case "html":
+                return replace(whole, raw=_PAGE, headers={"Content-Type": "text/html"})
+            case "huge":
+                return replace(whole, raw=json.dumps(links)[:-1].encode() + b', "noise": "' + b"x" * _HUGE + b'"}')
+            case "slow":
+                return replace(whole, manner=Manner.SLOW)
+            case "same_id" if known:
+                return Reply(200, self._links(known))
+            case "foreign_urls":
+                urls = {name: f"https://elsewhere.invalid/{name}" for name in links if name != "request_id"}
+                return Reply(200, {**links, **urls})
+            case str() if fault.startswith("error_"):
+                return Reply(int(fault[-3:]), {}, raw=b"")
+        return whole
 
     def status(self, request_id: str, token: str, now: float) -> Reply:
         """`GET /v1/requests/{request_id}/status`."""
         self._advance(now)
         self.calls += 1
-        return self._refuse_reading(request_id, token) or Reply(200, self._state(self._requests[request_id]))
+        return self._refuse_reading(request_id, token, now) or Reply(200, self._state(self._requests[request_id]))
 
     def result(self, request_id: str, token: str, now: float, *, cost: bool, files: str) -> Reply:
         """`GET /v1/requests/{request_id}/result`; `files` is the base of output URLs."""
         self._advance(now)
         self.calls += 1
-        if refusal := self._refuse_reading(request_id, token):
+        if refusal := self._refuse_reading(request_id, token, now):
             return refusal
         request = self._requests[request_id]
         body = dict(self._state(request))
-        if request.ended_at is None or request.cancelled:
+        if body["status"] != "completed":
             return Reply(200, body)
-        body |= {"created_at": _stamp(request.accepted_at), "finished_at": _stamp(request.ended_at)}
+        body |= {"created_at": _stamp(request.accepted_at), "finished_at": _stamp(request.ended_at or now)}
         if request.error:
             body |= {"status": "failed", "error": {"message": request.error}}
+        elif request.fault == "no_output":
+            body |= {"status": "succeeded", "output": {}}
         else:
             body |= {"status": "succeeded", "output": self._output(request, files)}
         if cost:
@@ -152,7 +201,7 @@ class World:
         """`POST /v1/requests/{request_id}/cancel`."""
         self._advance(now)
         self.calls += 1
-        if refusal := self._refuse_reading(request_id, token):
+        if refusal := self._refuse_reading(request_id, token, now):
             return refusal
         request = self._requests[request_id]
         if request_id not in self._queue:
@@ -184,9 +233,16 @@ class World:
         """Give an accepted job."""
         return self._requests.get(request_id)
 
-    def tears(self, request_id: str, index: int, tries: int) -> bool:
-        """Say whether this download breaks off."""
-        return self._draw(f"tear {request_id} {index}", tries) < self.conditions.mishaps.tear
+    def file_fault(self, request_id: str, index: int, tries: int) -> str | None:
+        """Say what goes wrong with this download: the same at each try, but for what passes."""
+        steady = struck(self.faults, Strikes.FILE, self._draw(f"file {request_id}", index))
+        if steady == "tear":
+            return "tear" if self._draw(f"tear {request_id} {index}", tries) < self.faults["tear"] else None
+        return None if steady == "file_late" and tries > _LATE_TRIES else steady
+
+    def down(self, now: float) -> bool:
+        """Say whether nothing listens."""
+        return any(begins <= now < ends for begins, ends in self.conditions.outages)
 
     def fail(self, request_id: str, why: str) -> None:
         """Let a job fail, for what only a shell can find out: an input image that cannot be fetched."""
@@ -199,7 +255,7 @@ class World:
                 self.cancel(str(entry["cancelled"]), self.conditions.token or "replay", float(entry["at"]))
             else:
                 self._advance(float(entry["at"]))
-                self._accept(str(entry["model"]), entry["inputs"], float(entry["at"]))
+                self._accept(str(entry["model"]), entry["inputs"], float(entry["at"]), known=str(entry["id"]))
 
     # How it works.
 
@@ -223,18 +279,47 @@ class World:
             return _error(429, 429001, "too many outstanding requests")
         return None
 
-    def _refuse_reading(self, request_id: str, token: str) -> Reply | None:
+    def _too_fast(self, now: float) -> bool:
+        """Keep a bucket of a second's worth of submissions."""
+        rate = self.conditions.submissions_per_second
+        if not rate:
+            return False
+        self._tokens = min(max(1.0, rate), self._tokens + (now - self._filled_at) * rate)
+        self._filled_at = now
+        if self._tokens < 1:
+            return True
+        self._tokens -= 1
+        return False
+
+    def _refuse_reading(self, request_id: str, token: str, now: float) -> Reply | None:
         if not self._known(token):
             return _error(401, 400004, "invalid token")
         if request_id not in self._requests:
             return _error(404, 404001, "request missing or expired")
-        if self._draw("read", self.calls) < self.conditions.mishaps.stumble:
-            return Reply(502, {})
+        request = self._requests[request_id]
+        request.looks += 1
+        if request.fault == "gone" or (request.fault == "forgotten" and now - request.accepted_at < _FORGOTTEN_FOR):
+            return _error(404, 404001, "request missing or expired")
+        match struck(self.faults, Strikes.READING, self._draw("read", self.calls)):
+            case "stumble":
+                return Reply(502, {})
+            case "read_busy":
+                return _error(429, 429001, "too many requests", {"Retry-After": "2"})
+            case "read_html":
+                return Reply(200, {}, {"Content-Type": "text/html"}, raw=_PAGE)
+            case "read_cut":
+                return Reply(200, self._state(request), manner=Manner.CUT, cut_at=20)
+            case "read_reset":
+                return Reply(0, {}, manner=Manner.NEVER)
         return None
 
-    def _accept(self, model: str, inputs: Mapping[str, Any], now: float) -> Request:
+    def _accept(
+        self, model: str, inputs: Mapping[str, Any], now: float, known: str = "", *, strange: bool = False
+    ) -> Request:
         number = len(self._requests) + 1
         request_id = hashlib.sha256(f"{self.conditions.seed} request {number}".encode()).hexdigest()[:32]
+        request_id = known or (f"../../{request_id}" if strange else request_id)
+        self._last_id = request_id
         self._entered += 1
         request = Request(
             id=request_id,
@@ -245,8 +330,9 @@ class World:
             price=self._price(model, inputs),
             place=self._entered,
         )
-        if self._draw("fail", number) < self.conditions.mishaps.fail:
-            request.error = "the generation failed: internal model error"
+        request.fault = struck(self.faults, Strikes.JOB, self._draw("job", number))
+        if request.fault in _ERRORS:
+            request.error = _ERRORS[request.fault]
         self._requests[request_id] = self._queue[request_id] = request
         self.spent += request.price
         self.journal.append({"id": request_id, "at": now, "model": model, "inputs": inputs})
@@ -284,6 +370,12 @@ class World:
     def _state(self, request: Request) -> dict[str, Any]:
         if request.cancelled:
             return {"request_id": request.id, "status": "cancelled"}
+        if request.fault == "stuck" and request.id not in self._queue:
+            return {"request_id": request.id, "status": "in_progress"}
+        if request.fault == "odd_word" and request.looks % 4 == 1:
+            return {"request_id": request.id, "status": "rehydrating"}
+        if request.fault == "backwards" and request.looks == _SECOND_LOOK:
+            return {"request_id": request.id, "status": "in_queue", "queue_position": 9}
         if request.ended_at is not None:
             return {"request_id": request.id, "status": "completed"}
         if request.id in self._queue:
@@ -294,13 +386,14 @@ class World:
     def _output(self, request: Request, files: str) -> dict[str, Any]:
         video = "video" in str(self.models[request.model].get("categories"))
         suffix = "avi" if video else str(request.inputs.get("output_format", "png"))
-        urls = [f"{files}/files/{request.id}/{index}.{suffix}" for index in range(1, request.count + 1)]
+        place = quote(request.id, safe="")
+        urls = [f"{files}/files/{place}/{index}.{suffix}" for index in range(1, request.count + 1)]
         if video:
             return {"video": urls[0]}
         return {"image": urls[0]} if len(urls) == 1 else {"images": urls}
 
     def _links(self, request_id: str) -> dict[str, str]:
-        path = f"/v1/requests/{request_id}"
+        path = f"/v1/requests/{quote(request_id, safe='')}"
         return {
             "request_id": request_id,
             "status_url": f"{path}/status",
@@ -312,6 +405,30 @@ class World:
         """Draw a number from 0 to 1 that only the seed, the thing and its number decide."""
         digest = hashlib.sha256(json.dumps([self.conditions.seed, what, number]).encode()).digest()
         return int.from_bytes(digest[:7], "big") / 2**56
+
+
+def _turned_away(fault: str | None, now: float) -> Reply | None:
+    """Answer a submission that a fault keeps from being accepted; None where it is accepted."""
+    match fault:
+        case "busy":
+            return _error(429, 429001, "too many requests", {"Retry-After": "1"})
+        case "busy_date":
+            return _error(429, 429001, "too many requests", {"Retry-After": formatdate(now + 2, usegmt=True)})
+        case "busy_bare":
+            return Reply(429, {}, raw=b"")
+        case "full":
+            return _error(503, 503001, "no capacity")
+        case "reset":
+            return Reply(0, {}, manner=Manner.NEVER)
+        case "redirect":
+            return Reply(307, {}, {"Location": "https://elsewhere.invalid/v1/models/x"}, raw=b"")
+        case "portal":
+            return Reply(200, {}, {"Content-Type": "text/html"}, raw=_PORTAL)
+        case "not_http":
+            return Reply(0, {}, manner=Manner.NOT_HTTP, raw=b"SSH-2.0-OpenSSH_9.2\r\n")
+        case "code_in_200":
+            return _error(200, 400123, "the image is too small")
+    return None
 
 
 def _error(status: int, code: int, message: str, headers: Mapping[str, str] | None = None) -> Reply:

@@ -1,6 +1,7 @@
 """The in-memory wire around the sandbox's world: the same world, the same client, no sockets, simulated time."""
 
 import asyncio
+import functools
 import json
 import math
 import random
@@ -11,10 +12,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from batcher.provider.wire import Answer, Call, Download, WireFault
+from batcher.provider.wire import REPLY_LIMIT, Answer, Call, Download, WireFault
+from batcher.sandbox.faults import Manner
+from batcher.sandbox.server import bomb as make_bomb
 from batcher.sandbox.world import Reply, World
 
 TOKEN = "sandbox"
+bomb = functools.cache(make_bomb)
 
 
 class MemoryWire:
@@ -34,20 +38,30 @@ class MemoryWire:
 
     async def send(self, call: Call) -> Answer | WireFault:
         self.sent += 1
+        if self._world.down(self._now()):
+            return WireFault(sent=False, message="ClientConnectorError: connection refused")
         self._act(f"sends {call.method} {call.path}")
         await self._travel()
         reply = self._reply(call)
         self._keep()
         self._act(f"was answered {call.method} {call.path}")
         await self._travel()
-        if not reply.arrives:
-            return WireFault(sent=True, message="ServerDisconnectedError")
         headers = {name.lower(): value for name, value in reply.headers.items()}
-        return Answer(reply.status, headers, json.dumps(reply.body).encode())
+        match reply.manner:
+            case Manner.NEVER:
+                return WireFault(sent=True, message="ServerDisconnectedError")
+            case Manner.NOT_HTTP:
+                return WireFault(sent=True, message="ClientResponseError: 400, message='Expected HTTP/'")
+            case Manner.SLOW:
+                await asyncio.sleep(5.0)
+        content = reply.content()[: REPLY_LIMIT + 1]
+        return Answer(reply.status, headers, content, len(content) <= REPLY_LIMIT and reply.manner is not Manner.CUT)
 
     def _reply(self, call: Call) -> Reply:
         url = urlsplit(call.path)
-        parts = [unquote(part) for part in url.path.split("/") if part]
+        parts = [
+            unquote(part) for part in url.path.split("/") if part
+        ]  # split first: an id may have slashes of its own
         now = self._now()
         if parts[1] == "models":
             model = "/".join(parts[2:])
@@ -66,15 +80,22 @@ class MemoryWire:
     async def download(self, url: str) -> AsyncIterator[Download | WireFault]:
         self._act(f"fetches {url}")
         await self._travel()
-        _, request_id, name = url.rsplit("/", 2)
+        request_id, _, name = unquote(url).removeprefix("https://memory/files/").rpartition("/")
         request = self._world.request(request_id)
         if request is None or request.ended_at is None:
             yield Download(404, 0, _blocks(b"", whole=True))
             return
-        content = picture(f"{request_id} {name.partition('.')[0]}")
+        index = name.partition(".")[0]
+        content = picture(f"{request_id} {index}")
         tries = self._tries[url] = self._tries.get(url, 0) + 1
-        torn = self._world.tears(request_id, int(name.partition(".")[0]), tries)
-        yield Download(200, len(content), _blocks(content[: len(content) // 2] if torn else content, whole=not torn))
+        fault = self._world.file_fault(request_id, int(index), tries)
+        if fault in {"file_late", "file_gone"}:
+            yield Download(403 if fault == "file_late" else 410, 0, _blocks(b"", whole=True))
+            return
+        content = {"file_wrong": b"no image", "file_bomb": bomb()}.get(fault or "", content)
+        torn = fault in {"tear", "file_short"}
+        sent = content[: len(content) // 2] if torn else content
+        yield Download(200, len(content), _blocks(sent, whole=fault != "tear"))
 
     def stood_still(self) -> None:
         pass

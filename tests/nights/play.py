@@ -27,7 +27,7 @@ from batcher.ledger.reader import Reader
 from batcher.run import Parts, Run, open_run
 from batcher.run.run import policy_facts
 from batcher.sandbox.server import load_models
-from batcher.sandbox.world import Conditions, Mishaps, World
+from batcher.sandbox.world import Conditions, World
 from batcher.settings import SANDBOX, Endpoint, Limits, Policy, Retry, Secret
 from tests.nights.memory import MemoryWire, picture
 from tests.nights.virtual import VirtualLoop
@@ -51,6 +51,14 @@ class Scenario:
     every_act: bool = False
     stride: int = 1
     mishaps: dict[str, float] = field(default_factory=dict)
+    mishaps_end: float | None = None
+    """Seconds after a life's start at which all goes well again."""
+    outages: list[tuple[float, float]] = field(default_factory=list)
+    """Seconds after a life's start, from and until."""
+    max_outstanding: int = 0
+    rate: float = 0.0
+    """Submissions a second that the server takes; 0: any."""
+    retry: dict[str, Any] = field(default_factory=dict)
 
 
 def specs(scenario: Scenario) -> list[Spec]:
@@ -118,14 +126,18 @@ class Life:
 
         parts = Parts(
             database=database,
-            wire=lambda _: MemoryWire(self._world(), self._journal, self.now, self.act, self._scenario.seed),
+            wire=lambda _: MemoryWire(self.world, self._journal, self.now, self.act, self._scenario.seed),
             sandbox=sandbox,
             state=lambda: self._out.parent / "state",
             pulse=False,
             clock=Clock(self.now),
             chance=chance(self._scenario.seed),
         )
-        policy = Policy(Limits(concurrency=self._scenario.concurrency), Retry(max_uncertain=10_000))
+        self.world = self._world()
+        if self._scenario.mishaps_end is not None:
+            self.loop.call_later(self._scenario.mishaps_end, self.world.faults.clear)
+        limits = Limits(concurrency=self._scenario.concurrency)
+        policy = Policy(limits, Retry(**{"max_uncertain": 10_000, "max_failures": 10_000, **self._scenario.retry}))
         async with open_run(self._out, provider=SANDBOX, make=True, parts=parts) as run:
             await run.enrol(((spec, True) for spec in specs(self._scenario)), {}, Choice(), sure=True)
             await run.note({"name": "night", "policy": policy_facts(policy)})
@@ -135,7 +147,14 @@ class Life:
     def _world(self) -> World:
         scenario = self._scenario
         conditions = Conditions(
-            seed=scenario.seed, slots=scenario.slots, latency=3.0, sigma=0.9, mishaps=Mishaps(**scenario.mishaps)
+            seed=scenario.seed,
+            slots=scenario.slots,
+            latency=3.0,
+            sigma=0.9,
+            faults=scenario.mishaps,
+            outages=tuple((self._start + begins, self._start + ends) for begins, ends in scenario.outages),
+            max_outstanding=scenario.max_outstanding,
+            submissions_per_second=scenario.rate,
         )
         world = World(conditions, load_models())
         world.replay(entries(self._journal))

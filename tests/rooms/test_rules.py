@@ -68,7 +68,10 @@ def answer(status: int, body: object, headers: dict[str, str] | None = None, *, 
         (WireFault(sent=False, message="refused"), Unsent("refused")),
         (
             WireFault(sent=True, message="reset"),
-            Lost("reset", {"phase": "waiting for the answer", "exception": "reset"}),
+            Lost(
+                "sent, and no answer that can be read came: reset",
+                {"phase": "waiting for the answer", "exception": "reset"},
+            ),
         ),
     ],
 )

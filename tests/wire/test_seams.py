@@ -28,7 +28,7 @@ from batcher.provider.replies import (
 )
 from batcher.provider.wire import Answer, Download, HttpWire, Wire, WireFault
 from batcher.sandbox.server import load_models
-from batcher.sandbox.world import Conditions, Mishaps, World
+from batcher.sandbox.world import Conditions, World
 from tests.nights.memory import MemoryWire
 
 MODEL = "google/nano-banana/pro/text-to-image"
@@ -36,7 +36,7 @@ MODEL = "google/nano-banana/pro/text-to-image"
 
 @asynccontextmanager
 async def memory(folder: Path, mishaps: dict[str, float]) -> AsyncIterator[Wire]:
-    world = World(Conditions(slots=1, latency=0.5, sigma=0.1, mishaps=Mishaps(**mishaps)), load_models())
+    world = World(Conditions(slots=1, latency=0.5, sigma=0.1, faults=mishaps), load_models())
     yield MemoryWire(world, folder / "journal", Clock().now, lambda _: None, seed=1)
 
 
