@@ -30,5 +30,7 @@ class Parts:
     """The user's state directory, where the witnesses are."""
     pulse: bool = True
     """Notice when nothing could be heard for a while; simulated time has no such whiles of its own."""
+    asked_every: float = 0.5
+    """Seconds between looks for what other terminals ask."""
     clock: Clock = field(default_factory=Clock)
     chance: Chance = field(default_factory=chance)

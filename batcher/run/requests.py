@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from batcher.engine.engine import Engine
     from batcher.run.run import Run
 
-_EVERY: Final = 0.5
 _FIXED: Final = frozenset({"max_time", "confirm_above_usd", "uncertain"})
 """Settings that mean something only at a start."""
 _ALSO: Final = {"max_cost": "max_cost_usd"}
@@ -52,7 +51,7 @@ class Requests:
                 with contextlib.suppress(BatcherError):
                     await self.cancel()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(ended.wait(), _EVERY)
+                await asyncio.wait_for(ended.wait(), self._run.parts.asked_every)
         return answered
 
     async def _answer(self, file: Any, engine: Engine) -> bool:  # noqa: ANN401 - a Path

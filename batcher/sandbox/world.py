@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from email.utils import formatdate
+from functools import cache
 from statistics import NormalDist
 from typing import Any, Final
 from urllib.parse import quote
@@ -121,6 +122,8 @@ class World:
         self.spent = 0.0
         self.faults = checked(conditions.faults)
         """May be changed while it lives."""
+        self.strikes: list[str] = []
+        """The faults that have struck, in order."""
         self._last_id = ""
         self._tokens = max(1.0, conditions.submissions_per_second)
         self._filled_at = 0.0
@@ -135,7 +138,7 @@ class World:
             return refusal
         if self._too_fast(now):
             return _error(429, 429001, "too many submissions", {"Retry-After": "1"})
-        fault = struck(self.faults, Strikes.SUBMISSION, self._draw("submit", self.calls))
+        fault = self._strike(struck(self.faults, Strikes.SUBMISSION, self._draw("submit", self.calls)))
         return self._submitted(fault, model, body, now)  # type: ignore[arg-type]
 
     def _submitted(self, fault: str | None, model: str, body: Mapping[str, Any], now: float) -> Reply:
@@ -158,7 +161,7 @@ class World:
             case "html":
                 return replace(whole, raw=_PAGE, headers={"Content-Type": "text/html"})
             case "huge":
-                return replace(whole, raw=json.dumps(links)[:-1].encode() + b', "noise": "' + b"x" * _HUGE + b'"}')
+                return replace(whole, raw=json.dumps(links)[:-1].encode() + _noise())
             case "slow":
                 return replace(whole, manner=Manner.SLOW)
             case "same_id" if known:
@@ -235,7 +238,7 @@ class World:
 
     def file_fault(self, request_id: str, index: int, tries: int) -> str | None:
         """Say what goes wrong with this download: the same at each try, but for what passes."""
-        steady = struck(self.faults, Strikes.FILE, self._draw(f"file {request_id}", index))
+        steady = self._strike(struck(self.faults, Strikes.FILE, self._draw(f"file {request_id}", index)))
         if steady == "tear":
             return "tear" if self._draw(f"tear {request_id} {index}", tries) < self.faults["tear"] else None
         return None if steady == "file_late" and tries > _LATE_TRIES else steady
@@ -279,6 +282,11 @@ class World:
             return _error(429, 429001, "too many outstanding requests")
         return None
 
+    def _strike(self, fault: str | None) -> str | None:
+        if fault:
+            self.strikes.append(fault)
+        return fault
+
     def _too_fast(self, now: float) -> bool:
         """Keep a bucket of a second's worth of submissions."""
         rate = self.conditions.submissions_per_second
@@ -300,7 +308,7 @@ class World:
         request.looks += 1
         if request.fault == "gone" or (request.fault == "forgotten" and now - request.accepted_at < _FORGOTTEN_FOR):
             return _error(404, 404001, "request missing or expired")
-        match struck(self.faults, Strikes.READING, self._draw("read", self.calls)):
+        match self._strike(struck(self.faults, Strikes.READING, self._draw("read", self.calls))):
             case "stumble":
                 return Reply(502, {})
             case "read_busy":
@@ -330,7 +338,7 @@ class World:
             price=self._price(model, inputs),
             place=self._entered,
         )
-        request.fault = struck(self.faults, Strikes.JOB, self._draw("job", number))
+        request.fault = self._strike(struck(self.faults, Strikes.JOB, self._draw("job", number)))
         if request.fault in _ERRORS:
             request.error = _ERRORS[request.fault]
         self._requests[request_id] = self._queue[request_id] = request
@@ -405,6 +413,11 @@ class World:
         """Draw a number from 0 to 1 that only the seed, the thing and its number decide."""
         digest = hashlib.sha256(json.dumps([self.conditions.seed, what, number]).encode()).digest()
         return int.from_bytes(digest[:7], "big") / 2**56
+
+
+@cache
+def _noise() -> bytes:
+    return b', "noise": "' + b"x" * _HUGE + b'"}'
 
 
 def _turned_away(fault: str | None, now: float) -> Reply | None:

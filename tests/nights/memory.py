@@ -34,6 +34,7 @@ class MemoryWire:
         self._act = act
         self._chance = random.Random(seed)
         self._written = len(world.journal)
+        self._struck = len(world.strikes)
         self._tries: dict[str, int] = {}
 
     async def send(self, call: Call) -> Answer | WireFault:
@@ -89,6 +90,7 @@ class MemoryWire:
         content = picture(f"{request_id} {index}")
         tries = self._tries[url] = self._tries.get(url, 0) + 1
         fault = self._world.file_fault(request_id, int(index), tries)
+        self._keep()
         if fault in {"file_late", "file_gone"}:
             yield Download(403 if fault == "file_late" else 410, 0, _blocks(b"", whole=True))
             return
@@ -116,6 +118,10 @@ class MemoryWire:
             for entry in self._world.journal[self._written :]:
                 file.write(json.dumps(entry) + "\n")
         self._written = len(self._world.journal)
+        if len(self._world.strikes) > self._struck:
+            with self._journal.with_name("strikes").open("a") as file:
+                file.write("".join(f"{name}\n" for name in self._world.strikes[self._struck :]))
+            self._struck = len(self._world.strikes)
 
 
 async def _blocks(content: bytes, *, whole: bool) -> AsyncIterator[bytes]:

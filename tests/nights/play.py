@@ -35,7 +35,10 @@ from tests.nights.virtual import VirtualLoop
 MODEL = "google/nano-banana/pro/text-to-image"
 EPOCH = 1_700_000_000.0
 BETWEEN_LIVES = 50_000.0
+MODELS = load_models()
 DIED = 9
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+"""Where nights are played: the death of a process loses nothing there that a disk would keep."""
 
 
 @dataclass
@@ -49,6 +52,9 @@ class Scenario:
     concurrency: int = 5
     kills: list[int] = field(default_factory=list)
     every_act: bool = False
+    every_await: bool = False
+    signals: list[float] = field(default_factory=list)
+    """Seconds after which a SIGTERM reaches each life; 0: none."""
     stride: int = 1
     mishaps: dict[str, float] = field(default_factory=dict)
     mishaps_end: float | None = None
@@ -83,11 +89,15 @@ class MortalDatabase(InlineDatabase):
 
 
 class Life:
-    """One process's run of a night, from its start to its end or its death."""
+    """One process's run of a night, from its start to its end or its death.
+
+    `kill_at`: the act at which it dies; below zero, the suspension point.
+    """
 
     def __init__(self, scenario: Scenario, folder: Path, number: int, kill_at: int | None) -> None:
         self.acts = 0
-        self.loop = VirtualLoop()
+        self.awaits = 0
+        self.loop = VirtualLoop(self._step)
         self._scenario = scenario
         self._out = folder / "out"
         self._journal = folder / "journal"
@@ -98,6 +108,11 @@ class Life:
     def act(self, _what: str) -> None:
         self.acts += 1
         if self.acts == self._kill_at:
+            os._exit(DIED)
+
+    def _step(self) -> None:
+        self.awaits += 1
+        if self._kill_at is not None and self.awaits == -self._kill_at:
             os._exit(DIED)
 
     def now(self) -> float:
@@ -130,6 +145,7 @@ class Life:
             sandbox=sandbox,
             state=lambda: self._out.parent / "state",
             pulse=False,
+            asked_every=600.0,
             clock=Clock(self.now),
             chance=chance(self._scenario.seed),
         )
@@ -156,7 +172,7 @@ class Life:
             max_outstanding=scenario.max_outstanding,
             submissions_per_second=scenario.rate,
         )
-        world = World(conditions, load_models())
+        world = World(conditions, MODELS)
         world.replay(entries(self._journal))
         return world
 
@@ -165,53 +181,92 @@ def entries(journal: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
 
 
-def fork_life(scenario: Scenario, folder: Path, number: int, kill_at: int | None) -> tuple[int, int]:
-    """Live a life in a process of its own; give its exit code and how many acts it made."""
+def fork_life(scenario: Scenario, folder: Path, number: int, kill_at: int | None) -> tuple[int, list[int]]:
+    """Live a life in a process of its own; give its exit code and how many acts and suspension points it had."""
     counted = folder / "acts"
     pid = os.fork()
     if pid == 0:
         code = 70
         try:
             life = Life(scenario, folder, number, kill_at)
+            if scenario.signals and number < len(scenario.signals) and scenario.signals[number]:
+                life.before_work = lambda run: life.loop.call_later(scenario.signals[number], run.stop, 15)
             code = life.live()
-            counted.write_text(str(life.acts))
+            counted.write_text(f"{life.acts} {life.awaits}")
         finally:
             os._exit(code)
     _, status = os.waitpid(pid, 0)
     code = os.waitstatus_to_exitcode(status)
-    return code, int(counted.read_text()) if code != DIED and counted.exists() else 0
+    return code, [*map(int, counted.read_text().split())] if code != DIED and counted.exists() else [0, 0]
+
+
+AMBIGUOUS = {"reset", "lose", "cut_early", "redirect", "html", "portal", "not_http", "same_id"} | {
+    f"error_{code}" for code in (408, 500, 502, 503, 504)
+}
+"""Faults of a submission after which nobody can tell whether it was accepted."""
+FAILS = {
+    "fail": "failed",
+    "refuse": "refused",
+    "stuck": "timeout",
+    "gone": "gone",
+    "no_output": "no_output",
+    "file_gone": "expired",
+    "file_wrong": "bad_output",
+    "file_bomb": "bad_output",
+    "file_short": "bad_output",
+    "code_in_200": "invalid",
+}
+"""Faults that let a job fail, and of what kind."""
 
 
 def findings(scenario: Scenario, folder: Path, *, killed: bool, code: int) -> list[str]:
     """Compare what the server accepted with what the ledger and the disk say."""
     accepted: dict[str, list[str]] = {}
     for entry in entries(folder / "journal"):
-        accepted.setdefault(entry["inputs"]["prompt"], []).append(entry["id"])
+        if "inputs" in entry:
+            accepted.setdefault(entry["inputs"]["prompt"], []).append(entry["id"])
+    struck = set(_strikes(folder))
     found: list[str] = []
     with Reader(folder / "out") as reader:
-        known = {row[0] for row in reader._connection.execute("SELECT request_id FROM attempts")}
         jobs = list(reader.jobs())
         if len(jobs) != scenario.jobs:
             found.append(f"{len(jobs)} jobs in the ledger, {scenario.jobs} in the manifest")
         for job, _ in jobs:
+            attempts = reader._connection.execute(
+                "SELECT request_id, outcome FROM attempts WHERE job_id = ?", [job.id]
+            ).fetchall()
             ids = accepted.get(str(job.spec.inputs["prompt"]), [])
-            if len(ids) > 1:
-                found.append(f"{job.id} was paid for {len(ids)} times")
-            if job.state is State.UNCERTAIN:
-                if not (killed or scenario.mishaps.get("lose") or scenario.mishaps.get("reset")):
-                    found.append(f"{job.id} is uncertain, and nothing was: {job.message}")
-                continue
-            if job.state is not State.DONE:
-                found.append(f"{job.id} is {job.state} at the end: {job.kind} {job.message}")
-                continue
-            found.extend(f"{job.id}: request {one} is lost" for one in ids if one not in known)
-            found.extend(_wrong_files(folder / "out", job, reader))
+            found += [f"{job.id} {one}" for one in _wrong_with(job, ids, attempts, struck, scenario, killed=killed)]
+            if job.state is State.DONE:
+                found.extend(_wrong_files(folder / "out", job, reader))
     left = [path.name for path in (folder / "out").iterdir() if path.name.startswith(".")]
     if left:
         found.append(f"left behind: {left}")
     if code not in {0, 1}:
         with Reader(folder / "out") as reader:
             found.append(f"the last life ended with {code}: {reader.stopped()}")
+    return found
+
+
+def _wrong_with(
+    job: Any, ids: list[str], attempts: list[Any], struck: set[str], scenario: Scenario, *, killed: bool
+) -> list[str]:
+    """Say what promise one job's end breaks: lost, paid for twice, uncertain or failed for no reason, not settled."""
+    found = []
+    known = {row["request_id"] for row in attempts}
+    unknown = [one for one in ids if one not in known]
+    doubtful = sum(row["outcome"] == "uncertain" for row in attempts)
+    if len(unknown) > doubtful:
+        found.append(f"lost the request ids {unknown}")
+    again = sum(row["outcome"] == "failed" for row in attempts) if int(scenario.retry.get("attempts", 1)) > 1 else 0
+    if len(ids) > 1 + again:
+        found.append(f"was paid for {len(ids)} times")
+    if job.state is State.UNCERTAIN and not (killed or struck & AMBIGUOUS):
+        found.append(f"is uncertain, and nothing was: {job.message}")
+    if job.state is State.FAILED and job.kind not in {FAILS[one] for one in struck if one in FAILS}:
+        found.append(f"failed for no reason: {job.kind} {job.message}")
+    if job.state not in {State.DONE, State.FAILED, State.UNCERTAIN}:
+        found.append(f"is {job.state} at the end: {job.kind} {job.message}")
     return found
 
 
@@ -229,11 +284,12 @@ def _wrong_files(out: Path, job: Any, reader: Reader) -> list[str]:
 
 def play(scenario: Scenario) -> dict[str, Any]:
     """Play one night with its kills, or one for every act that a night makes."""
-    if not scenario.every_act:
+    if not scenario.every_act and not scenario.every_await:
         return _one(scenario, scenario.kills)
     total = _one(scenario, [])
     result = {**total, "nights": 1}
-    for kill in range(1, total["acts"] + 1, scenario.stride):
+    acts, awaits = range(1, total["acts"] + 1, scenario.stride), range(-1, -total["awaits"] - 1, -scenario.stride)
+    for kill in acts if scenario.every_act else awaits:
         one = _one(scenario, [kill])
         result["nights"] += 1
         result["deaths"] += one["deaths"]
@@ -243,7 +299,7 @@ def play(scenario: Scenario) -> dict[str, Any]:
 
 
 def _one(scenario: Scenario, kills: list[int]) -> dict[str, Any]:
-    folder = Path(tempfile.mkdtemp(prefix="night-"))
+    folder = Path(tempfile.mkdtemp(prefix="night-", dir=MEMORY))
     try:
         deaths, states = 0, Counter[str]()
         for number, kill in enumerate(kills):
@@ -251,13 +307,15 @@ def _one(scenario: Scenario, kills: list[int]) -> dict[str, Any]:
             deaths += code == DIED
             if code == DIED and (folder / "out" / "ledger.sqlite").exists():
                 states.update(_states(folder))
-        code, acts = fork_life(scenario, folder, len(kills), None)
+        code, (acts, awaits) = fork_life(scenario, folder, len(kills), None)
         return {
             "acts": acts,
+            "awaits": awaits,
             "deaths": deaths,
             "states": dict(states),
             "findings": findings(scenario, folder, killed=deaths > 0, code=code),
             "trace": _trace(folder),
+            "strikes": dict(_strikes(folder)),
         }
     finally:
         shutil.rmtree(folder)
@@ -270,6 +328,11 @@ def _states(folder: Path) -> Counter[str]:
             return Counter({row["state"]: 1 for row in reader.ask("states")})
     except Exception:
         return Counter()
+
+
+def _strikes(folder: Path) -> Counter[str]:
+    file = folder / "strikes"
+    return Counter(file.read_text().split()) if file.exists() else Counter()
 
 
 def _trace(folder: Path) -> str:

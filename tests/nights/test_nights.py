@@ -32,11 +32,43 @@ def test_the_same_seed_gives_the_same_trace() -> None:
     assert first["trace"] != other["trace"]
 
 
+def test_a_kill_at_one_in_five_acts_loses_nothing() -> None:
+    found = night({"jobs": 3, "seed": 3, "every_act": True, "stride": 5})
+    assert found["findings"] == []
+    assert found["deaths"] == found["nights"] - 1 > 20
+    assert set(found["states"]) >= {"pending", "submitting", "running", "fetching", "done"}
+
+
+@pytest.mark.long
 def test_a_kill_at_any_act_loses_nothing_and_pays_nothing_twice() -> None:
     found = night({"jobs": 3, "seed": 3, "every_act": True})
     assert found["findings"] == []
     assert found["deaths"] == found["nights"] - 1 > 100
     assert set(found["states"]) >= {"pending", "submitting", "running", "fetching", "done"}
+
+
+@pytest.mark.long
+def test_a_kill_at_any_suspension_point_loses_nothing_and_pays_nothing_twice() -> None:
+    found = night({"jobs": 6, "seed": 3, "every_await": True})
+    assert found["findings"] == []
+    assert found["deaths"] == found["nights"] - 1 > 150
+
+
+def test_a_kill_at_one_in_nine_suspension_points_loses_nothing() -> None:
+    found = night({"jobs": 2, "seed": 4, "every_await": True, "stride": 9})
+    assert found["findings"] == []
+    assert found["deaths"] == found["nights"] - 1 > 8
+
+
+def test_many_nights_of_every_fault_keep_every_promise() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.nights.many", "--count", "60", "--seed", "900000", "--workers", "1"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_a_kill_among_mishaps_and_several_files_a_job_loses_nothing() -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import selectors
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
 
@@ -22,14 +22,49 @@ class _Selector(selectors.SelectSelector):
         return ready
 
 
-class VirtualLoop(asyncio.SelectorEventLoop):
-    """Deterministic: one thread, no clock but its own."""
+class Counted(Coroutine[Any, Any, Any]):
+    """A coroutine that tells of each of its steps: it goes on where an `await` had suspended it."""
 
-    def __init__(self) -> None:
+    def __init__(self, inner: Coroutine[Any, Any, Any], step: Callable[[], None]) -> None:
+        self._inner = inner
+        self._step = step
+
+    def send(self, value: Any) -> Any:
+        self._step()
+        return self._inner.send(value)
+
+    def throw(self, *args: Any) -> Any:
+        self._step()
+        return self._inner.throw(*args)
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self._inner.__await__()
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """Deterministic: one thread, no clock but its own. `step` is called at each suspension point of each task."""
+
+    def __init__(self, step: Callable[[], None] | None = None) -> None:
         self.now = 0.0
+        self._count_steps(step)
         selector = _Selector()
         selector.loop = self
         super().__init__(selector)
+        if self._factory:
+            self.set_task_factory(self._factory)
+
+    def _count_steps(self, step: Callable[[], None] | None) -> None:
+        if step is None:
+            self._factory = None
+            return
+
+        def make(loop: asyncio.AbstractEventLoop, coroutine: Any, **more: Any) -> Any:
+            return asyncio.Task(Counted(coroutine, step), loop=loop, **more)
+
+        self._factory = make
 
     def time(self) -> float:
         return self.now
