@@ -227,6 +227,7 @@ class Engine:
                 break
             self._pace.budget.reserve(job.spec.estimated_usd)
             self.take(job)
+            self._pace.speed.take(_loop_now(), 1)
             bodies += sum(image.bytes for image in job.spec.images)
             started += 1
         return started
@@ -246,7 +247,8 @@ class Engine:
         starting = self._states[State.PENDING] + self._states[State.SUBMITTING]
         if self._pace.caution.single_file and starting:
             return 0
-        room = self._pace.window.room(self.in_flight, starting, _loop_now())
+        now = _loop_now()
+        room = min(self._pace.window.room(self.in_flight, starting, now), self._pace.speed.room(now))
         return min(room, 1) if self._pace.caution.single_file else room
 
     def _bodies(self) -> int:
@@ -262,6 +264,8 @@ class Engine:
         if hold:
             return min(_IDLE, hold)
         due = await self._ledger.due_in()
+        if due == 0 and (opens := self._pace.speed.opens_in(_loop_now())):
+            return min(_IDLE, opens)
         if due:
             self._no_more = False
         return min(_IDLE, max(due, 0.01)) if due else _IDLE
@@ -340,7 +344,7 @@ class Engine:
         self._jobs[after.id] = after
         if after.state is State.FETCHING and before.running_since and before.state is State.RUNNING:
             self._pace.latencies.add(_latency(before.running_since, move.completed_at, self._clock.now()))
-        held = self._pace.saw(before, after, move, self.in_flight - self._states[State.PENDING], _loop_now())
+        held = self._pace.saw(before, after, move, self._states[State.RUNNING], _loop_now())
         caution = self._pace.caution
         if caution.too_uncertain:
             self.halt("uncertain", f"{caution.uncertain} submissions of this start are uncertain: {after.message}")

@@ -161,7 +161,7 @@ class Legs:
         now = self._now()
         watch = rules.Watch(since=now, moved_at=now)
         while True:
-            await asyncio.sleep(next_look(self._age(job), self._pace.latencies))
+            await asyncio.sleep(next_look(self._age(job), self._pace.latencies, awaited=self._pace.window.limited))
             reply = await self._look(job, watch)
             if isinstance(reply, Completed) and not watch.ask_result:
                 watch = watch.seen(reply, self._now())

@@ -1,14 +1,18 @@
 """The deciders of one run, together, kept up to date with every move."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from batcher.job import Job, Kind, Move, State
 from batcher.pacing.budget import Budget
 from batcher.pacing.caution import Caution
 from batcher.pacing.patience import Patience
 from batcher.pacing.polling import Latencies
-from batcher.pacing.window import Rate, Window
+from batcher.pacing.window import Rate, Speed, Window
 from batcher.settings import Policy
+
+_CUTS: Final = 8
+"""Refusals for speed, each after a slower pace than before, that show it is not speed."""
 
 
 @dataclass(slots=True)
@@ -16,6 +20,7 @@ class Pace:
     """May I, when, how long. Times are loop seconds, money is USD."""
 
     window: Window
+    speed: Speed
     rate: Rate
     patience: Patience
     budget: Budget
@@ -31,7 +36,7 @@ class Pace:
         self.caution.max_uncertain = policy.retry.max_uncertain
         self.caution.max_failures = policy.retry.max_failures
 
-    def saw(self, before: Job, after: Job, move: Move, in_flight: int, now: float) -> float | None:
+    def saw(self, before: Job, after: Job, move: Move, running: int, now: float) -> float | None:
         """Take note of a move that is on disk; give the seconds of a hold that begins with it."""
         self.caution.saw(before.state, after.state, after.kind)
         estimate = after.spec.estimated_usd
@@ -42,7 +47,9 @@ class Pace:
                 self.budget.settle(estimate, move.billed_usd)
             return None
         if after.state is State.RUNNING:
-            self.window.accepted(in_flight)
+            if self.window.accepted(running):
+                self.speed.too_fast(now)
+            self.speed.accepted()
             self.patience.eased()
         elif after.state is State.FAILED and after.kind in {Kind.INVALID, Kind.REFUSED}:
             self.window.turned_down()
@@ -50,13 +57,21 @@ class Pace:
             self.budget.release(estimate)
         elif after.state is State.PENDING:
             self.budget.release(estimate)
-            return self._turned_away(move, in_flight, now)
+            return self._turned_away(move, running, now)
         return None
 
-    def _turned_away(self, move: Move, in_flight: int, now: float) -> float | None:
+    def _turned_away(self, move: Move, running: int, now: float) -> float | None:
         if not move.delay:
             return None
         self.patience.strained(now, move.message or "")
         if move.shared or self.window.refused_alone():
-            return move.delay if self.window.refused(in_flight, now, move.delay) else None
+            if not self.window.refused(running, now, move.delay):
+                return None
+            self.speed.refused(now)
+            if self.window.by_speed:
+                self.speed.too_fast(now)
+                if self.speed.cuts >= _CUTS:  # however slowly: it was their number all along
+                    self.speed.forget()
+                    self.window.cut(running)
+            return move.delay
         return None

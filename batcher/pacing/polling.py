@@ -8,6 +8,7 @@ from typing import Final
 _SHORTEST: Final = 0.1
 _LONGEST: Final = 15.0
 _FIRST_GUESS: Final = 1.0
+_AWAITED: Final = 40
 
 
 @dataclass(slots=True)
@@ -32,8 +33,10 @@ class Latencies:
         return self._sorted[min(len(self._sorted) - 1, int(share * len(self._sorted)))]
 
 
-def next_look(age: float, known: Latencies) -> float:
+def next_look(age: float, known: Latencies, *, awaited: bool = False) -> float:
     """Give the wait before a job of this age is looked at (again).
+
+    `awaited`: the server takes the next job only when this one, or another, has ended: it is looked at more often.
 
     The first look comes when few jobs would be done; then a job that may end at any moment is looked at each
     eighth of the usual latency, and one that is late ever more rarely, by a tenth of its age.
@@ -44,5 +47,5 @@ def next_look(age: float, known: Latencies) -> float:
     elif age < early:
         wait = early - age
     else:
-        wait = max(usual / 8, (age - usual) * 0.1)
+        wait = max(usual / (_AWAITED if awaited else 8), (age - usual) * (0.02 if awaited else 0.1))
     return min(_LONGEST, max(_SHORTEST, wait))

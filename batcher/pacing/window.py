@@ -1,17 +1,38 @@
-"""How many jobs may be in flight. Times are loop seconds."""
+"""How many jobs may be in flight, and how fast they may be submitted. Times are loop seconds.
 
+A server that turns submissions away says only that it is too many, or too fast, and not which. It is the number
+of requests outstanding that is too many where the next one is taken only after one has ended; where the next one is
+taken although none had ended, it was too fast.
+"""
+
+import math
 from dataclasses import dataclass, field
 from typing import Final
 
 _LONE_REFUSALS: Final = 3
+_FIRST_PROBE: Final = 25
+"""Acceptances before a limit that was met is tried again; twice as many each time that it still holds."""
+_RAREST_PROBE: Final = 400
+_FINE_STEP: Final = 1.03
+_BELOW: Final = 0.98
+_SOON: Final = 20.0
+_NEARLY: Final = 1e-6
+_GROWTH: Final = 1.1
+_AT_ONCE: Final = 4
+"""Submissions on their way at first, and one more for each ten that were accepted: an unknown limit is met by few."""
+_AT_ONCE_SHARE: Final = 10
+_BEYOND: Final = 1.5
+_SAME: Final = 1.2
+_TESTS: Final = 3
+"""Refusals in a row, or at the same number of jobs, after which it is their number that is too many."""
 
 
 @dataclass(slots=True)
 class Window:
-    """Additive growth up to the user's ceiling, cut to what the server holds when it turns a submission away.
+    """The user's ceiling, cut to what the server holds when it turns a submission away for everyone.
 
-    A server that limits outstanding requests answers 429 until one ends: the number it has accepted at that
-    moment is its limit, so the window is cut to that once per hold, and grows from there by one a window's worth.
+    A cut is remembered as the server's limit, and tried ever more rarely. How many submissions may be on their way
+    at once grows with each that is accepted, so that a limit far below the ceiling is met by few at a time.
     """
 
     ceiling: int
@@ -24,6 +45,20 @@ class Window:
     answered: bool = False
     """The server has said yes or no to a submission of this start: until then they go one at a time, so that a
     wrong token or an empty balance costs one request and not a window of them."""
+    by_speed: bool = False
+    """The server counts submissions a second: a refusal is not for the number of jobs that it has."""
+    _total: int = 0
+    """Acceptances of this start."""
+    _accepted: int = 0
+    """Since the limit was met, or tried."""
+    _probe_after: int = _FIRST_PROBE
+    _probes_taken: int = 0
+    """In a row: the server took one more than its limit was thought to be, or one had ended unnoticed."""
+    _doubt: int = 0
+    """Jobs that the server had when it first turned one away, while it is not known why; 0: no doubt."""
+
+    _same: int = 0
+    """Refusals at about that number of jobs, since then."""
 
     def __post_init__(self) -> None:
         self.size = float(self.ceiling)
@@ -33,19 +68,46 @@ class Window:
         self.size = float(ceiling) if self.size >= self.ceiling else min(self.size, float(ceiling))
         self.ceiling = ceiling
 
+    @property
+    def limited(self) -> bool:
+        """The server's own limit is what holds submissions back."""
+        return self.size < self.ceiling
+
     def room(self, in_flight: int, submitting: int, now: float) -> int:
         """Give how many more may be submitted now; after a hold, and at first, one at a time."""
         if now < self.closed_until:
             return 0
-        room = max(0, int(self.size) - in_flight)
-        return min(room, max(0, 1 - submitting)) if self.holds or not self.answered else room
+        limit = self._enough_to_tell() if self._doubt else int(self.size) + self._probe()
+        return min(max(0, limit - in_flight), max(0, self._at_once() - submitting))
 
-    def accepted(self, in_flight: int) -> None:
-        """Take note of an acceptance: where the window is well filled, it grows."""
+    def _at_once(self) -> int:
+        if self.holds or self._doubt or not self.answered:
+            return 1
+        return 2 if self.limited else _AT_ONCE + self._total // _AT_ONCE_SHARE
+
+    def _probe(self) -> int:
+        return int(self.limited and self._accepted >= self._probe_after)
+
+    def _enough_to_tell(self) -> int:
+        """Give how many jobs show that it was not their number, though some may have ended unnoticed."""
+        return min(self.ceiling, int(self._doubt * _BEYOND) + 2)
+
+    def accepted(self, running: int) -> bool:
+        """Take note of an acceptance, with `running` jobs at the server; say whether it shows that speed counts."""
+        tells = bool(self._doubt) and running >= self._enough_to_tell()
+        if tells:
+            self.by_speed, self._doubt, self.size = True, 0, float(self.ceiling)
+        elif running > self.size:
+            if self._probe():
+                self._probes_taken += 1
+                self._accepted = 0
+            grown = self.size * _GROWTH if self._probes_taken >= _TESTS else self.size + 1
+            self.size = min(float(self.ceiling), max(float(running), grown))
         self.answered = True
         self.holds = self.lone_refusals = 0
-        if in_flight >= self.size - 1:
-            self.size = min(float(self.ceiling), self.size + 1 / self.size)
+        self._accepted += 1
+        self._total += 1
+        return tells
 
     def turned_down(self) -> None:
         """Take note of a clear no to one job."""
@@ -56,18 +118,128 @@ class Window:
         self.lone_refusals += 1
         return self.lone_refusals >= _LONE_REFUSALS
 
-    def refused(self, held: int, now: float, wait: float) -> bool:
-        """Take note of a refusal for everyone, with `held` jobs at the server; say whether a hold began."""
+    def refused(self, running: int, now: float, wait: float) -> bool:
+        """Take note of a refusal for everyone, with `running` jobs at the server; say whether a hold began."""
+        running = max(1, running)
+        if self._doubt:
+            self._doubt = min(self._doubt, running)
         if now < self.closed_until:
             return False
         self.holds += 1
-        self.size = min(self.size, float(max(1, held)))
         self.closed_until = now + wait
+        if self.by_speed and self.holds < _TESTS:
+            return True
+        if not self.limited and not self._doubt and not self.by_speed:
+            self._doubt, self._same = running, 1  # before the window is cut it is found out whether it is to be
+        elif self._doubt:
+            self._same += running <= int(self._doubt * _SAME) + 1
+            if self._same >= _TESTS or self.holds >= _TESTS:
+                self.cut(running)
+        else:
+            self.cut(running)
         return True
+
+    def cut(self, running: int) -> None:
+        """Take it that the server holds so many, and no more."""
+        if self._probe():  # the limit still holds
+            self._probe_after = min(_RAREST_PROBE, self._probe_after * 2)
+        self.size = min(self.size, float(max(1, self._doubt or running)))
+        self._accepted = self._doubt = self._probes_taken = 0
+        self.by_speed = False
 
     def opens_in(self, now: float) -> float:
         """Give the seconds until submissions may go on."""
         return max(0.0, self.closed_until - now)
+
+
+@dataclass(slots=True)
+class Speed:
+    """How many submissions a second the server takes: no limit until it has said that they came too fast.
+
+    A bucket that holds a second's worth. The rate at which it was too fast is remembered, kept a little below, and
+    tried again ever more rarely.
+    """
+
+    per_second: float = math.inf
+    _tokens: float = 1.0
+    _at: float = 0.0
+    _refused_at: float | None = None
+    """First, while it is not known why; then of late."""
+    _since_refusal: int = 0
+    """Acceptances since the last refusal, whatever it was for."""
+    cuts: int = 0
+    """In a row, without the rate having been kept for a while between them."""
+    _kept: int = 0
+    """Acceptances at this rate."""
+    _step: float = 1.2
+    _probe_after: int = 8
+
+    def accepted(self) -> None:
+        """Take note of an acceptance; a limit that was kept for long enough is tried a little higher."""
+        self._since_refusal += 1
+        self._kept += 1
+        if self._kept >= self._probe_after:
+            self.cuts = 0
+        if self._kept >= self._probe_after and math.isfinite(self.per_second):
+            self.per_second *= self._step
+            self._kept = 0
+
+    def too_fast(self, now: float) -> None:
+        """Take note that the server was given too many too fast."""
+        lasted = max(1.0, now - (self._refused_at or 0.0))
+        if not math.isfinite(self.per_second):
+            self.per_second = (self._since_refusal + 1) / lasted
+        elif lasted <= _SOON:  # between two refusals that are close it took all that it can
+            self.per_second = _BELOW * min(
+                self.per_second, max(self.per_second / 2, (self._since_refusal + 1) / lasted)
+            )
+            self._try_rarely()
+        else:
+            self.per_second /= self._step
+            self.cuts = 0
+            self._try_rarely()
+        self._refused_at, self._since_refusal = now, 0
+        self.cuts += 1
+        self._kept = 0
+        self._tokens, self._at = 0.0, now
+
+    def _try_rarely(self) -> None:
+        self._step, self._probe_after = _FINE_STEP, min(_RAREST_PROBE, max(_FIRST_PROBE, self._probe_after * 2))
+
+    def forget(self) -> None:
+        """Take it that speed is not what the server counts."""
+        self.per_second, self.cuts, self._step, self._probe_after = math.inf, 0, 1.2, 8
+        self._refused_at = None
+
+    def refused(self, now: float) -> None:
+        """Take note of a refusal before it is known whether speed counts."""
+        if self._refused_at is None:
+            self._refused_at, self._since_refusal = now, 0
+
+    def room(self, now: float) -> int:
+        """Give how many may leave now."""
+        if not math.isfinite(self.per_second):
+            return 1_000_000
+        self._fill(now)
+        return int(self._tokens + _NEARLY)
+
+    def take(self, now: float, count: int) -> None:
+        """Take note that so many leave."""
+        if math.isfinite(self.per_second):
+            self._fill(now)
+            self._tokens -= count
+
+    def opens_in(self, now: float) -> float:
+        """Give the seconds until one more may leave."""
+        if not math.isfinite(self.per_second):
+            return 0.0
+        self._fill(now)
+        missing = 1 - self._tokens
+        return max(0.01, missing / self.per_second) if missing > _NEARLY else 0.0
+
+    def _fill(self, now: float) -> None:
+        self._tokens = min(max(1.0, self.per_second), self._tokens + (now - self._at) * self.per_second)
+        self._at = now
 
 
 @dataclass(slots=True)

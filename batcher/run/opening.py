@@ -82,7 +82,7 @@ async def _held(out: Path, parts: Parts) -> AsyncIterator[Ledger]:
         try:
             await ledger.open()
             ledger.witness = Witness(parts.state(), await _run_id(ledger, parts))
-            await _recover(ledger)
+            await recover(ledger)
             yield ledger
         finally:
             await ledger.close()
@@ -99,7 +99,7 @@ async def _run_id(ledger: Ledger, parts: Parts) -> str:
     return str(known)
 
 
-async def _recover(ledger: Ledger) -> None:
+async def recover(ledger: Ledger) -> None:
     """Say what became of jobs whose process is gone, before anything else happens to them."""
     for job in await ledger.under_way(State.SUBMITTING):
         if move := after_crash(job):

@@ -38,7 +38,7 @@ from batcher.pacing.budget import Budget
 from batcher.pacing.caution import Caution
 from batcher.pacing.patience import Patience
 from batcher.pacing.polling import Latencies
-from batcher.pacing.window import Rate, Window
+from batcher.pacing.window import Rate, Speed, Window
 from batcher.provider.wire import Wire
 from batcher.run.catalogue import look_up
 from batcher.run.parts import Parts
@@ -300,6 +300,7 @@ class Run:
             latencies.add(max(0.0, row[0]))
         return Pace(
             window=Window(limits.concurrency),
+            speed=Speed(),
             rate=Rate(limits.requests_per_second),
             patience=Patience(retry.patience),
             budget=Budget(limits.max_cost_usd, spoken_for),

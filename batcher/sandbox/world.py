@@ -136,8 +136,8 @@ class World:
         self.calls += 1
         if refusal := self._refuse_submission(model, body, token):
             return refusal
-        if self._too_fast(now):
-            return _error(429, 429001, "too many submissions", {"Retry-After": "1"})
+        if wait := self._too_fast(now):
+            return _error(429, 429001, "too many submissions", {"Retry-After": str(math.ceil(wait))})
         fault = self._strike(struck(self.faults, Strikes.SUBMISSION, self._draw("submit", self.calls)))
         return self._submitted(fault, model, body, now)  # type: ignore[arg-type]
 
@@ -287,17 +287,17 @@ class World:
             self.strikes.append(fault)
         return fault
 
-    def _too_fast(self, now: float) -> bool:
-        """Keep a bucket of a second's worth of submissions."""
+    def _too_fast(self, now: float) -> float:
+        """Keep a bucket of a second's worth of submissions; give the seconds until the next may come, 0 if it may."""
         rate = self.conditions.submissions_per_second
         if not rate:
-            return False
+            return 0.0
         self._tokens = min(max(1.0, rate), self._tokens + (now - self._filled_at) * rate)
         self._filled_at = now
         if self._tokens < 1:
-            return True
+            return (1 - self._tokens) / rate
         self._tokens -= 1
-        return False
+        return 0.0
 
     def _refuse_reading(self, request_id: str, token: str, now: float) -> Reply | None:
         if not self._known(token):

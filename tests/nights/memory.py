@@ -25,13 +25,20 @@ class MemoryWire:
     """`act` is called at each instant at which a process could die; `now` gives seconds since 1970."""
 
     def __init__(
-        self, world: World, journal: Path, now: Callable[[], float], act: Callable[[str], None], seed: int
+        self,
+        world: World,
+        journal: Path,
+        now: Callable[[], float],
+        act: Callable[[str], None],
+        seed: int,
+        travel: float = 0.02,
     ) -> None:
         self.sent = 0
         self._world = world
         self._journal = journal
         self._now = now
         self._act = act
+        self._travel_time = travel
         self._chance = random.Random(seed)
         self._written = len(world.journal)
         self._struck = len(world.strikes)
@@ -110,7 +117,7 @@ class MemoryWire:
 
     async def _travel(self) -> None:
         """Take a heavy-tailed time, so that requests overtake each other."""
-        await asyncio.sleep(0.02 * math.exp(self._chance.gauss(0, 1.5)))
+        await asyncio.sleep(self._travel_time * math.exp(self._chance.gauss(0, 1.5)))
 
     def _keep(self) -> None:
         """What the server accepted is kept whatever becomes of the client."""

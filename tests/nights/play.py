@@ -61,6 +61,10 @@ class Scenario:
     """Seconds after a life's start at which all goes well again."""
     outages: list[tuple[float, float]] = field(default_factory=list)
     """Seconds after a life's start, from and until."""
+    travel: float = 0.02
+    """Median seconds of a message, one way."""
+    latency: float = 3.0
+    sigma: float = 0.9
     max_outstanding: int = 0
     rate: float = 0.0
     """Submissions a second that the server takes; 0: any."""
@@ -141,7 +145,9 @@ class Life:
 
         parts = Parts(
             database=database,
-            wire=lambda _: MemoryWire(self.world, self._journal, self.now, self.act, self._scenario.seed),
+            wire=lambda _: MemoryWire(
+                self.world, self._journal, self.now, self.act, self._scenario.seed, self._scenario.travel
+            ),
             sandbox=sandbox,
             state=lambda: self._out.parent / "state",
             pulse=False,
@@ -165,8 +171,8 @@ class Life:
         conditions = Conditions(
             seed=scenario.seed,
             slots=scenario.slots,
-            latency=3.0,
-            sigma=0.9,
+            latency=scenario.latency,
+            sigma=scenario.sigma,
             faults=scenario.mishaps,
             outages=tuple((self._start + begins, self._start + ends) for begins, ends in scenario.outages),
             max_outstanding=scenario.max_outstanding,
@@ -341,5 +347,14 @@ def _trace(folder: Path) -> str:
     return hashlib.sha256(repr([tuple(row) for row in rows]).encode()).hexdigest()
 
 
+def main() -> int:
+    """Play what the command line says; under `strict` a finding is a failure."""
+    said = json.loads(sys.argv[1])
+    strict = said.pop("strict", False)
+    found = play(Scenario(**said))
+    print(json.dumps(found, default=asdict))
+    return 1 if strict and found["findings"] else 0
+
+
 if __name__ == "__main__":
-    print(json.dumps(play(Scenario(**json.loads(sys.argv[1]))), default=asdict))
+    sys.exit(main())

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.nights.planted import BUGS, Bug, plant
+from tests.planted import BUGS, caught
 
 ROOT = Path(__file__).parent.parent.parent
 ALL_MISHAPS = {"busy": 0.1, "lose": 0.06, "reset": 0.04, "stumble": 0.1, "tear": 0.2}
@@ -83,10 +82,8 @@ def test_a_night_of_mishaps_and_deaths_ends_well(seed: int) -> None:
     assert found["findings"] == [], f"seed {seed}, kills {kills}"
 
 
-@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
-def test_a_planted_bug_is_noticed(bug: Bug, tmp_path: Path) -> None:
-    plant(bug, tmp_path)
-    shutil.copytree(ROOT / "tests", tmp_path / "tests", ignore=shutil.ignore_patterns("__pycache__"))
-    found = night({"jobs": 2, "seed": 3, "every_act": True}, tmp_path)["findings"]
-    found += night({"jobs": 20, "seed": 4, "mishaps": ALL_MISHAPS}, tmp_path)["findings"]
-    assert found, f"nothing noticed that the code {bug.name}"
+@pytest.mark.parametrize("name", ["resubmits on recovery, as a night sees it", "resubmits when the answer is lost"])
+def test_a_planted_bug_is_noticed(name: str) -> None:
+    bug = next(bug for bug in BUGS if bug.name == name)
+    noticed, said = caught(bug, bug.proof)
+    assert noticed, said

@@ -12,7 +12,7 @@ from batcher.pacing.budget import Budget
 from batcher.pacing.caution import Caution
 from batcher.pacing.patience import Patience, backoff
 from batcher.pacing.polling import Latencies, next_look
-from batcher.pacing.window import Rate, Window
+from batcher.pacing.window import Rate, Speed, Window
 
 
 def test_the_first_submission_goes_alone_until_it_is_answered() -> None:
@@ -20,21 +20,67 @@ def test_the_first_submission_goes_alone_until_it_is_answered() -> None:
     assert window.room(0, 0, 0.0) == 1
     assert window.room(1, 1, 0.0) == 0
     window.accepted(1)
+    assert window.room(1, 0, 0.0) == 4, "few at a time, until many were accepted"
+    for _ in range(300):
+        window.accepted(20)
     assert window.room(1, 0, 0.0) == 31
 
 
-def test_a_refusal_cuts_the_window_to_what_is_held_once_a_hold() -> None:
+def refused(window: Window, running: int, now: float) -> float:
+    assert window.refused(running, now, 2.0)
+    assert not window.refused(running, now + 1.0, 2.0), "one hold, however many are turned away in it"
+    assert window.room(0, 0, now + 1.9) == 0 and 0.9 < window.opens_in(now + 1.0) < 1.1
+    return now + 2.1
+
+
+def test_refusals_at_the_same_number_of_jobs_cut_the_window_to_it() -> None:
     window = Window(32)
     window.accepted(1)
-    assert window.refused(held=5, now=0.0, wait=2.0)
-    assert not window.refused(held=0, now=1.0, wait=2.0)
-    assert (window.size, window.room(0, 0, 1.9), window.opens_in(1.0)) == (5.0, 0, 1.0)
-    assert window.room(3, 0, 2.1) == 1
+    now = 0.0
+    for _ in range(3):
+        assert not window.limited
+        now = refused(window, 5, now)
+    assert window.limited and window.size == 5
+    assert window.room(3, 0, now) == 1
     window.accepted(5)
-    assert window.room(3, 0, 2.1) == 2
-    for _ in range(1200):
-        window.accepted(int(window.size))
-    assert window.size == 32
+    assert window.room(5, 0, now) == 0
+    for _ in range(24):
+        window.accepted(5)
+    assert window.room(5, 0, now) == 1, "now and then one more is tried"
+    now = refused(window, 5, now)
+    for _ in range(49):
+        window.accepted(5)
+    assert window.room(5, 0, now) == 0, "ever more rarely"
+    for _ in range(3000):
+        window.accepted(int(window.size) + 1)
+    assert window.size == 32, "and where it is taken, it grows back"
+
+
+def test_acceptances_far_above_the_number_of_a_refusal_show_that_it_was_for_speed() -> None:
+    window, speed = Window(64), Speed()
+    window.accepted(1)
+    speed.accepted()
+    now = refused(window, 4, 0.0)
+    speed.refused(0.0)
+    tells = []
+    for running in range(4, 9):
+        assert window.room(running - 1, 0, now) == 1
+        tells.append(window.accepted(running))
+        speed.accepted()
+        now += 0.5
+    assert tells == [False, False, False, False, True]
+    assert window.by_speed and not window.limited
+    speed.too_fast(now)
+    assert 1.0 < speed.per_second < 2.0
+    assert speed.room(now) == 0 and speed.opens_in(now) > 0.3
+    later = now + speed.opens_in(now)
+    assert speed.room(later) == 1
+    speed.take(later, 1)
+    assert speed.room(later) == 0
+    pace = speed.per_second
+    for _ in range(8):
+        speed.accepted()
+    assert speed.per_second > pace, "a pace that was kept is tried a little faster"
 
 
 def test_three_lone_refusals_in_a_row_hold_everyone() -> None:

@@ -1,0 +1,154 @@
+"""A small batch on the sandbox over real HTTP, whose processes can be killed; and what must hold of it in the end."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from batcher.ledger.reader import Reader
+
+ROOT = Path(__file__).parent.parent.parent
+TOKEN = "a-token-of-some-length"
+MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+
+
+class Batch:
+    """A folder with a manifest, a sandbox that serves it, and the command that runs it."""
+
+    def __init__(self, jobs: int, seed: int, *, package: Path = ROOT, options: Sequence[str] = ()) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="batch-", dir=MEMORY))
+        self.out = self.folder / "out"
+        self._package = package
+        prompts = "".join(f"  - {{prompt: 'p{number} of {seed}'}}\n" for number in range(jobs))
+        (self.folder / "m.yaml").write_text(
+            f"model: google/nano-banana/pro/text-to-image\ninputs: {{output_format: jpeg}}\njobs:\n{prompts}"
+        )
+        self.jobs = jobs
+        command = [sys.executable, "-m", "batcher.sandbox", "--dir", str(self.folder / "sandbox"), "--until-stdin-ends"]
+        command += ["--latency", "0.15", "--sigma", "0.6", "--slots", "6", "--seed", str(seed), *options]
+        self._sandbox = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        )
+        assert self._sandbox.stdout
+        self.base = self._sandbox.stdout.readline().decode().strip()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._sandbox.stdin and self._sandbox.stdout
+        self._sandbox.stdin.close()
+        self._sandbox.wait(30)
+        self._sandbox.stdout.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def start(self, *before: str) -> "subprocess.Popen[bytes]":
+        """Start a run, in a process group of its own; `before`: a command that runs it, as strace does."""
+        environ = {
+            **{key: value for key, value in os.environ.items() if not key.startswith(("RUNCOMFY_", "BATCHER_"))},
+            "RUNCOMFY_TOKEN": TOKEN,
+            "RUNCOMFY_MODEL_API_BASE": self.base,
+            "HOME": str(self.folder),
+            "PYTHONPATH": str(self._package),
+        }
+        return subprocess.Popen(
+            [*before, sys.executable, "-m", "batcher", "run", "m.yaml", "-o", "out", "-j", "4", "-q"],
+            cwd=self.folder,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def finish(self, limit: float = 120) -> tuple[int, str]:
+        """Run until it ends by itself; give its exit code and what it said."""
+        process = self.start()
+        try:
+            _, err = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            kill(process)
+            return -1, f"it did not end within {limit} s"
+        return process.returncode, err.decode("utf-8", "replace")
+
+    def journal(self) -> list[Mapping[str, Any]]:
+        """Give what the server accepted."""
+        file = self.folder / "sandbox" / "journal.jsonl"
+        lines = file.read_text().splitlines() if file.exists() else []
+        return [entry for entry in map(json.loads, lines) if "inputs" in entry]
+
+
+def kill(process: "subprocess.Popen[bytes]") -> None:
+    """Kill a process group, and reap it."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait(30)
+    if process.stderr:
+        process.stderr.close()
+
+
+def broken_promises(batch: Batch, code: int) -> list[str]:
+    """Hold the server's journal against ledger and files, once everything has settled."""
+    found = []
+    if code not in {0, 1}:
+        found.append(f"the last run ended with {code}")
+    if not (batch.out / "ledger.sqlite").exists():
+        return [*found, "there is no ledger"]
+    accepted: dict[str, list[str]] = {}
+    for entry in batch.journal():
+        accepted.setdefault(entry["inputs"]["prompt"], []).append(entry["id"])
+    with Reader(batch.out) as reader:
+        jobs = list(reader.jobs())
+        if len(jobs) != batch.jobs:
+            found.append(f"{len(jobs)} jobs in the ledger, {batch.jobs} in the manifest")
+        for job, files in jobs:
+            ids = accepted.pop(str(job.spec.inputs["prompt"]), [])
+            rows = reader._connection.execute("SELECT request_id, outcome FROM attempts WHERE job_id = ?", [job.id])
+            attempts = rows.fetchall()
+            unknown = [one for one in ids if one not in {row["request_id"] for row in attempts}]
+            doubtful = sum(row["outcome"] == "uncertain" for row in attempts)
+            if len(ids) > 1:
+                found.append(f"{job.id} was paid for {len(ids)} times")
+            if len(unknown) > doubtful:
+                found.append(f"{job.id}: the requests {unknown} are lost")
+            if job.state not in {"done", "uncertain"}:
+                found.append(f"{job.id} is {job.state}: {job.kind} {job.message}")
+            if job.state == "done" and not files:
+                found.append(f"{job.id} is done, and has no file")
+        found += [f"{one} was accepted, and no job asked for it" for one in accepted]
+    return found + torn_files(batch.out)
+
+
+def torn_files(out: Path) -> list[str]:
+    """Give the files under a final name that are not whole."""
+    found = []
+    for file in (out / "files").rglob("*") if (out / "files").exists() else ():
+        if not file.is_file():
+            continue
+        if file.suffix == ".json":
+            try:
+                said = json.loads(file.read_bytes())["output"]
+            except (ValueError, KeyError):
+                found.append(f"{file.name} is half a sidecar")
+                continue
+            whole = out / said["file"]
+            if not whole.exists() or hashlib.sha256(whole.read_bytes()).hexdigest() != said["sha256"]:
+                found.append(f"{file.name} speaks of a file that is not what it says")
+        elif not file.read_bytes().endswith(b"\xff\xd9"):
+            found.append(f"{file.name} is half a picture")
+    return found
+
+
+def wait(seconds: float) -> None:
+    """Let a process live for so long."""
+    time.sleep(seconds)

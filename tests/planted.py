@@ -1,0 +1,281 @@
+"""Bugs planted on purpose into a copy of the project: each breaks a promise, and some proof must notice.
+
+Usage: python -m tests.planted [NAME...]
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+PROOFS = {
+    "nights": ("-m", "tests.nights.many", "--count", "150", "--seed", "5000", "--workers", "1"),
+    "acts": ("-m", "tests.nights.play", '{"jobs": 2, "seed": 3, "every_act": true, "strict": true}'),
+    "powercut": ("-m", "tests.crashes.powercut", "--every", "3"),
+    "model": ("-m", "pytest", "-q", "-x", "tests/rooms/test_model.py"),
+    "cases": ("-m", "pytest", "-q", "-x", "-m", "not long", "tests/nights/test_faults.py"),
+    "disks": ("-m", "pytest", "-q", "-x", "tests/real/test_disks.py", "-k", "ballast or printed or anew"),
+    "copies": ("-m", "pytest", "-q", "-x", "tests/real/test_copies.py", "-k", "older_backup"),
+    "security": ("-m", "pytest", "-q", "-x", "tests/real/test_security.py", "-k", "redirect or stood_still"),
+}
+LIMIT = 150
+"""Seconds after which a proof counts as failed: it takes a third of that on sound code."""
+
+
+@dataclass(frozen=True)
+class Bug:
+    name: str
+    proof: str
+    changes: Sequence[tuple[str, str, str]]
+    """File, what is right, what is wrong."""
+
+
+BUGS = [
+    Bug(
+        "resubmits on recovery",
+        "model",
+        [
+            (
+                "engine/rules.py",
+                'Move(State.UNCERTAIN, Kind.CRASH, "the process ended while the submission was on its way")',
+                'Move(State.PENDING, message="surely it was not accepted")',
+            )
+        ],
+    ),
+    Bug(
+        "resubmits on recovery, as a night sees it",
+        "acts",
+        [
+            (
+                "engine/rules.py",
+                'Move(State.UNCERTAIN, Kind.CRASH, "the process ended while the submission was on its way")',
+                'Move(State.PENDING, message="surely it was not accepted")',
+            )
+        ],
+    ),
+    Bug(
+        "posts before the intent is on disk",
+        "acts",
+        [
+            (
+                "engine/legs.py",
+                "        return Move(State.SUBMITTING)",
+                "        self._answers = getattr(self, '_answers', {})\n"
+                "        self._answers[job.id] = await self._tools.wire.send(\n"
+                "            runcomfy.submit(job.spec.model, self._bodies[job.id])\n"
+                "        )\n"
+                "        return Move(State.SUBMITTING)",
+            ),
+            (
+                "engine/legs.py",
+                "answer = await self._tools.wire.send(runcomfy.submit(job.spec.model, request))",
+                "answer = self._answers.pop(job.id)",
+            ),
+        ],
+    ),
+    Bug(
+        "does not wait for the intent to be on disk",
+        "powercut",
+        [
+            (
+                "engine/engine.py",
+                "            job = await self._ledger.record(job, move)\n            await self._note",
+                "            if move.to is State.SUBMITTING:\n"
+                "                self._told.add(asyncio.create_task(self._ledger.record(job, move)))\n"
+                "                job = replace(job, state=State.SUBMITTING, attempt=job.attempt + 1)\n"
+                "            else:\n"
+                "                job = await self._ledger.record(job, move)\n"
+                "            await self._note",
+            )
+        ],
+    ),
+    Bug(
+        "resubmits when the answer is lost",
+        "nights",
+        [
+            (
+                "engine/rules.py",
+                "return Move(State.UNCERTAIN, Kind.LOST, message, evidence=evidence)",
+                "return Move(State.PENDING, message=message, delay=1.0)",
+            )
+        ],
+    ),
+    Bug(
+        "takes a proxy's 503 for the API's own",
+        "nights",
+        [("provider/runcomfy.py", "case 503, _ if said.own:", "case 503, _:")],
+    ),
+    Bug(
+        "buys a failed generation again unasked",
+        "nights",
+        [("engine/rules.py", "job.attempt < retry.attempts", "job.attempt < max(2, retry.attempts)")],
+    ),
+    Bug(
+        "does not notice an id that another job has",
+        "cases",
+        [("ledger/changes.py", '(row["job_id"], row["number"]) == (job.id, job.attempt)', "row is not None")],
+    ),
+    Bug(
+        "throws the id of a cut answer away",
+        "cases",
+        [("provider/runcomfy.py", "None if said.fields or answer.whole else", "None if not answer.whole else")],
+    ),
+    Bug(
+        "commits without flushing the log of changes",
+        "powercut",
+        [("ledger/database.py", "PRAGMA synchronous = FULL", "PRAGMA synchronous = NORMAL")],
+    ),
+    Bug(
+        "gives a file its name before it is flushed",
+        "powercut",
+        [("outputs/store.py", "        os.fsync(self._opened.fileno())\n", "")],
+    ),
+    Bug(
+        "does not flush the folder after a file was named",
+        "powercut",
+        [
+            (
+                "outputs/store.py",
+                "            os.rename(part, name, dst_dir_fd=fd)\n            os.fsync(fd)\n",
+                "            os.rename(part, name, dst_dir_fd=fd)\n",
+            ),
+            (
+                "outputs/store.py",
+                "            os.rename(part.file, name, dst_dir_fd=fd)\n            os.fsync(fd)\n",
+                "            os.rename(part.file, name, dst_dir_fd=fd)\n",
+            ),
+        ],
+    ),
+    Bug(
+        "writes the sidecar first",
+        "powercut",
+        [
+            (
+                "engine/legs.py",
+                "        await asyncio.to_thread(store.place, got.part, file, job.id)\n",
+                "        early = replace(output, file=file, bytes=got.bytes, sha256=got.sha256)\n"
+                "        said = sidecar(job, early, count, self._tools.origin)\n"
+                "        await asyncio.to_thread(store.write_sidecar, sidecar_file(file), said, f'{job.id}-early')\n"
+                "        await asyncio.to_thread(store.place, got.part, file, job.id)\n",
+            )
+        ],
+    ),
+    Bug(
+        "says that a job is done before its sidecar is there",
+        "acts",
+        [
+            (
+                "engine/legs.py",
+                '            await asyncio.to_thread(self._tools.store.write_sidecar, file, content, f"{job.id}-{output.index}.json")\n',
+                "            self._late = getattr(self, '_late', [])\n"
+                "            self._late.append(asyncio.get_running_loop().call_later(\n"
+                '                0.01, self._tools.store.write_sidecar, file, content, f"{job.id}-{output.index}.json"))\n',
+            )
+        ],
+    ),
+    Bug(
+        "goes on with a connection that the disk has failed",
+        "disks",
+        [
+            (
+                "ledger/database.py",
+                "        if not self.fell:\n            return connection\n",
+                "        return connection\n",
+            )
+        ],
+    ),
+    Bug(
+        "lets a request id go that cannot be saved",
+        "disks",
+        [
+            (
+                "ledger/ledger.py",
+                "        precious = [change for change in batch if change.move.to is State.RUNNING and change.move.request_id]\n",
+                "        precious: list[_Change] = []\n",
+            )
+        ],
+    ),
+    Bug(
+        "does not ask its witnesses",
+        "copies",
+        [("ledger/gap.py", "    if last is None:\n        return True\n", "    return True\n")],
+    ),
+    Bug(
+        "follows a redirect with a submission",
+        "security",
+        [("provider/wire.py", "allow_redirects=False", "allow_redirects=True")],
+    ),
+    Bug(
+        "gives an answer up that came while the machine slept",
+        "security",
+        [("provider/wire.py", "                limit.reschedule(soonest)\n", "                pass\n")],
+    ),
+]
+
+
+def plant(bug: Bug, folder: Path) -> None:
+    """Copy the project into a folder, with the bug in it."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "batcher", folder / "batcher", ignore=ignored)
+    shutil.copytree(ROOT / "tests", folder / "tests", ignore=ignored)
+    shutil.copytree(ROOT / "docs", folder / "docs")
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    for name, right, wrong in bug.changes:
+        file = folder / "batcher" / name
+        text = file.read_text()
+        assert text.count(right) == 1, f"{bug.name}: {right!r} stands {text.count(right)} times in {name}"
+        file.write_text(text.replace(right, wrong))
+
+
+def caught(bug: Bug | None, proof: str) -> tuple[bool, str]:
+    """Say whether a proof fails on a copy with the bug in it (or none), and what it said."""
+    with tempfile.TemporaryDirectory(prefix="planted-") as name:
+        folder = Path(name)
+        plant(bug or Bug("none", proof, []), folder)
+        environ = {**os.environ, "PYTHONPATH": str(folder)}
+        try:
+            done = subprocess.run(
+                [sys.executable, *PROOFS[proof]],
+                cwd=folder,
+                env=environ,
+                capture_output=True,
+                text=True,
+                timeout=LIMIT,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return True, f"it did not end within {LIMIT} s"
+        return done.returncode != 0, done.stdout[-600:] + done.stderr[-300:]
+
+
+def main() -> int:
+    wanted = [bug for bug in BUGS if not sys.argv[1:] or bug.name in sys.argv[1:]]
+    begun = time.monotonic()
+    sound = sorted({bug.proof for bug in wanted})
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 2) as pool:
+        false = [
+            proof
+            for proof, (fails, _) in zip(sound, pool.map(lambda one: caught(None, one), sound), strict=True)
+            if fails
+        ]
+        found = []
+        for bug, (noticed, _) in zip(wanted, pool.map(lambda bug: caught(bug, bug.proof), wanted), strict=True):
+            found.append(noticed)
+            words = f"caught by {bug.proof}" if noticed else "NOT CAUGHT"
+            print(f"{words:<20} {bug.name}", flush=True)
+    for proof in false:
+        print(f"{proof} fails without any bug: it proves nothing")
+    print(f"planted bugs caught: {sum(found)} of {len(found)}  ({time.monotonic() - begun:.0f} s)")
+    return 0 if all(found) and not false else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
