@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import socket
 import struct
 import sys
 import time
@@ -279,6 +280,9 @@ async def _send_half(request: web.Request, content: bytes, *, abruptly: bool) ->
     await response.prepare(request)
     await response.write(content[: len(content) // 2])
     if request.transport is not None:
+        opened = request.transport.get_extra_info("socket")
+        if abruptly and opened is not None:  # a reset, which throws away what is on its way
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         (request.transport.abort if abruptly else request.transport.close)()
     return response
 

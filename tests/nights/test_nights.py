@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-from tests.planted import BUGS, caught
-
 ROOT = Path(__file__).parent.parent.parent
 ALL_MISHAPS = {"busy": 0.1, "lose": 0.06, "reset": 0.04, "stumble": 0.1, "tear": 0.2}
 
@@ -80,10 +78,3 @@ def test_a_night_of_mishaps_and_deaths_ends_well(seed: int) -> None:
     kills = [37 * seed % 400 + 5, 91 * seed % 300 + 3, 13 * seed % 200 + 2]
     found = night({"jobs": 40, "seed": seed, "slots": 6, "concurrency": 12, "kills": kills, "mishaps": ALL_MISHAPS})
     assert found["findings"] == [], f"seed {seed}, kills {kills}"
-
-
-@pytest.mark.parametrize("name", ["resubmits on recovery, as a night sees it", "resubmits when the answer is lost"])
-def test_a_planted_bug_is_noticed(name: str) -> None:
-    bug = next(bug for bug in BUGS if bug.name == name)
-    noticed, said = caught(bug, bug.proof)
-    assert noticed, said

@@ -1,0 +1,126 @@
+"""Fuzzes what strangers write: manifests, rows, templates, a server's replies, names. Needs the extra `fuzz`.
+
+Usage: python -m tests.fuzz manifest|csv|template|reply|name --minutes 1
+"""
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["batcher"]):
+    from batcher.catalog import bundled
+    from batcher.errors import BatcherError
+    from batcher.hosting.inline import Looks
+    from batcher.manifest.expand import Expansion, Options
+    from batcher.manifest.manifest import open_manifest
+    from batcher.manifest.names import safe_name
+    from batcher.manifest.templates import BadTemplate, Template
+    from batcher.provider import runcomfy
+    from batcher.provider.replies import Accepted
+    from batcher.provider.wire import Answer
+
+MODEL = bundled()["google/nano-banana/pro/edit"]
+FOLDER = Path(tempfile.mkdtemp(prefix="fuzz-"))
+SLOW = 2.0
+"""Seconds that nothing may take."""
+
+
+def expand(name: str, content: bytes) -> None:
+    """Read a manifest and expand it: it is jobs, or named faults."""
+    file = FOLDER / name
+    file.write_bytes(content)
+    try:
+        manifest = open_manifest(str(file))
+        for number, _ in enumerate(Expansion(manifest, MODEL, Looks(), Options({}, None, skip_invalid=False), None)):
+            if number > 500:
+                break
+    except BatcherError:
+        pass
+
+
+def manifest(data: bytes) -> None:
+    expand("m.yaml", b"model: google/nano-banana/pro/edit\n" + data)
+
+
+def csv(data: bytes) -> None:
+    expand("m.csv", b"prompt,image_urls," + data)
+
+
+def template(data: bytes) -> None:
+    text = data.decode("utf-8", "replace")
+    try:
+        filled = Template("{{ " + text + " }}").fill({"a": "Mug", "n": 7, "words": ["x", "y"], "d": {"k": 1}})
+    except BadTemplate:
+        return
+    assert len(filled) <= 1_000_000
+
+
+def reply(data: bytes) -> None:
+    given = atheris.FuzzedDataProvider(data)
+    status = given.ConsumeIntInRange(100, 599)
+    headers = {"retry-after": given.ConsumeUnicodeNoSurrogates(20)}
+    answer = Answer(status, headers, given.ConsumeBytes(2000), given.ConsumeBool())
+    found = runcomfy.read_submit(answer, 1.7e9)
+    if isinstance(found, Accepted):
+        assert found.request_id and found.request_id.isprintable()
+        json.dumps(found.request_id).encode()
+    runcomfy.read_poll(answer, 1.7e9)
+    runcomfy.read_cancel(answer, 1.7e9)
+    runcomfy.read_balance(answer)
+
+
+def name(data: bytes) -> None:
+    made = safe_name(data.decode("utf-8", "surrogateescape"))
+    parts = made.split("/")
+    assert made and not made.startswith("/") and ".." not in parts and all(parts), made
+    assert all(len(part.encode()) <= 200 for part in parts), made
+    assert not any(ord(char) < 32 for char in made), made
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    "manifest": manifest,
+    "csv": csv,
+    "template": template,
+    "reply": reply,
+    "name": name,
+}
+SEEDS = {
+    "manifest": [
+        b"jobs: [{prompt: a, image_urls: https://x.y/z.png}]\nmatrix: {scene: [a, b]}\noutput: {name: '{{ scene | slug }}'}\n",
+        b"jobs: {glob: '*.png'}\nlimits: {concurrency: 4}\nretry: {job_timeout: 1h30m}\nrepeat: 2\n",
+    ],
+    "csv": [b'scene\n"a, b",https://x.y/z.png,c\n', b";n\r\na;https://x.y/z.png|https://x.y/w.png;1\r\n"],
+    "template": [b"a ~ n * 3 | string | center(9)", b"words | join('-') ~ d.k ** 2", b"'%03d' % n if n > 3 else a[0]"],
+    "reply": [
+        b'\xc8\x00{"request_id": "r-1", "status_url": "x"}',
+        b'\x00{"error_code": 400002, "error_message": "no"}',
+    ],
+    "name": [b"a/b/../c", b"con.txt", "磨砂玻璃/ü".encode()],
+}
+
+
+def main() -> None:
+    which = sys.argv[1]
+    minutes = float(sys.argv[sys.argv.index("--minutes") + 1]) if "--minutes" in sys.argv else 1.0
+    corpus = FOLDER / "corpus"
+    corpus.mkdir()
+    for number, seed in enumerate(SEEDS[which]):
+        (corpus / str(number)).write_bytes(seed)
+
+    def timed(data: bytes) -> None:
+        begun = time.process_time()
+        TARGETS[which](data)
+        assert time.process_time() - begun < SLOW, "it took too long"
+
+    options = [f"-max_total_time={int(minutes * 60)}", "-max_len=3000", "-rss_limit_mb=4096", "-print_final_stats=1"]
+    atheris.Setup([sys.argv[0], *options, f"-artifact_prefix={FOLDER}/", str(corpus)], timed)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
