@@ -67,7 +67,8 @@ class Document(_Section):
     @classmethod
     def _form_of_jobs(cls, value: object) -> object:
         if isinstance(value, dict):
-            return RowsGlob(**value) if "glob" in value else RowsFile(**value)
+            named = {str(key): item for key, item in value.items()}
+            return RowsGlob(**named) if "glob" in named else RowsFile(**named)
         if isinstance(value, list):
             for index, job in enumerate(value):
                 if not isinstance(job, dict):

@@ -118,8 +118,15 @@ def _check_rows_file(document: Document, root: Path, marked: Marked, file: str, 
             faults.add(Fault(file, line, "jobs", f"{rows_file} is no CSV or JSONL file (.csv, .tsv, .txt, .jsonl)"))
         elif not (root / rows_file).is_file():
             faults.add(Fault(file, line, "jobs", f"{rows_file} does not exist in {root}"))
-    elif isinstance(document.jobs, RowsGlob) and not any(True for _ in glob_rows(document.jobs.glob, root)):
-        faults.add(Fault(file, line, "jobs.glob", f"{document.jobs.glob} matches no file in {root}"))
+    elif isinstance(document.jobs, RowsGlob):
+        pattern = document.jobs.glob
+        try:
+            matches = any(True for _ in glob_rows(pattern, root))
+        except (ValueError, NotImplementedError, OSError) as error:  # what pathlib says of patterns that are none
+            faults.add(Fault(file, line, "jobs.glob", f"{pattern!r} is no pattern that can be matched: {error}"))
+        else:
+            if not matches:
+                faults.add(Fault(file, line, "jobs.glob", f"{pattern} matches no file in {root}"))
     if faults:
         raise faults.error()
 

@@ -297,3 +297,8 @@ def test_a_manifest_that_is_no_text(folder: Folder) -> None:
     assert folder.write("m.yaml", "").faults()[0].startswith("m.yaml:1: is empty")
     assert folder.write("m.yaml", "- a\n").faults()[0].startswith("m.yaml:1: is no mapping")
     assert folder.write("m.yaml", "[" * 5000).faults()[0].startswith("m.yaml:1: is")
+
+
+@pytest.mark.parametrize("jobs", ["{&glob : '*.png'}", "{? [a] : b}", "{glob: '**png'}", "{glob: ''}", "{1: 2}"])
+def test_an_odd_source_of_rows_is_a_fault_and_no_bug(yaml: Yaml, jobs: str) -> None:
+    assert yaml(f"jobs: {jobs}").faults()
