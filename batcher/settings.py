@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal
@@ -101,6 +101,8 @@ class Endpoint:
     token: Secret
     provider: str
     """Whose results a ledger holds: `sandbox`, or the API's base URL."""
+    renew: Callable[[], Secret] | None = None
+    """Reads the token once more."""
 
 
 def api_base(environ: Mapping[str, str]) -> str:
@@ -161,7 +163,12 @@ def _token_file(file: Path) -> Mapping[str, object]:
 def remote(beside: Path | None = None) -> Endpoint:
     """Give the real API as the environment names it; the token may be empty."""
     base = api_base(os.environ)
-    return Endpoint(base=base, token=find_token(os.environ, beside), provider=base)
+    return Endpoint(
+        base=base,
+        token=find_token(os.environ, beside),
+        provider=base,
+        renew=lambda: find_token(os.environ, beside),
+    )
 
 
 def balance_base(environ: Mapping[str, str]) -> str:

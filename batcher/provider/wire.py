@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -20,6 +20,7 @@ RESULT_LIMIT: Final = 256 * 2**20
 BLOCK: Final = 2**20
 MERCY: Final = 30.0
 """Seconds that what is on its way gets after a time in which nothing could be heard."""
+_REFUSED: Final = 401
 _TELLING: Final = 8
 """Characters of a token that is looked for in answers: a shorter one may be any word."""
 _BARRED: Final = "is an address of a private network: no file is fetched from there"
@@ -103,9 +104,11 @@ class HttpWire:
     a POST is on its way would make a job uncertain for nothing. The token goes on each request, on no session.
     """
 
-    def __init__(self, base: str, token: str) -> None:
+    def __init__(self, base: str, token: str, renewed: Callable[[], str] | None = None) -> None:
         self._base = base
         self._token = token
+        self._renewed = renewed
+        """Reads the token once more, where it was refused: it may have been renewed since."""
         self._own: frozenset[str] | None = None
         """The API host's addresses: files may come from there, wherever it is."""
         self._limits: set[asyncio.Timeout] = set()
@@ -122,7 +125,25 @@ class HttpWire:
         self._files = _session(aiohttp.TCPConnector(limit=0, socket_factory=self._socket))
 
     async def send(self, call: Call) -> Answer | WireFault:
-        """Send one call to the API."""
+        """Send one call to the API; once more if the token was refused, and there is another by now."""
+        used = self._token
+        answer = await self._send(call)
+        if isinstance(answer, Answer) and answer.status == _REFUSED and await self._has_another_than(used):
+            return await self._send(call)
+        return answer
+
+    async def _has_another_than(self, used: str) -> bool:
+        """Say whether there is another token by now, and take it."""
+        if self._token != used:
+            return True
+        found = await asyncio.to_thread(self._renewed) if self._renewed else ""
+        if not found or found == used:
+            return False
+        self._token = found
+        self._authorization = {"Authorization": f"Bearer {found}"}
+        return True
+
+    async def _send(self, call: Call) -> Answer | WireFault:
         self.sent += 1
         session = self._once if call.once else self._reads
         headers = dict(self._authorization)

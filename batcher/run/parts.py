@@ -16,7 +16,8 @@ from batcher.settings import Endpoint
 
 def http_wire(endpoint: Endpoint) -> Wire:
     """Make the real wire to the API."""
-    return HttpWire(endpoint.base, endpoint.token.reveal())
+    renew = endpoint.renew
+    return HttpWire(endpoint.base, endpoint.token.reveal(), (lambda: renew().reveal()) if renew else None)
 
 
 @dataclass(frozen=True, slots=True)

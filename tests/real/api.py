@@ -41,6 +41,8 @@ class Api:
     """Bytes that follow each picture."""
     output_urls: list[str] = field(default_factory=list)
     """In the place of its own."""
+    on_stranger: Callable[[], object] = lambda: None
+    """Called before a wrong token is refused."""
     requests: list[tuple[str, str]] = field(default_factory=list)
     strangers: list[str] = field(default_factory=list)
     downloads_with_token: int = 0
@@ -77,6 +79,7 @@ class Api:
         if request.headers.get("Authorization") == f"Bearer {TOKEN}":
             return None
         self.strangers.append(request.path)
+        self.on_stranger()
         return web.json_response({"error_code": 400004, "error_message": "bad token"}, status=401)
 
     async def _submit(self, request: web.Request) -> web.StreamResponse:

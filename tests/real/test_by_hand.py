@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.real.api import Api, accepts_and_hangs_up
+from tests.real.api import TOKEN, Api, accepts_and_hangs_up
 from tests.real.conftest import MODEL, Batcher
 
 Until = Callable[[Callable[[], bool]], None]
@@ -211,3 +211,15 @@ def test_doctor_reads_a_faulty_manifest_and_an_empty_purse(batcher: Batcher, api
     checks = {one["check"]: one for one in poor.json()}
     assert checks["balance"]["ok"] is False and "$0.10" in checks["balance"]["message"]
     assert batcher("doctor", "--sandbox").code == 0
+
+
+def test_a_token_that_was_renewed_meanwhile_is_read_once_more(batcher: Batcher, api: Api, tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.mkdir()
+    (config / "token.json").write_text(json.dumps({"token": "an-old-token-of-some-length"}))
+    api.on_stranger = lambda: (config / "token.json").write_text(json.dumps({"token": TOKEN}))
+    batcher.csv([f"p{n}" for n in range(6)])
+    done = batcher("run", "jobs.csv", "--model", MODEL, RUNCOMFY_TOKEN="", RUNCOMFY_CONFIG_DIR=str(config))
+    assert done.code == 0, done.err
+    assert len(api.journal) == 6
+    assert len(api.strangers) == 1
