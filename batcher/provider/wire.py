@@ -273,8 +273,9 @@ async def _blocks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         async for block in response.content.iter_chunked(BLOCK):
             yield block
     except aiohttp.ClientError as error:
-        if "ContentLengthError" not in str(error):  # that one: the server ended it in good order, and too soon
+        if not str(error).endswith("'>") or "ContentLengthError" not in str(error):
             raise ConnectionError(_words(error)) from error
+        # else the server ended it in good order, and too soon: what follows that text is how a connection broke
 
 
 def readable(text: str) -> str:

@@ -13,6 +13,7 @@ import pytest
 
 from tests.real.api import TOKEN, Api, Served
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts tests in the background ignores it
 MODEL = "google/nano-banana/pro/edit"
 
 
