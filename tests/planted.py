@@ -17,9 +17,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 PROOFS = {
-    "nights": ("-m", "tests.nights.many", "--count", "150", "--seed", "5000", "--workers", "1"),
-    "acts": ("-m", "tests.nights.play", '{"jobs": 2, "seed": 3, "every_act": true, "strict": true}'),
-    "powercut": ("-m", "tests.crashes.powercut", "--every", "3"),
+    "nights": ("-m", "tests.nights.many", "--count", "80", "--seed", "5000", "--workers", "1"),
+    "acts": ("-m", "tests.nights.play", '{"jobs": 2, "seed": 3, "every_act": true, "stride": 2, "strict": true}'),
+    "powercut": ("-m", "tests.crashes.powercut", "--every", "5"),
     "model": ("-m", "pytest", "-q", "-x", "tests/rooms/test_model.py"),
     "cases": ("-m", "pytest", "-q", "-x", "-m", "not long", "tests/nights/test_faults.py"),
     "disks": ("-m", "pytest", "-q", "-x", "tests/real/test_disks.py", "-k", "ballast or printed or anew"),
