@@ -37,6 +37,7 @@ EPOCH = 1_700_000_000.0
 BETWEEN_LIVES = 50_000.0
 MODELS = load_models()
 DIED = 9
+LID = 8 * 3600.0
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 """Where nights are played: the death of a process loses nothing there that a disk would keep."""
 
@@ -69,6 +70,8 @@ class Scenario:
     rate: float = 0.0
     """Submissions a second that the server takes; 0: any."""
     retry: dict[str, Any] = field(default_factory=dict)
+    lid_shut_at: float | None = None
+    """Seconds of the loop's clock at which the wall's goes on by eight hours: the machine slept."""
 
 
 def specs(scenario: Scenario) -> list[Spec]:
@@ -101,6 +104,8 @@ class Life:
     def __init__(self, scenario: Scenario, folder: Path, number: int, kill_at: int | None) -> None:
         self.acts = 0
         self.awaits = 0
+        self.calls: list[str] = []
+        """What was asked of the server, in order."""
         self.loop = VirtualLoop(self._step)
         self._scenario = scenario
         self._out = folder / "out"
@@ -109,8 +114,10 @@ class Life:
         self.before_work: Callable[[Run], object] = lambda _: None
         self._kill_at = kill_at
 
-    def act(self, _what: str) -> None:
+    def act(self, what: str) -> None:
         self.acts += 1
+        if what.startswith("sends "):
+            self.calls.append(what.removeprefix("sends "))
         if self.acts == self._kill_at:
             os._exit(DIED)
 
@@ -120,7 +127,8 @@ class Life:
             os._exit(DIED)
 
     def now(self) -> float:
-        return self._start + self.loop.time()
+        slept = self._scenario.lid_shut_at
+        return self._start + self.loop.time() + (LID if slept is not None and self.loop.time() >= slept else 0.0)
 
     def live(self) -> int:
         """Run to the end; give the exit code."""
@@ -150,7 +158,7 @@ class Life:
             ),
             sandbox=sandbox,
             state=lambda: self._out.parent / "state",
-            pulse=False,
+            pulse=self._scenario.lid_shut_at is not None,
             asked_every=600.0,
             clock=Clock(self.now),
             chance=chance(self._scenario.seed),

@@ -25,3 +25,19 @@ def test_a_signal_at_any_time_ends_the_run_and_makes_nothing_uncertain(tmp_path:
     assert live(tmp_path, 1, lambda _, run: run.stop(15)) == 143, "a signal while jobs are taken up"
     assert live(tmp_path, 2, lambda _life, _run: None) == 0
     assert findings(Scenario(jobs=12, seed=7), tmp_path, killed=False, code=0) == []
+
+
+@pytest.mark.parametrize("seconds", [0.1, 1.0, 3.0, 6.0])
+def test_a_lid_that_was_shut_for_eight_hours_makes_nothing_uncertain_and_times_nothing_out(
+    tmp_path: Path, seconds: float
+) -> None:
+    scenario = Scenario(jobs=12, seed=7, lid_shut_at=seconds, retry={"job_timeout": 600.0, "patience": 900.0})
+    life = Life(scenario, tmp_path, 0, None)
+    try:
+        assert life.loop.run_until_complete(life._run()) == 0
+    finally:
+        life.loop.close()
+    assert findings(scenario, tmp_path, killed=False, code=0) == []
+    asked = [call for call in life.calls if call == "GET /v1/models?include_schema=true&limit=200"]
+    assert len(asked) >= 1, "the server is asked for before the run goes on"
+    assert life.loop.now < 600, "and nothing waits longer for it"

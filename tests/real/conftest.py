@@ -74,8 +74,8 @@ class Batcher:
         (self.folder / name).write_text("prompt,image_urls\n" + rows)
         return name
 
-    def run_csv(self, prompts: list[str], *more: str) -> Done:
-        return self("run", self.csv(prompts), "--model", MODEL, *more)
+    def run_csv(self, prompts: list[str], *more: str, **environ: str) -> Done:
+        return self("run", self.csv(prompts), "--model", MODEL, *more, **environ)
 
     def states(self, out: str = "runs/jobs") -> dict[str, int]:
         states: dict[str, int] = self("status", out, "--json").json()["states"]

@@ -1,6 +1,11 @@
 """Every way in which a submission may be answered, over real HTTP: what is certain is acted on, the rest is held."""
 
 import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
 
 import pytest
 
@@ -13,7 +18,7 @@ from tests.real.api import (
     own,
     raw,
 )
-from tests.real.conftest import Batcher
+from tests.real.conftest import MODEL, Batcher
 
 
 def outcome(batcher: Batcher) -> dict[str, str | None]:
@@ -183,3 +188,38 @@ def test_again_buys_a_done_job_anew_when_asked(batcher: Batcher, api: Api) -> No
     assert batcher("retry", "runs/jobs", "--again", "--job", job["job_id"], "--yes").code == 0
     assert batcher("resume", "runs/jobs").code == 0
     assert api.prompts() == ["a", "a"]
+
+
+def test_a_process_that_is_stopped_for_seconds_makes_nothing_uncertain(
+    batcher: Batcher, api: Api, until: Callable[[Callable[[], bool]], None]
+) -> None:
+    """With submissions on their way, idle connections, and jobs at work: SIGSTOP, and SIGCONT three seconds later."""
+    api.stalls = True
+    process = batcher.start("run", batcher.csv([f"p{n}" for n in range(8)]), "--model", MODEL, "-j", "4")
+    until(lambda: len(api.journal) >= 1)
+    os.killpg(process.pid, signal.SIGSTOP)
+    api.stalls = False
+    time.sleep(3.0)
+    os.killpg(process.pid, signal.SIGCONT)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert batcher.states() == {"done": 8}
+    assert len(api.journal) == 8
+
+
+@pytest.mark.long
+def test_a_host_that_swallows_connections_is_waited_for_and_nothing_is_uncertain(batcher: Batcher, api: Api) -> None:
+    """What an IPv6 black hole does to those who believe in it: no refusal, no answer, nothing."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as hole:
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:  # the queue of connections that nobody accepts is full
+            filler.setblocking(False)
+            filler.connect_ex(hole.getsockname())
+        done = batcher.run_csv(
+            ["a"], "--patience", "1s", RUNCOMFY_MODEL_API_BASE=f"http://127.0.0.1:{hole.getsockname()[1]}"
+        )
+        for filler in fillers:
+            filler.close()
+    assert done.code == 69, done.err
+    assert batcher.states() == {"pending": 1}
+    assert api.journal == []
