@@ -21,7 +21,8 @@ from aiohttp import web
 
 from batcher.sandbox.faults import Manner, checked
 from batcher.sandbox.render import render, render_video
-from batcher.sandbox.world import Conditions, Reply, World
+from batcher.sandbox.replies import Reply
+from batcher.sandbox.world import Conditions, World
 
 HERE: Final = Path(__file__).parent
 _MODEL_DIRS: Final = (HERE.parent / "catalog" / "models", HERE / "models")

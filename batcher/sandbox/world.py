@@ -10,9 +10,7 @@ import json
 import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from email.utils import formatdate
-from functools import cache
+from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Any, Final
 from urllib.parse import quote
@@ -20,15 +18,13 @@ from urllib.parse import quote
 from jsonschema import Draft202012Validator
 
 from batcher.sandbox.faults import Manner, Strikes, checked, struck
+from batcher.sandbox.replies import PAGE, Reply, error, spoiled, turned_away
 
 _COUNT_FIELDS: Final = ("num_images", "number_of_images")
 _ERRORS: Final = {
     "fail": "the generation failed: internal model error",
     "refuse": "the output was blocked by the content policy",
 }
-_PAGE: Final = b"<!doctype html><title>Bad gateway</title><h1>Bad gateway</h1>"
-_PORTAL: Final = b"<!doctype html><title>Welcome</title><form>Sign in to use this network</form>"
-_HUGE: Final = 50_000_000
 _HALF: Final = 0.5
 _LATE_TRIES: Final = 2
 _FORGOTTEN_FOR: Final = 30.0
@@ -57,25 +53,6 @@ class Conditions:
     """Times at which nothing listens: seconds since 1970, from and until."""
     submissions_per_second: float = 0.0
     """Above this rate submissions are answered 429, with up to a second's worth at once; 0: no limit."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """An answer: status, JSON body, and the manner in which it arrives."""
-
-    status: int
-    body: Mapping[str, Any]
-    headers: Mapping[str, str] = field(default_factory=dict)
-    manner: Manner = Manner.WHOLE
-    raw: bytes | None = None
-    """What is sent in the place of the JSON."""
-    cut_at: int = 0
-    """Under CUT: the bytes that arrive."""
-
-    def content(self) -> bytes:
-        """Give the body as it is sent, whole or cut."""
-        body = self.raw if self.raw is not None else json.dumps(self.body, ensure_ascii=False, default=str).encode()
-        return body[: self.cut_at] if self.manner is Manner.CUT else body
 
 
 @dataclass(slots=True)
@@ -137,41 +114,20 @@ class World:
         if refusal := self._refuse_submission(model, body, token):
             return refusal
         if wait := self._too_fast(now):
-            return _error(429, 429001, "too many submissions", {"Retry-After": str(math.ceil(wait))})
+            return error(429, 429001, "too many submissions", {"Retry-After": str(math.ceil(wait))})
         fault = self._strike(struck(self.faults, Strikes.SUBMISSION, self._draw("submit", self.calls)))
         return self._submitted(fault, model, body, now)  # type: ignore[arg-type]
 
     def _submitted(self, fault: str | None, model: str, body: Mapping[str, Any], now: float) -> Reply:
         """Accept a submission, or not, and answer as the fault has it."""
-        if turned_away := _turned_away(fault, now):
-            return turned_away
+        if refusal := turned_away(fault, now):
+            return refusal
         if fault and fault.startswith("error_") and self._draw("accept anyway", self.calls) < _HALF:
             return Reply(int(fault[-3:]), {}, raw=b"")
         known = self._last_id
         accepted = self._accept(model, body, now, strange=fault == "strange_id")
         links = self._links(accepted.id)
-        whole = Reply(200, links)
-        match fault:
-            case "lose":
-                return replace(whole, manner=Manner.NEVER)
-            case "cut_early":
-                return replace(whole, manner=Manner.CUT, cut_at=12)
-            case "cut_late":
-                return replace(whole, manner=Manner.CUT, cut_at=len(accepted.id) + 30)
-            case "html":
-                return replace(whole, raw=_PAGE, headers={"Content-Type": "text/html"})
-            case "huge":
-                return replace(whole, raw=json.dumps(links)[:-1].encode() + _noise())
-            case "slow":
-                return replace(whole, manner=Manner.SLOW)
-            case "same_id" if known:
-                return Reply(200, self._links(known))
-            case "foreign_urls":
-                urls = {name: f"https://elsewhere.invalid/{name}" for name in links if name != "request_id"}
-                return Reply(200, {**links, **urls})
-            case str() if fault.startswith("error_"):
-                return Reply(int(fault[-3:]), {}, raw=b"")
-        return whole
+        return spoiled(fault, links, self._links(known) if known else links)
 
     def status(self, request_id: str, token: str, now: float) -> Reply:
         """`GET /v1/requests/{request_id}/status`."""
@@ -220,13 +176,13 @@ class World:
         if model is None:
             return Reply(200, {"models": list(self.models.values()), "total": len(self.models)})
         if model not in self.models:
-            return _error(404, 400001, f"no such model: {model}")
+            return error(404, 400001, f"no such model: {model}")
         return Reply(200, self.models[model])
 
     def balance(self, token: str) -> Reply:
         """`GET /prod/v2/balance`."""
         if not self._known(token):
-            return _error(401, 400004, "invalid token")
+            return error(401, 400004, "invalid token")
         left = self.conditions.balance - self.spent
         return Reply(200, {"balance_usd": left if math.isfinite(left) else 1_000_000.0, "currency": "USD"})
 
@@ -267,19 +223,19 @@ class World:
 
     def _refuse_submission(self, model: str, body: object, token: str) -> Reply | None:
         if not self._known(token):
-            return _error(401, 400004, "invalid token")
+            return error(401, 400004, "invalid token")
         if model not in self.models:
-            return _error(404, 400001, f"no such model: {model}")
+            return error(404, 400001, f"no such model: {model}")
         problems = [error.message for error in self._validators[model].iter_errors(body)]
         if problems:
             return Reply(422, {"error_code": 422001, "error_message": "invalid input", "detail": problems[:5]})
         if _POLICY_WORD in str(body.get("prompt", "") if isinstance(body, dict) else ""):
-            return _error(400, 400010, "the prompt violates the content policy")
+            return error(400, 400010, "the prompt violates the content policy")
         if self.spent + self._price(model, body) > self.conditions.balance:
-            return _error(402, 400002, "insufficient balance")
+            return error(402, 400002, "insufficient balance")
         outstanding = len(self._queue) + len(self._running)
         if self.conditions.max_outstanding and outstanding >= self.conditions.max_outstanding:
-            return _error(429, 429001, "too many outstanding requests")
+            return error(429, 429001, "too many outstanding requests")
         return None
 
     def _strike(self, fault: str | None) -> str | None:
@@ -301,20 +257,20 @@ class World:
 
     def _refuse_reading(self, request_id: str, token: str, now: float) -> Reply | None:
         if not self._known(token):
-            return _error(401, 400004, "invalid token")
+            return error(401, 400004, "invalid token")
         if request_id not in self._requests:
-            return _error(404, 404001, "request missing or expired")
+            return error(404, 404001, "request missing or expired")
         request = self._requests[request_id]
         request.looks += 1
         if request.fault == "gone" or (request.fault == "forgotten" and now - request.accepted_at < _FORGOTTEN_FOR):
-            return _error(404, 404001, "request missing or expired")
+            return error(404, 404001, "request missing or expired")
         match self._strike(struck(self.faults, Strikes.READING, self._draw("read", self.calls))):
             case "stumble":
                 return Reply(502, {})
             case "read_busy":
-                return _error(429, 429001, "too many requests", {"Retry-After": "2"})
+                return error(429, 429001, "too many requests", {"Retry-After": "2"})
             case "read_html":
-                return Reply(200, {}, {"Content-Type": "text/html"}, raw=_PAGE)
+                return Reply(200, {}, {"Content-Type": "text/html"}, raw=PAGE)
             case "read_cut":
                 return Reply(200, self._state(request), manner=Manner.CUT, cut_at=20)
             case "read_reset":
@@ -413,39 +369,6 @@ class World:
         """Draw a number from 0 to 1 that only the seed, the thing and its number decide."""
         digest = hashlib.sha256(json.dumps([self.conditions.seed, what, number]).encode()).digest()
         return int.from_bytes(digest[:7], "big") / 2**56
-
-
-@cache
-def _noise() -> bytes:
-    return b', "noise": "' + b"x" * _HUGE + b'"}'
-
-
-def _turned_away(fault: str | None, now: float) -> Reply | None:
-    """Answer a submission that a fault keeps from being accepted; None where it is accepted."""
-    match fault:
-        case "busy":
-            return _error(429, 429001, "too many requests", {"Retry-After": "1"})
-        case "busy_date":
-            return _error(429, 429001, "too many requests", {"Retry-After": formatdate(now + 2, usegmt=True)})
-        case "busy_bare":
-            return Reply(429, {}, raw=b"")
-        case "full":
-            return _error(503, 503001, "no capacity")
-        case "reset":
-            return Reply(0, {}, manner=Manner.NEVER)
-        case "redirect":
-            return Reply(307, {}, {"Location": "https://elsewhere.invalid/v1/models/x"}, raw=b"")
-        case "portal":
-            return Reply(200, {}, {"Content-Type": "text/html"}, raw=_PORTAL)
-        case "not_http":
-            return Reply(0, {}, manner=Manner.NOT_HTTP, raw=b"SSH-2.0-OpenSSH_9.2\r\n")
-        case "code_in_200":
-            return _error(200, 400123, "the image is too small")
-    return None
-
-
-def _error(status: int, code: int, message: str, headers: Mapping[str, str] | None = None) -> Reply:
-    return Reply(status, {"error_code": code, "error_message": message}, headers or {})
 
 
 def _stamp(at: float) -> float:

@@ -14,8 +14,9 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from batcher.provider.wire import REPLY_LIMIT, Answer, Call, Download, WireFault
 from batcher.sandbox.faults import Manner
+from batcher.sandbox.replies import Reply
 from batcher.sandbox.server import bomb as make_bomb
-from batcher.sandbox.world import Reply, World
+from batcher.sandbox.world import World
 
 TOKEN = "sandbox"
 bomb = functools.cache(make_bomb)
