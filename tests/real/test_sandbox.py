@@ -43,7 +43,7 @@ def test_the_catalogue_is_rehearsed_without_a_token(batcher: Batcher, api: Api) 
     assert api.requests == [], "a rehearsal spoke to the API"
 
 
-@pytest.mark.parametrize("name", ["minimal.yaml", "dataset.csv"])
+@pytest.mark.parametrize("name", ["minimal.yaml", pytest.param("dataset.csv", marks=pytest.mark.long)])
 def test_the_other_examples_run_too(batcher: Batcher, name: str) -> None:
     done = batcher("run", str(MANIFESTS / name), "--model", MODEL, "--sandbox", "--limit", "12")
     assert done.code == 0, done.err

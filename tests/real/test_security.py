@@ -229,6 +229,7 @@ async def test_a_reply_is_read_up_to_its_limit_and_keeps_the_id_at_its_head() ->
     assert b"r-77" in answer.body
 
 
+@pytest.mark.long
 async def test_a_process_that_stood_still_does_not_give_up_an_answer_on_its_way() -> None:
     from batcher.clock import Clock
     from batcher.engine.pulse import Pulse
