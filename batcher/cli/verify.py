@@ -75,5 +75,9 @@ def _show(verified: Any, found: list[Any], mended: Mapping[str, Any]) -> None:  
         typer.echo(plain(f"{file} was written again"))
     for one in mended["lost"]:
         typer.echo(plain(f"job {one['job_id']}: {one['message']}"))
-    whole = verified.files - len(found)
-    typer.echo(f"{whole:,} of {verified.files:,} files are whole ({size(verified.bytes)})")
+    parts = [f"{verified.files - len(found):,} were whole"]
+    if mended["fetched"] or mended["written"]:
+        parts.append(f"{len(mended['fetched']) + len(mended['written']):,} are mended")
+    if still := len(found) - len(mended["fetched"]) - len(mended["written"]):
+        parts.append(f"{still:,} are not")
+    typer.echo(f"{verified.files:,} files ({size(verified.bytes)}): {', '.join(parts)}")
