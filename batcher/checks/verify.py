@@ -66,7 +66,11 @@ def _look(out: Path, row: Any) -> Damage | None:  # noqa: ANN401 - a row
         return damage(f"has changed: {change}")
     if row["state"] != "done":
         return None  # files of a job that did not get done have no sidecar yet
-    return None if _has_sidecar(out / sidecar_file(row["file"]), row) else damage("has no sidecar", sidecar_only=True)
+    return (
+        None
+        if _has_sidecar(out / sidecar_file(row["file"]), row)
+        else damage("has no sidecar that fits it", sidecar_only=True)
+    )
 
 
 def _no_link(path: str, flags: int) -> int:

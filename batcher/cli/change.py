@@ -29,7 +29,7 @@ def change(
     from batcher.settings import Policy
     from batcher.show.words import command
 
-    wanted = o.read_sets(settings)
+    wanted = o.read_sets(settings, "")
     changed(Policy(), wanted)  # what is wrong is said here, whatever the run is doing
     with Reader(out):
         pass

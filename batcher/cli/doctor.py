@@ -70,6 +70,8 @@ async def _look(manifest: str | None, out: Path | None, model: str | None, *, re
             purse = http_wire(Endpoint(money, token.secret, SANDBOX))
             stack.push_async_callback(purse.close)
             found.append(await checks.balance(purse, named.cost))
+        else:
+            found += [checks.unknown(name, "not asked: there is no token") for name in ("api", "clock", "balance")]
         if manifest:
             found.append(await checks.images(api, named.urls))
     found.append(checks.space(out or named.out, named.outputs))

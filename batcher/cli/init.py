@@ -23,4 +23,6 @@ def init(path: Annotated[Path, typer.Argument(help="The file to write.")] = Path
         raise WrongUse(f"{path} is there already", "give another name: batcher init NAME.yaml") from None
     except OSError as error:
         raise WrongUse(f"{path} cannot be written: {error.strerror}") from None
-    typer.echo(f"wrote {path}; next: batcher plan {path}, then batcher run {path} --sandbox")
+    from batcher.show.words import command
+
+    typer.echo(f"wrote {path}; next: {command('plan', path)} && {command('run', path, '--sandbox')}")

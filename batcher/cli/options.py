@@ -135,12 +135,12 @@ def _seconds(option: str, text: str | None) -> float | None:
     return float(found)
 
 
-def read_sets(sets: list[str] | None) -> dict[str, str]:
+def read_sets(sets: list[str] | None, option: str = "--set ") -> dict[str, str]:
     """Read `field=value` options."""
     found = {}
     for one in sets or []:
         name, equals, value = one.partition("=")
         if not equals or not name:
-            raise WrongUse(f"--set {one}: write field=value")
+            raise WrongUse(f"{option}{one}: write name=value")
         found[name.strip()] = value
     return found

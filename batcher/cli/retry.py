@@ -48,12 +48,15 @@ def _ask(out: o.Out, which: Any, *, yes: bool) -> None:  # noqa: ANN401 - a Whic
     """Say what may be billed twice, and ask. Raises WrongUse where nobody can answer."""
     from batcher.errors import WrongUse
     from batcher.ledger.reader import Reader
-    from batcher.show.words import jobs, money
+    from batcher.show.words import command, jobs, money
 
     with Reader(out) as reader:
         found = [job for job, _ in reader.jobs(which.state, which.kind, which.job) if which.target(job)]
     if which.job and not found:
-        raise WrongUse(f"there is no job {which.job} that can be retried so", f"see: batcher jobs {out}")
+        raise WrongUse(
+            f"there is no job {which.job} that can be retried so",
+            f"see: {command('jobs', out)}; an uncertain one needs --state uncertain, a done one --again",
+        )
     risky = [job for job in found if which.buys(job)]
     if not risky or yes:
         return
@@ -61,8 +64,10 @@ def _ask(out: o.Out, which: Any, *, yes: bool) -> None:  # noqa: ANN401 - a Whic
         _say_evidence(out)
     cost = sum(job.spec.estimated_usd or 0.0 for job in risky)
     said = f"{jobs(len(risky))} may be billed twice, up to {money(cost)}"
-    if not sys.stdin.isatty() or not typer.confirm(f"{said}. Go on?", err=True):
+    if not sys.stdin.isatty():
         raise WrongUse(f"{said}; nothing was changed", "if that is meant, add --yes")
+    if not typer.confirm(f"{said}. Go on?", err=True):
+        raise WrongUse("nothing was changed")
 
 
 def _say_evidence(out: o.Out) -> None:

@@ -281,7 +281,8 @@ class Ledger:
             except Exception as error:  # noqa: BLE001 - an observer cannot steer
                 self._listeners.remove(listener)
                 with contextlib.suppress(OSError):  # standard error may be what went away
-                    print(f"batcher: {listener} no longer listens: {error!r}", file=sys.stderr)  # noqa: T201
+                    name = getattr(listener, "__name__", type(listener).__name__)
+                    print(f"batcher: {name} no longer listens: {error}", file=sys.stderr)  # noqa: T201
 
     async def _guard(self, work: Callable[[sqlite3.Connection], T]) -> T:
         try:
@@ -295,7 +296,8 @@ def unreadable(error: sqlite3.Error) -> BatcherError:
     if getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
         return LedgerUnreadable(
             f"the ledger is damaged ({error}); it was left as it is",
-            "restore ledger.sqlite from a backup; the files and their sidecars are not touched by this",
+            "restore ledger.sqlite from a backup; or run the manifest into a new directory with --reuse and this one: "
+            "its files are taken over by their sidecars, and not bought again",
         )
     return LedgerBroken(f"the ledger could not be read or written: {error}", "free space on the disk, then run again")
 

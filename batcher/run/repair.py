@@ -47,6 +47,7 @@ async def write_sidecar(job: Job, index: int, store: Store, origin: Origin) -> s
     output = next(one for one in job.outputs if one.index == index)
     file = sidecar_file(str(output.file))
     content = sidecar(job, output, len(job.outputs), origin)
+    await asyncio.to_thread(store.give_way, file, job.id)  # what stands there is not ours to throw away
     await asyncio.to_thread(store.write_sidecar, file, content, f"{job.id}-{index}.json")
     return file
 

@@ -3,8 +3,11 @@
 import argparse
 import asyncio
 import contextlib
+import errno
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from batcher.sandbox.faults import FAULTS, checked
 from batcher.sandbox.server import balance, serve
@@ -33,9 +36,16 @@ def outage(text: str) -> tuple[float, float]:
         raise argparse.ArgumentTypeError("write AFTER:SECONDS, as in 10:60") from None
 
 
+class _Parser(argparse.ArgumentParser):
+    """Ends as every command of the client does when its arguments are wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(64, f"{self.prog}: {message}\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """Give the options of the sandbox."""
-    made = argparse.ArgumentParser(
+    made = _Parser(
         prog="batcher sandbox",
         description="Serve a stand-in for the remote API on loopback.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -62,6 +72,16 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+@contextlib.contextmanager
+def _port_taken(port: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        sys.exit(f"batcher sandbox: port {port} is taken: choose another with --port, or none")
+
+
 def main(argv: list[str] | None = None) -> None:
     """Serve as the arguments say."""
     said = parser().parse_args(argv)
@@ -77,7 +97,7 @@ def main(argv: list[str] | None = None) -> None:
         faults=shares,
         submissions_per_second=said.rate,
     )
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt), _port_taken(said.port):
         asyncio.run(serve(conditions, said.dir, said.port, said.outage, until_stdin_ends=said.until_stdin_ends))
 
 

@@ -144,7 +144,7 @@ class Sandbox:
         return await self._answer(request, reply)
 
     async def _catalogue(self, request: web.Request) -> web.StreamResponse:
-        return await self._answer(request, self.world.catalogue(request.match_info.get("model")))
+        return await self._answer(request, self.world.catalogue(request.match_info.get("model"), _token(request)))
 
     async def _balance(self, request: web.Request) -> web.StreamResponse:
         return await self._answer(request, self.world.balance(_token(request)))

@@ -171,8 +171,10 @@ class World:
         self.journal.append({"cancelled": request_id, "at": now})
         return Reply(200, {**self._state(request), "outcome": "cancelled"})
 
-    def catalogue(self, model: str | None) -> Reply:
+    def catalogue(self, model: str | None, token: str) -> Reply:
         """`GET /v1/models` and `GET /v1/models/{model_id}`."""
+        if not self._known(token):
+            return error(401, 400004, "invalid token")
         if model is None:
             return Reply(200, {"models": list(self.models.values()), "total": len(self.models)})
         if model not in self.models:

@@ -76,7 +76,7 @@ class MemoryWire:
             model = "/".join(parts[2:])
             if call.method == "POST":
                 return self._world.submit(model, json.loads(call.body or b"null"), TOKEN, now)
-            return self._world.catalogue(model or None)
+            return self._world.catalogue(model or None, TOKEN)
         request_id, what = parts[2], parts[3]
         if what == "status":
             return self._world.status(request_id, TOKEN, now)

@@ -28,6 +28,7 @@ def test_a_fault_makes_of_a_job_what_is_promised(case: Case) -> None:
     assert seen.reads or case.becomes == "done"
 
 
+@pytest.mark.long
 def test_the_table_in_the_docs_is_what_the_tests_see() -> None:
     assert table() in (ROOT / "docs" / "faults.md").read_text(), "python -m tests.nights.cases prints the table"
 
