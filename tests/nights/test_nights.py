@@ -68,12 +68,13 @@ def test_many_nights_of_every_fault_keep_every_promise() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.long
 def test_a_kill_among_mishaps_and_several_files_a_job_loses_nothing() -> None:
     found = night({"jobs": 4, "seed": 8, "images": 2, "every_act": True, "stride": 5, "mishaps": ALL_MISHAPS})
     assert found["findings"] == []
 
 
-@pytest.mark.parametrize("seed", range(1, 13))
+@pytest.mark.parametrize("seed", range(1, 6))
 def test_a_night_of_mishaps_and_deaths_ends_well(seed: int) -> None:
     kills = [37 * seed % 400 + 5, 91 * seed % 300 + 3, 13 * seed % 200 + 2]
     found = night({"jobs": 40, "seed": seed, "slots": 6, "concurrency": 12, "kills": kills, "mishaps": ALL_MISHAPS})

@@ -73,6 +73,7 @@ def test_a_ledger_without_its_log_of_changes_is_noticed(batcher: Batcher, api: A
     assert len(api.journal) == 4
 
 
+@pytest.mark.long
 def test_two_machines_that_both_went_on_are_told_apart(batcher: Batcher, api: Api) -> None:
     backup = half_done(batcher)
     other = {"HOME": str(batcher.folder / "other-home")}

@@ -383,6 +383,7 @@ def test_a_photo_is_sent_as_a_data_uri_and_shortened_in_the_sidecar(batcher: Bat
     assert batcher("status", "runs/m", "--json").json()["errors"] == {"source": 1}
 
 
+@pytest.mark.long
 def test_a_file_host_that_is_down_ends_the_run_under_patience_and_costs_nothing(batcher: Batcher, api: Api) -> None:
     api.files_down = True
     assert batcher.run_csv(["a", "b"], "--patience", "2s").code == 69

@@ -73,6 +73,7 @@ def test_results_of_the_sandbox_never_get_under_a_real_run(batcher: Batcher, api
     assert batcher.run_csv(["a"], "-o", "out", "--sandbox").code == 64
 
 
+@pytest.mark.long
 def test_models_of_other_shapes_are_rehearsed(batcher: Batcher) -> None:
     (batcher.folder / "t.yaml").write_text(
         "model: google/nano-banana/pro/text-to-image\ninputs: {prompt: a neon night, number_of_images: 2}\n"
