@@ -113,7 +113,9 @@ async def _plan_into(found: dict[str, Any], wanted: o.Wanted) -> None:
     ids = [ids[index] for index in kept]
     provider = SANDBOX if wanted.sandbox else remote(manifest.root).provider
     reused, near = _reusable(wanted.reuse, out, provider, ids)
-    costs = [0.0 if ids[place] in reused else costs[index] for place, index in enumerate(kept)]
+    begun = _begun(out, provider, ids)
+    free = reused | begun
+    costs = [0.0 if ids[place] in free else costs[index] for place, index in enumerate(kept)]
     prices = model.prices if manifest.document.prices is None else None
     found |= {
         "selected": len(costs),
@@ -128,10 +130,23 @@ async def _plan_into(found: dict[str, Any], wanted: o.Wanted) -> None:
         "out": str(out),
         "provider": provider,
         "reused": sum(one in reused for one in ids),
+        "begun": len(begun),
         "samples": shown.samples(),
         "settings": wanted.given.sources(manifest.document, settings),
         "warnings": [*warnings(manifest, options), *near],
     }
+
+
+def _begun(out: Any, provider: str, ids: list[str]) -> set[str]:  # noqa: ANN401 - a Path
+    """Give the jobs that the run directory has begun or settled already: `run` buys none of them again."""
+    from batcher.errors import BatcherError
+    from batcher.ledger.reader import Reader
+
+    try:
+        with Reader(out) as reader:
+            return reader.begun(ids) if reader.meta().get("provider") == provider else set()
+    except BatcherError:  # there is none yet, or none that can be read: `run` says so
+        return set()
 
 
 def _reusable(folder: Any, out: Any, provider: str, ids: list[str]) -> tuple[set[str], list[str]]:  # noqa: ANN401 - Paths
@@ -228,6 +243,8 @@ def _print(found: dict[str, Any]) -> None:
         typer.echo(f"  of which {found['selected']:,} are selected")
     if found["equal_rows"]:
         typer.echo(f"  {found['equal_rows']:,} equal to earlier rows: they make further samples of the same inputs")
+    if found["begun"]:
+        typer.echo(f"  {found['begun']:,} are done or under way already, and cost nothing more")
     if found["reused"]:
         typer.echo(f"  {found['reused']:,} are taken over from another run, and cost nothing")
     if found["rejected"]:

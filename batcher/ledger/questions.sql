@@ -31,6 +31,10 @@ SELECT id FROM jobs WHERE state = 'pending' AND listed = 1 AND selected = 1;
 -- name: count_done
 SELECT count(*) FROM jobs WHERE state = 'done' AND id IN (SELECT value FROM json_each(:ids));
 
+-- name: begun
+-- The jobs among these that would not be bought: they are done, under way, or settled otherwise.
+SELECT id FROM jobs WHERE state <> 'pending' AND id IN (SELECT value FROM json_each(:ids));
+
 -- name: any_attempt
 SELECT job_id FROM attempts LIMIT 1;
 

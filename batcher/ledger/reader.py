@@ -56,6 +56,11 @@ class Reader:
         counts = (self.ask("count_done", ids=json.dumps(ids[n : n + _IDS]))[0][0] for n in range(0, len(ids), _IDS))
         return sum(counts)
 
+    def begun(self, ids: Sequence[str]) -> set[str]:
+        """Give the jobs among these that a run would not buy: done, under way, or settled otherwise."""
+        rows = (row for n in range(0, len(ids), _IDS) for row in self.ask("begun", ids=json.dumps(ids[n : n + _IDS])))
+        return {row[0] for row in rows}
+
     def meta(self) -> dict[str, object]:
         """Give what the ledger knows of its run."""
         return {row["key"]: json.loads(row["value"]) for row in self.ask("meta")}

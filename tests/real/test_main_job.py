@@ -418,3 +418,11 @@ def test_again_buys_whatever_did_not_get_done_and_asks_first(batcher: Batcher, a
     assert "2 jobs may be billed twice" in asked.err
     assert batcher("retry", "runs/jobs", "--again", "--yes").code == 0
     assert batcher.states() == {"done": 1, "pending": 2}
+
+
+def test_a_plan_counts_what_the_run_has_done_already(batcher: Batcher, api: Api) -> None:
+    assert batcher.run_csv(["a", "b", "c"], "--limit", "2").code == 0
+    planned = batcher("plan", "jobs.csv", "--model", MODEL, "--json").json()
+    assert (planned["jobs"], planned["begun"], planned["cost_usd"]["estimated"]) == (3, 2, 0.15)
+    assert "2 are done or under way already" in batcher("plan", "jobs.csv", "--model", MODEL).out
+    assert batcher("plan", "jobs.csv", "--model", MODEL, "-o", "elsewhere", "--json").json()["begun"] == 0
