@@ -182,13 +182,17 @@ def rotated(found: list[T], wanted: int, turn: int) -> list[T]:
 
 
 def _share(said: argparse.Namespace, worker: int) -> Iterator[Tally]:
-    until = time.monotonic() + said.minutes * 60
+    parts = sum(bool(one) for one in (said.kills, said.boundaries, said.errors))
+
+    def until() -> float:
+        return time.monotonic() + said.minutes * 60 / parts
+
     if said.kills:
-        yield at_random(-(-said.kills // said.workers), said.seed + worker, until)
+        yield at_random(-(-said.kills // said.workers), said.seed + worker, until())
     if said.boundaries:
-        yield at_boundaries(json.loads(Path(said.list).read_text())["boundaries"][worker :: said.workers], until)
+        yield at_boundaries(json.loads(Path(said.list).read_text())["boundaries"][worker :: said.workers], until())
     if said.errors:
-        yield at_errors(json.loads(Path(said.list).read_text())["errors"][worker :: said.workers], until)
+        yield at_errors(json.loads(Path(said.list).read_text())["errors"][worker :: said.workers], until())
 
 
 def main() -> int:
@@ -201,7 +205,7 @@ def main() -> int:
     )
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("--workers", type=int, default=os.cpu_count() or 2)
-    options.add_argument("--minutes", type=float, default=10_000.0)
+    options.add_argument("--minutes", type=float, default=10_000.0, help="at most, in equal parts")
     options.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     options.add_argument("--list", default="", help=argparse.SUPPRESS)
     said = options.parse_args()
