@@ -182,10 +182,10 @@ def rotated(found: list[T], wanted: int, turn: int) -> list[T]:
 
 
 def _share(said: argparse.Namespace, worker: int) -> Iterator[Tally]:
-    parts = sum(bool(one) for one in (said.kills, said.boundaries, said.errors))
+    share: float = said.minutes * 60 / sum(bool(one) for one in (said.kills, said.boundaries, said.errors))
 
     def until() -> float:
-        return time.monotonic() + said.minutes * 60 / parts
+        return time.monotonic() + share
 
     if said.kills:
         yield at_random(-(-said.kills // said.workers), said.seed + worker, until())
