@@ -45,7 +45,7 @@ BUGS = [
         [
             (
                 "engine/rules.py",
-                'Move(State.UNCERTAIN, Kind.CRASH, "the process ended while the submission was on its way")',
+                'Move(facts.after_crash, facts.after_crash_kind, "the process ended while the submission was on its way")',
                 'Move(State.PENDING, message="surely it was not accepted")',
             )
         ],
@@ -56,7 +56,7 @@ BUGS = [
         [
             (
                 "engine/rules.py",
-                'Move(State.UNCERTAIN, Kind.CRASH, "the process ended while the submission was on its way")',
+                'Move(facts.after_crash, facts.after_crash_kind, "the process ended while the submission was on its way")',
                 'Move(State.PENDING, message="surely it was not accepted")',
             )
         ],

@@ -38,7 +38,7 @@ class Verified:
 
 def damages(out: Path, reader: Reader, verified: Verified) -> Iterator[Damage]:
     """Hash every file that the ledger knows, two at a time; count into `verified`."""
-    rows = iter(reader.each("known_files"))
+    rows = reader.known_files()
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 2) as pool:
         while batch := list(islice(rows, _AT_ONCE)):
             for row, damage in zip(batch, pool.map(lambda row: _look(out, row), batch), strict=True):

@@ -21,10 +21,13 @@ def adopt(
 
     Example: batcher adopt runs/products --job 0f3a... --request-id 7c1e...
     """
+    from batcher.cli.jobs import as_text
     from batcher.cli.left import do_or_leave
     from batcher.cli.resume import manifest_folder
     from batcher.run import open_run
     from batcher.show.words import command
+
+    job, request_id = str(as_text(job)), str(as_text(request_id))
 
     async def do() -> Mapping[str, Any]:
         async with open_run(out, beside=manifest_folder(out)) as run:
@@ -32,7 +35,7 @@ def adopt(
 
     said = asyncio.run(do_or_leave(out, {"do": "adopt", "job": job, "request_id": request_id}, do, wait=120))
     if json:
-        typer.echo(json_.dumps({**(said.facts or {}), "left_to_run_at_work": said.by_run}))
+        typer.echo(json_.dumps({**said.facts, "left_to_run_at_work": said.by_run}))
     elif said.by_run:
         typer.echo(f"job {job} goes on with request {request_id}: the run at work watches it")
     else:

@@ -14,17 +14,18 @@ def cancel(out: o.Out, *, json: o.Json = False) -> None:
     Example: batcher cancel runs/products
     """
     from batcher.cli.left import do_or_leave
+    from batcher.cli.resume import manifest_folder
     from batcher.run import open_run
     from batcher.show.words import command, jobs
 
     async def do() -> dict[str, int]:
-        async with open_run(out) as run:
+        async with open_run(out, beside=manifest_folder(out)) as run:
             return await run.requests.cancel()
 
     said = asyncio.run(do_or_leave(out, {"do": "cancel"}, do))
     if json:
         typer.echo(json_.dumps({"left_to_run_at_work": True} if said.by_run else said.facts))
-    elif said.by_run or said.facts is None:
+    elif said.by_run:
         typer.echo("the run that is at work cancels what is queued, and ends")
     else:
         counts = said.facts

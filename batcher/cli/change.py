@@ -43,6 +43,6 @@ def change(
 
     said = asyncio.run(do_or_leave(out, {"do": "set", "settings": wanted}, do))
     if json:
-        typer.echo(json_.dumps(said.facts or {"left_to_run_at_work": True}))
+        typer.echo(json_.dumps(said.facts))
         return
     typer.echo("set: " + ", ".join(f"{name} = {value}" for name, value in wanted.items()))

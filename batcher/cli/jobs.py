@@ -40,6 +40,11 @@ def jobs(out: o.Out, *, state: State = None, kind: Kind = None, json: o.Json = F
             typer.echo(plain(f"{job.id}  {job.state:<10}  {job.spec.name}  {job.request_id or '-'}{why}"))
 
 
+def as_text(given: str | None) -> str | None:
+    """Give an argument as text that can be written down: bytes that are none become `?`."""
+    return None if given is None else given.encode("utf-8", "replace").decode("utf-8")
+
+
 def check(state: str | None, kind: str | None) -> None:
     """Refuse a state or kind that there is not. Raises WrongUse."""
     from batcher.errors import WrongUse

@@ -14,16 +14,19 @@ _EVERY: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What came of a request. `by_run`: the run at work has done it, or (without facts) will."""
+    """What came of a request. `by_run`: the run at work has done it."""
 
-    facts: Mapping[str, Any] | None
+    facts: Mapping[str, Any]
     by_run: bool
 
 
 async def do_or_leave(
-    out: Path, ask: Mapping[str, object], do: Callable[[], Awaitable[Mapping[str, Any]]], wait: float = 5.0
+    out: Path, ask: Mapping[str, object], do: Callable[[], Awaitable[Mapping[str, Any]]], wait: float = 30.0
 ) -> Said:
-    """Do it, if no run holds the directory; else leave it to that run, and wait so many seconds for its answer."""
+    """Do it, if no run holds the directory; else leave it to that run, and wait so many seconds for its answer.
+
+    Raises Refused where the run says no, LedgerInUse where nobody answers: the request is then taken back.
+    """
     while True:
         try:
             return Said(await do(), by_run=False)
@@ -34,17 +37,28 @@ async def do_or_leave(
 
 
 async def _answer(out: Path, file: Path, wait: float) -> Said | None:
-    """Wait for the run's answer; None where the run has ended without one. Raises Refused."""
+    """Wait for the run's answer; None where the run has ended without one. Raises Refused, LedgerInUse."""
     from batcher.ledger.lock import is_locked
 
     for _ in range(int(wait / _EVERY)):
         await asyncio.sleep(_EVERY)
         if not file.exists():
-            said = asks.heard(file)
-            if "error" in said:
-                raise Refused(said["error"], said.get("hint", ""), int(said.get("exit_code", 70)))
-            return Said(said, by_run=True)
+            return _heard(file)
         if not is_locked(out):
             file.unlink(missing_ok=True)
             return None
-    return Said(None, by_run=True)
+    try:
+        file.unlink()
+    except FileNotFoundError:  # at the last moment
+        return _heard(file)
+    raise LedgerInUse(
+        f"what is at work on {out} did not answer within {wait:g} s; the request was taken back",
+        "a run answers once its manifest is expanded, other commands never do: try again in a while",
+    )
+
+
+def _heard(file: Path) -> Said:
+    said = asks.heard(file)
+    if "error" in said:
+        raise Refused(said["error"], said.get("hint", ""), int(said.get("exit_code", 70)))
+    return Said(said, by_run=True)

@@ -36,7 +36,7 @@ async def _resume(out: o.Out, given: o.Given, *, sure: bool, quiet: bool, as_jso
         policy = given.over(policy_of(meta.get("policy")))
         await run.note({"policy": policy_facts(policy), "paused": False})
         if sure and meta.get("moved"):
-            await run.accept_as_is()
+            await run.copies.accept_as_is()
         return await work(run, policy, quiet=quiet, as_json=as_json)
 
 

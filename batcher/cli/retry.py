@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from batcher.cli import options as o
-from batcher.cli.jobs import JobId, Kind, check
+from batcher.cli.jobs import JobId, Kind, as_text, check
 
 _SHOWN = 5
 
@@ -38,14 +38,16 @@ def retry(
     state = state or (None if again else "failed")
     if state not in {"failed", "uncertain", "cancelled", None}:
         raise WrongUse(f"--state {state}: only failed, uncertain and cancelled jobs are retried")
-    which = Which(state, kind, job, again)
-    _ask(out, which, yes=yes)
+    which = Which(state, kind, as_text(job), again)
+    which = _ask(out, which, yes=yes)
     _tell(out, asyncio.run(_retry(out, which)), as_json=json)
     return 0
 
 
-def _ask(out: o.Out, which: Any, *, yes: bool) -> None:  # noqa: ANN401 - a Which, imported late
-    """Say what may be billed twice, and ask. Raises WrongUse where nobody can answer."""
+def _ask(out: o.Out, which: Any, *, yes: bool) -> Any:  # noqa: ANN401 - a Which, imported late
+    """Say what may be billed twice, and ask; give what was agreed to. Raises WrongUse where nobody can answer."""
+    from dataclasses import replace
+
     from batcher.errors import WrongUse
     from batcher.ledger.reader import Reader
     from batcher.show.words import command, jobs, money
@@ -59,7 +61,7 @@ def _ask(out: o.Out, which: Any, *, yes: bool) -> None:  # noqa: ANN401 - a Whic
         )
     risky = [job for job in found if which.buys(job)]
     if not risky or yes:
-        return
+        return which
     if which.state == "uncertain":
         _say_evidence(out)
     cost = sum(job.spec.estimated_usd or 0.0 for job in risky)
@@ -68,6 +70,7 @@ def _ask(out: o.Out, which: Any, *, yes: bool) -> None:  # noqa: ANN401 - a Whic
         raise WrongUse(f"{said}; nothing was changed", "if that is meant, add --yes")
     if not typer.confirm(f"{said}. Go on?", err=True):
         raise WrongUse("nothing was changed")
+    return replace(which, only=[job.id for job in found])
 
 
 def _say_evidence(out: o.Out) -> None:
@@ -105,10 +108,10 @@ async def _retry(out: o.Out, which: Any) -> Any:  # noqa: ANN401 - a Which in, a
 def _tell(out: o.Out, said: Any, *, as_json: bool) -> None:  # noqa: ANN401 - a Said
     from batcher.show.words import command, jobs
 
-    moved = said.facts["jobs"] if said.facts else None
+    moved = said.facts["jobs"]
     if as_json:
         typer.echo(json_.dumps({"jobs": moved, "left_to_run_at_work": said.by_run}))
-    elif said.by_run:
-        typer.echo("the run that is at work takes them up")
+    elif said.by_run and moved:
+        typer.echo(f"{jobs(moved)} will go on: the run that is at work takes them up")
     else:
         typer.echo(f"{jobs(moved)} will go on; next: {command('resume', out)}" if moved else "no such jobs")

@@ -128,8 +128,8 @@ async def _take_over(opened: Any, folder: Any) -> None:  # noqa: ANN401 - a Run,
 
     if folder is not None:
         reused = await reuse(opened, folder)
-        damaged = f"; {jobs(reused.damaged)} left, whose files are not what they were" if reused.damaged else ""
-        say(f"{jobs(reused.taken)} taken over from {folder}{damaged}")
+        again = f"; {jobs(reused.fetched)} with damaged files are fetched again, not bought" if reused.fetched else ""
+        say(f"{jobs(reused.taken)} taken over from {folder}{again}")
         return
     waiting = await opened.ledger.transact(waiting_ids)
     for sibling, count in held_by_siblings(opened.out, opened.provider, waiting).items():

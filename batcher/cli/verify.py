@@ -56,7 +56,7 @@ def _mend(out: o.Out, found: list[Any]) -> Mapping[str, Any]:
         if one.state != "done"
     ]
     try:
-        said = asyncio.run(do_or_leave(out, ask, do, wait=3600)).facts or {}
+        said = asyncio.run(do_or_leave(out, ask, do, wait=3600)).facts
     except BatcherError as error:  # no token, no server: what was found is said all the same
         why = [{"job_id": job_id, "message": f"could not be fetched again: {error}"} for job_id in jobs]
         return {"fetched": [], "written": [], "lost": [*why, *others]}

@@ -136,9 +136,11 @@ class Engine:
 
     async def _find_server(self, held_until: float) -> None:
         """Let submissions go on once the server can be reached again, over fresh connections."""
-        await self.legs.reach()
-        self._pace.window.closed_until = held_until
-        self._changed.set()
+        try:
+            await self.legs.reach()
+        finally:
+            self._pace.window.closed_until = held_until
+            self._changed.set()
 
     async def run(self) -> Halt | None:
         """Work until every selected job has settled, or until something stops the run."""
@@ -177,10 +179,6 @@ class Engine:
         self._no_more = False
         self._woken += 1
         self._changed.set()
-
-    def running(self) -> list[Job]:
-        """Give the jobs that the server has."""
-        return [job for job in self._jobs.values() if job.state is State.RUNNING]
 
     @property
     def in_flight(self) -> int:

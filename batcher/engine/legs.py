@@ -299,16 +299,7 @@ class Legs:
         file = f"{stem}.{got.media.extension}"
         await asyncio.to_thread(store.place, got.part, file, job.id)
         self._pace.patience.eased()
-        return replace(
-            output,
-            file=file,
-            bytes=got.bytes,
-            sha256=got.sha256,
-            mime=got.media.mime,
-            width=got.media.width,
-            height=got.media.height,
-            downloaded_at=self._tools.clock.now(),
-        )
+        return got.output(output, file, self._tools.clock.now())
 
     def _strained(self, why: str) -> None:
         now = _loop_now()

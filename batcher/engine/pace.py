@@ -30,7 +30,7 @@ class Pace:
     def obey(self, policy: Policy) -> None:
         """Go by other limits from now on."""
         self.window.widen(policy.limits.concurrency)
-        self.rate.per_second = policy.limits.requests_per_second
+        self.rate.change(policy.limits.requests_per_second)
         self.budget.limit = policy.limits.max_cost_usd
         self.patience.limit = policy.retry.patience
         self.caution.max_uncertain = policy.retry.max_uncertain

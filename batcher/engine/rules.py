@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
-from batcher.job import Job, Kind, Move, Output, State
+from batcher.job import LIFE, Job, Kind, Move, Output, State
 from batcher.provider.replies import (
     Accepted,
     Broke,
@@ -190,6 +190,7 @@ def bought_again(job: Job, retry: Retry) -> Move | None:
 
 def after_crash(job: Job) -> Move | None:
     """Say what a job becomes whose process is gone."""
-    if job.state is State.SUBMITTING:
-        return Move(State.UNCERTAIN, Kind.CRASH, "the process ended while the submission was on its way")
-    return None
+    facts = LIFE[job.state]
+    if facts.after_crash is None:
+        return None
+    return Move(facts.after_crash, facts.after_crash_kind, "the process ended while the submission was on its way")

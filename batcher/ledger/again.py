@@ -1,6 +1,8 @@
 """Lets settled jobs go on at the user's word, as the table of states says."""
 
+import json
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from batcher.job import LIFE, Job, Move, State
@@ -17,12 +19,18 @@ class Which:
     kind: str | None = None
     job: str | None = None
     again: bool = False
+    only: Sequence[str] | None = None
+    """The jobs that the user was asked about: what has become so meanwhile is not meant."""
 
     def jobs(self, connection: sqlite3.Connection) -> list[Job]:
         """Give the jobs that are meant and that may go on."""
         facts = {"state": self.state, "kind": self.kind, "job": self.job}
-        rows = connection.execute(statements("questions.sql")["jobs"], facts).fetchall()
-        return [_with_bill(connection, job) for job in map(job_of, rows) if self.target(job)]
+        sql = statements("questions.sql")
+        places = [row[0] for row in connection.execute(sql["places"], facts)]
+        rows = connection.execute(sql["jobs_of"], {"places": json.dumps(places)}).fetchall()
+        meant = None if self.only is None else frozenset(self.only)
+        jobs = (job for job in map(job_of, rows) if meant is None or job.id in meant)
+        return [_with_bill(connection, job) for job in jobs if self.target(job)]
 
     def target(self, job: Job) -> State | None:
         """Say where such a job goes."""

@@ -2,29 +2,48 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 FOLDER: Final = ".asks"
+_NAME: Final = re.compile(r"\d{6,}-\d+")
 
 
 def leave(out: Path, ask: Mapping[str, object]) -> Path:
     """Leave a request for the run that is at work on this directory; its file is there until it was carried out."""
     folder = out / FOLDER
-    folder.mkdir(exist_ok=True)
-    name = f"{len(list(folder.iterdir())):06d}-{os.getpid()}"
-    draft, final = folder / f".{name}", folder / f"{name}.json"
-    draft.write_text(json.dumps(ask), "utf-8")
-    draft.replace(final)
-    return final
+    if folder.is_symlink():
+        folder.unlink()
+    for last in (False, True):
+        try:
+            folder.mkdir(mode=0o700, exist_ok=True)
+            name = f"{len(list(folder.iterdir())):06d}-{os.getpid()}"
+            draft, final = folder / f"{name}.draft", folder / f"{name}.json"
+            draft.write_text(json.dumps(ask), "utf-8")
+            draft.replace(final)
+        except FileNotFoundError:  # a run that has just ended took the folder away
+            if last:
+                raise
+        else:
+            return final
+    raise AssertionError
 
 
 def waiting(out: Path) -> list[Path]:
     """Give the requests that were left, oldest first."""
+    return sorted(_ours(out, ".json"))
+
+
+def _ours(out: Path, *endings: str) -> list[Path]:
+    """Give the files of requests; none where the folder is a link to somewhere else."""
+    folder = out / FOLDER
+    if folder.is_symlink():
+        return []
     try:
-        return sorted((out / FOLDER).glob("*.json"))
+        return [file for file in folder.iterdir() if _NAME.fullmatch(file.stem) and file.suffix in endings]
     except OSError:
         return []
 
@@ -57,6 +76,7 @@ def tidy(out: Path) -> None:
 
 def forget(out: Path) -> None:
     """Remove what was left for a run whose process is gone."""
-    for file in (out / FOLDER).glob("*"):
-        file.unlink(missing_ok=True)
+    for file in _ours(out, ".json", ".answer", ".draft"):
+        with suppress(OSError):
+            file.unlink()
     tidy(out)

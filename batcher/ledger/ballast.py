@@ -25,7 +25,7 @@ class Ballast:
                 os.posix_fallocate(fd, 0, max(1, size))
             finally:
                 os.close(fd)
-        except OSError:
+        except (OSError, AttributeError):  # no room, or a system that cannot take it up at once
             self.drop()
 
     def drop(self) -> bool:

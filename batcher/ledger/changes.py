@@ -1,7 +1,7 @@
 """What one move writes, inside a transaction: the job's row, its attempt, its outputs, its event."""
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
@@ -50,6 +50,17 @@ def apply(
     event = _event(job, moved, move, now)
     connection.execute(sql["add_event"], event_row(event))
     return Landed(moved, event)
+
+
+def walk(connection: sqlite3.Connection, job: Job, moves: Iterable[Move], now: float) -> list[Landed]:
+    """Write several moves of one job, one after the other; what does not land ends the walk."""
+    landed: list[Landed] = []
+    for move in moves:
+        step = apply(connection, landed[-1].job if landed else job, move, now)
+        if step is None:
+            break
+        landed.append(step)
+    return landed
 
 
 def arrived(connection: sqlite3.Connection, job: Job, move: Move, now: float) -> Landed | None:

@@ -25,6 +25,8 @@ _DISK: Final = frozenset(
     {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOMEM}
 )
 """Errors after which a connection is not trusted."""
+_BUSY_TRIES: Final = 5
+"""Of `busy_timeout` each."""
 
 
 class Database(Protocol):
@@ -73,12 +75,20 @@ class Latch:
         self.fell = False
 
     def do(self, connection: sqlite3.Connection, work: Work[T]) -> T:
-        """Do the work in one transaction; notice where it was the disk that failed."""
-        try:
-            return in_transaction(connection, work)
-        except sqlite3.Error as error:
-            self.fell = getattr(error, "sqlite_errorcode", 0) & 0xFF in _DISK
-            raise
+        """Do the work in one transaction; notice where it was the disk that failed.
+
+        On a rollback journal a reader can keep it from being committed: that is waited for a while longer.
+        """
+        for last in [False] * _BUSY_TRIES + [True]:
+            try:
+                return in_transaction(connection, work)
+            except sqlite3.Error as error:
+                code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+                if code == sqlite3.SQLITE_BUSY and not last:
+                    continue
+                self.fell = code in _DISK
+                raise
+        raise AssertionError
 
     def reopened(self, connection: sqlite3.Connection) -> sqlite3.Connection:
         """Give a connection that can be trusted: this one, or a fresh one in the place of one that failed."""

@@ -7,7 +7,7 @@ from typing import Final
 
 from batcher.clock import rfc3339
 from batcher.job import LIFE, Job, Kind, Move, State
-from batcher.ledger.changes import Landed, apply
+from batcher.ledger.changes import Landed, walk
 from batcher.ledger.rows import job_of
 from batcher.ledger.sql import statements
 from batcher.ledger.witness import Seen
@@ -51,7 +51,7 @@ def close_gap(connection: sqlite3.Connection, missing: Sequence[Seen], now: floa
     for job_id in jobs:
         row = connection.execute(statements("questions.sql")["job"], {"id": job_id}).fetchone()
         if row is not None and (moves := _to_uncertain(job_of(row))):
-            landed += _walk(connection, job_of(row), moves, now)
+            landed += walk(connection, job_of(row), moves, now)
     uncertain = len({one.job.id for one in landed})
     return Gap(uncertain, len(jobs) - uncertain), landed
 
@@ -64,12 +64,3 @@ def _to_uncertain(job: Job) -> list[Move]:
     if LIFE[job.state].retry.get(job.kind) is State.PENDING and job.state is not State.UNCERTAIN:
         return [Move(State.PENDING, message=WHY, asked=True), *steps]
     return []
-
-
-def _walk(connection: sqlite3.Connection, job: Job, moves: Iterable[Move], now: float) -> list[Landed]:
-    landed = []
-    for move in moves:
-        if step := apply(connection, job, move, now):
-            job = step.job
-            landed.append(step)
-    return landed

@@ -18,7 +18,7 @@ from batcher.job import Job, Move, State
 from batcher.ledger.adoption import adopt
 from batcher.ledger.again import Which, go_on
 from batcher.ledger.ballast import Ballast
-from batcher.ledger.changes import Landed, apply, arrived
+from batcher.ledger.changes import Landed, apply, arrived, walk
 from batcher.ledger.database import Database
 from batcher.ledger.gap import Gap, close_gap, knows, unknown
 from batcher.ledger.rows import dump, event_row, job_of, output_of
@@ -58,7 +58,6 @@ class Ledger:
         """Given up when the disk is full and a request id is not on it yet."""
         self.witness: Witness | None = None
         """Told of every submission once it is committed, before its request leaves."""
-        self.commits = 0
 
     async def open(self) -> None:
         """Bring the file to this version's form, and begin to write. Raises LedgerUnreadable."""
@@ -134,6 +133,12 @@ class Ledger:
             self._tell(one.event)
         return [one.job for one in landed]
 
+    async def walk(self, job: Job, moves: Sequence[Move]) -> None:
+        """Write several moves of a job in one transaction."""
+        now = self._clock.now()
+        for one in await self._guard(lambda connection: walk(connection, job, moves, now)):
+            self._tell(one.event)
+
     async def adopt(self, job_id: str, request_id: str) -> Job:
         """Let an uncertain or failed job run under a request id that the user found. Raises WrongUse."""
         now = self._clock.now()
@@ -196,7 +201,7 @@ class Ledger:
         """
         try:
             landed = await self._database.transact(partial(_apply_all, batch, self._clock.now(), self._steady_now()))
-        except sqlite3.Error as broken:
+        except sqlite3.OperationalError as broken:
             return await self._rescue(batch, broken)
         except Exception as faulty:  # noqa: BLE001 - a value that cannot be written, or an arrow that is not there
             if len(batch) > 1:
@@ -204,7 +209,6 @@ class Ledger:
             if not batch[0].landed.done():
                 batch[0].landed.set_exception(faulty)
             return True
-        self.commits += 1
         self._answer(batch, landed)
         return True
 

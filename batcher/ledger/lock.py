@@ -1,10 +1,11 @@
 """The lock on a run directory: one run at a time, free again when its process is gone, however it went."""
 
+import errno
 import fcntl
 import os
 from pathlib import Path
 
-from batcher.errors import LedgerInUse
+from batcher.errors import LedgerInUse, WrongUse
 
 
 class Lock:
@@ -17,7 +18,12 @@ class Lock:
 
     def take(self) -> None:
         """Take the lock, or raise LedgerInUse."""
-        fd = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fd = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            raise WrongUse(f"{self._file} is a symbolic link: remove it, and see who made it") from None
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -72,16 +72,21 @@ FROM attempts GROUP BY outcome;
 -- name: files
 SELECT count(file) AS files, total(bytes) AS bytes FROM outputs WHERE file IS NOT NULL;
 
--- name: known_files
-SELECT outputs.*, jobs.state FROM outputs JOIN jobs ON jobs.id = outputs.job_id AND jobs.attempt = outputs.number
-WHERE outputs.file IS NOT NULL ORDER BY jobs.position, outputs.idx;
-
--- name: jobs
-SELECT jobs.*, (SELECT json_group_array(file) FROM outputs
-  WHERE outputs.job_id = jobs.id AND outputs.number = jobs.attempt AND file IS NOT NULL) AS files
-FROM jobs WHERE (:state IS NULL OR state = :state) AND (:kind IS NULL OR kind = :kind)
+-- name: places
+SELECT rowid FROM jobs WHERE (:state IS NULL OR state = :state) AND (:kind IS NULL OR kind = :kind)
   AND (:job IS NULL OR id = :job) AND (listed = 1 OR state <> 'pending')
 ORDER BY listed DESC, position;
+
+-- name: jobs_of
+-- The jobs at these places, each with its files; a list, for it is asked in pages.
+SELECT jobs.*, (SELECT json_group_array(file) FROM outputs
+  WHERE outputs.job_id = jobs.id AND outputs.number = jobs.attempt AND file IS NOT NULL) AS files
+FROM json_each(:places) AS place CROSS JOIN jobs ON jobs.rowid = place.value ORDER BY place.key;
+
+-- name: known_files
+SELECT outputs.*, jobs.state FROM json_each(:places) AS place CROSS JOIN jobs ON jobs.rowid = place.value
+JOIN outputs ON jobs.id = outputs.job_id AND jobs.attempt = outputs.number
+WHERE outputs.file IS NOT NULL ORDER BY place.key, outputs.idx;
 
 -- name: meta
 SELECT key, value FROM meta;

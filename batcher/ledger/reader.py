@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, Self
@@ -14,6 +15,7 @@ from batcher.ledger.sql import statements
 
 _IDS: Final = 10_000
 """Ids that are asked for at once."""
+_PAGE: Final = 500
 
 
 class Reader:
@@ -47,10 +49,6 @@ class Reader:
         except sqlite3.Error as error:
             raise unreadable(error) from error
 
-    def each(self, question: str, **facts: object) -> Iterator[sqlite3.Row]:
-        """Ask a named question with many answers, one at a time."""
-        yield from self._connection.execute(statements("questions.sql")[question], facts)
-
     def count_done(self, ids: Sequence[str]) -> int:
         """Count the jobs among these that are done."""
         counts = (self.ask("count_done", ids=json.dumps(ids[n : n + _IDS]))[0][0] for n in range(0, len(ids), _IDS))
@@ -73,9 +71,22 @@ class Reader:
         self, state: str | None = None, kind: str | None = None, job: str | None = None
     ) -> Iterator[tuple[Job, list[str]]]:
         """Give jobs in the manifest's order, each with its files."""
-        facts = {"state": state, "kind": kind, "job": job}
-        for row in self._connection.execute(statements("questions.sql")["jobs"], facts):
+        for row in self._pages("jobs_of", self._places(state, kind, job)):
             yield job_of(row), json.loads(row["files"])
+
+    def known_files(self) -> Iterator[sqlite3.Row]:
+        """Give every file that the ledger knows, with its job's state."""
+        return self._pages("known_files", self._places(None, None, None))
+
+    def _places(self, state: str | None, kind: str | None, job: str | None) -> "array[int]":
+        """Give the places of jobs in the table, in the manifest's order: eight bytes each."""
+        facts = {"state": state, "kind": kind, "job": job}
+        return array("q", (row[0] for row in self.ask("places", **facts)))
+
+    def _pages(self, question: str, places: "array[int]") -> Iterator[sqlite3.Row]:
+        """Ask about some jobs at a time: a question that is open for long can keep the writer from its commit."""
+        for n in range(0, len(places), _PAGE):
+            yield from self.ask(question, places=json.dumps(places[n : n + _PAGE].tolist()))
 
     def outputs(self, job: Job) -> list[Output]:
         """Give the outputs of a job's last attempt."""

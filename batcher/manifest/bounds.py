@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from typing import Any, Final
 
-from jinja2 import StrictUndefined, TemplateSyntaxError, nodes
+from jinja2 import Environment, StrictUndefined, TemplateSyntaxError, nodes
 from jinja2.exceptions import SecurityError
+from jinja2.nodes import EvalContext
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -25,9 +26,10 @@ MAX_WIDTH: Final = 10_000
 _PAD: Final = 100
 _PADDING: Final = frozenset({"center", "ljust", "rjust", "zfill", "expandtabs"})
 _REFUSED_METHODS: Final = frozenset({"format", "format_map", "translate", "maketrans", "encode", "to_bytes"})
-_WIDE: Final = re.compile(r"%[^a-zA-Z%]*(\d{5,}|\*)")
+_WIDE: Final = re.compile(r"%(\([^)]*\))?[^a-zA-Z%(]*(\d{5,}|\*)")
+_EACH_LINE: Final = frozenset({"indent", "tojson"})
 _REFUSED_FILTERS: Final = ("pprint", "xmlattr", "urlize")
-_PADDING_FILTERS: Final = ("center", "indent", "wordwrap", "truncate", "batch", "slice", "round")
+_PADDING_FILTERS: Final = ("center", "indent", "wordwrap", "truncate", "batch", "slice", "round", "tojson")
 _REFUSED_NODES: Final = (
     nodes.Macro,
     nodes.CallBlock,
@@ -82,6 +84,7 @@ class Bounded(ImmutableSandboxedEnvironment):
         if isinstance(owner, str | bytes):
             if name in _PADDING:
                 _narrow(*args, *kwargs.values())
+                _expanded(owner, name, [*args, *kwargs.values()])
             elif name == "replace" and len(args) > 1:
                 _replaced(str(owner), str(args[0]), str(args[1]))
             elif name == "join" and args:
@@ -100,7 +103,7 @@ def bounded() -> Bounded:
     for name in _REFUSED_FILTERS:
         environment.filters.pop(name, None)
     for name in _PADDING_FILTERS:
-        environment.filters[name] = _narrowed(environment.filters[name])
+        environment.filters[name] = _narrowed(name, environment.filters[name])
     environment.filters["format"] = _formatted
     environment.filters["replace"] = _replacing(environment.filters["replace"])
     environment.filters["join"] = _joined(environment.filters["join"])
@@ -190,6 +193,14 @@ def _narrow(*arguments: object) -> None:
         raise SecurityError(f"it is padded to over {MAX_WIDTH:,} characters")
 
 
+def _expanded(text: str | bytes, name: str, widths: list[Any]) -> None:
+    """Count what tabs become."""
+    if name == "expandtabs":
+        width = next((one for one in widths if isinstance(one, int)), 8)
+        tabs = text.count("\t") if isinstance(text, str) else text.count(b"\t")
+        _length(len(text) + tabs * abs(width))
+
+
 def _guarded(plain: Callable[..., Any]) -> Callable[..., Any]:
     """Give a filter that takes and gives nothing that unfolds too far."""
 
@@ -205,17 +216,20 @@ def _guarded(plain: Callable[..., Any]) -> Callable[..., Any]:
     return guarded
 
 
-def _narrowed(plain: Callable[..., Any]) -> Callable[..., Any]:
+def _narrowed(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
     """Give a filter that takes no large number, and pads with little."""
 
     @wraps(plain)
     def narrow(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        said = [one for one in (*args, *kwargs.values()) if isinstance(one, str | int)]
-        _narrow(*said)
-        first, *others = (one for one in said if isinstance(one, str)) if said else [""]
-        if any(len(one) > _PAD for one in others):
+        said = [one for one in (*args, *kwargs.values()) if not isinstance(one, Environment | Context | EvalContext)]
+        value, how = (said[0], said[1:]) if said else ("", [])
+        _narrow(*how)
+        if any(len(one) > _PAD for one in how if isinstance(one, str)):
             raise SecurityError(f"what it is padded with has over {_PAD} characters")
-        _length(len(str(first)))
+        size = _deep_size(value, {})
+        width = max((one for one in how if isinstance(one, int)), default=0) if name in _EACH_LINE else 0
+        lines = value.count("\n") + 1 if isinstance(value, str) else size
+        _length(size + lines * width)
         return plain(*args, **kwargs)
 
     return narrow

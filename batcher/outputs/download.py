@@ -4,11 +4,12 @@ import asyncio
 import binascii
 import errno
 from base64 import b64decode
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
+from batcher.job import Output
 from batcher.outputs.media import Media, NotMedia, examine
 from batcher.outputs.store import Part, Store
 from batcher.provider.wire import BLOCK, Download, Wire, WireFault
@@ -26,6 +27,19 @@ class Fetched:
     bytes: int
     sha256: str
     media: Media
+
+    def output(self, wanted: Output, file: str, at: float) -> Output:
+        """Give the output that it is, in place under this name; `at`: seconds since 1970."""
+        return replace(
+            wanted,
+            file=file,
+            bytes=self.bytes,
+            sha256=self.sha256,
+            mime=self.media.mime,
+            width=self.media.width,
+            height=self.media.height,
+            downloaded_at=at,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,10 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from batcher.clock import from_rfc3339
 from batcher.job import Output
@@ -25,26 +25,29 @@ class Finished:
     request_id: str
     outputs: tuple[Output, ...]
     sidecars: tuple[Mapping[str, Any], ...]
+    whole: bool
+    """There is a sidecar of each of its files."""
 
     @property
     def billed_usd(self) -> float | None:
         """What the request was billed there."""
-        cost = self.sidecars[0].get("cost_usd") or {}
-        return cost.get("billed") if isinstance(cost, dict) else None
+        billed: float | None = (self.sidecars[0].get("cost_usd") or {}).get("billed")
+        return billed
 
 
 def finished(folder: Path) -> Iterator[Finished]:
-    """Give every job whose sidecars are all there. Files and sidecars that cannot be read are passed over."""
+    """Give every job that has a sidecar, at last those of which one is missing or cannot be read: not `whole`."""
     parts: dict[str, dict[int, Mapping[str, Any]]] = {}
     for file in _sidecars(folder / "files"):
         said = _read(file)
         if said is None:
             continue
-        count, index = said["output"]["count"], said["output"]["index"]
         found = parts.setdefault(said["job_id"], {})
-        found[index] = said
-        if len(found) == count:
-            yield _whole(parts.pop(said["job_id"]))
+        found[said["output"]["index"]] = said
+        if len(found) == said["output"]["count"]:
+            yield _together(parts.pop(said["job_id"]), whole=True)
+    for found in parts.values():
+        yield _together(found, whole=False)
 
 
 def _sidecars(folder: Path) -> Iterator[Path]:
@@ -61,13 +64,23 @@ def _read(file: Path) -> Mapping[str, Any] | None:
         output = said["output"]
         texts = (said["job_id"], said["provider"], said["request_id"], output["file"], output["sha256"])
         numbers = (output["index"], output["count"], output["bytes"])
-    except (OSError, ValueError, KeyError, TypeError):
+        sizes = (output.get("width"), output.get("height"))
+        cost, timing = said.get("cost_usd") or {}, said.get("timing") or {}
+        bill = cost.get("billed")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    well = all(isinstance(one, str) for one in texts) and all(isinstance(one, int) for one in numbers)
+    well = (
+        all(isinstance(one, str) for one in texts)
+        and all(isinstance(one, int) for one in numbers)
+        and all(isinstance(one, int | None) for one in sizes)
+        and isinstance(bill, int | float | None)
+        and isinstance(timing, dict)
+        and isinstance(output.get("mime"), str | None)
+    )
     return said if well and not Path(output["file"]).is_absolute() and ".." not in Path(output["file"]).parts else None
 
 
-def _whole(found: Mapping[int, Mapping[str, Any]]) -> Finished:
+def _together(found: Mapping[int, Mapping[str, Any]], *, whole: bool) -> Finished:
     sidecars = tuple(found[index] for index in sorted(found))
     outputs = tuple(
         Output(
@@ -84,20 +97,26 @@ def _whole(found: Mapping[int, Mapping[str, Any]]) -> Finished:
         for one in sidecars
     )
     first = sidecars[0]
-    return Finished(first["job_id"], first["provider"], first["request_id"], outputs, sidecars)
+    return Finished(first["job_id"], first["provider"], first["request_id"], outputs, sidecars, whole)
 
 
-def bring(found: Finished, folder: Path, store: Store, name: str) -> tuple[Output, ...] | None:
-    """Copy a job's files and sidecars from another run directory; None where one is not what its sidecar says.
+def copy_aside(found: Finished, folder: Path, store: Store) -> bool:
+    """Copy a job's files from another run directory into parts; False where one is not what its sidecar says.
 
-    `name` is what the job is called here. The sidecars say where they come from, and that they cost nothing here.
+    OSError of our own disk is raised: it says nothing of those files.
+    """
+    return found.whole and all(
+        _copied(folder / str(output.file), output, store, f"{found.job_id}-{output.index}") for output in found.outputs
+    )
+
+
+def bring(found: Finished, folder: Path, store: Store, stems: Sequence[str]) -> tuple[Output, ...]:
+    """Give the copied files their names here, one stem each, then their sidecars.
+
+    These say where the files come from, and that they cost nothing here.
     """
     placed = []
-    for output in found.outputs:
-        if not copied(folder / str(output.file), output, store, f"{found.job_id}-{output.index}"):
-            return None
-    for output, said in zip(found.outputs, found.sidecars, strict=True):
-        stem = f"files/{name}" if len(found.outputs) == 1 else f"files/{name}-{output.index}"
+    for output, said, stem in zip(found.outputs, found.sidecars, stems, strict=True):
         file = f"{stem}{Path(str(output.file)).suffix}"
         store.place(store.part(f"{found.job_id}-{output.index}"), file, found.job_id)
         here = {**said, "output": {**said["output"], "file": file}, "cost_usd": {"estimated": 0.0, "billed": 0.0}}
@@ -107,25 +126,39 @@ def bring(found: Finished, folder: Path, store: Store, name: str) -> tuple[Outpu
     return tuple(placed)
 
 
-def copied(source: Path, output: Output, store: Store, key: str) -> bool:
+def _copied(source: Path, output: Output, store: Store, key: str) -> bool:
     """Copy a file into a part; say whether it is what its sidecar says."""
-    part = store.begin(key)
     try:
-        with source.open("rb") as opened:
-            while block := opened.read(_BLOCK):
-                part.write(block)
+        opened = source.open("rb")
     except OSError:
+        return False
+    with opened:
+        part = store.begin(key)
+        try:
+            while block := _block_of(opened):
+                part.write(block)
+            if part.digest() == output.sha256:
+                part.close()
+                return True
+        except BaseException:
+            part.drop()
+            raise
         part.drop()
         return False
-    if part.digest() != output.sha256:
-        part.drop()
-        return False
-    part.close()
-    return True
+
+
+def _block_of(opened: BinaryIO) -> bytes:
+    """Read a block; what cannot be read ends the file, and its digest will tell."""
+    try:
+        return opened.read(_BLOCK)
+    except OSError:
+        return b""
 
 
 def whole_in_place(found: Finished, folder: Path) -> bool:
     """Say whether all files of a job are in a run directory, and are what their sidecars say."""
+    if not found.whole:
+        return False
     for output in found.outputs:
         try:
             with (folder / str(output.file)).open("rb") as opened:

@@ -5,12 +5,13 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from batcher.errors import WrongUse
+from batcher.outputs.sidecar import sidecar_file
 
 PARTS: Final = ".parts"
 
@@ -112,20 +113,23 @@ class Store:
             os.fsync(fd)
 
     def give_way(self, file: str, job_id: str) -> str | None:
-        """Move a file to `replaced/JOB_ID/`, under a number where one is there already: nothing is deleted.
+        """Move a file and its sidecar to `replaced/JOB_ID/`: nothing is deleted. Both get a number where one is there.
 
-        Give where it is now, relative to the run directory; None where there was none.
+        Give where the file is now, relative to the run directory; None where there was none.
         """
         folder, name = os.path.split(file)
+        pair = dict.fromkeys((name, sidecar_file(name)))
         with self._folder(folder) as source:
-            if not _is_there(name, source):
+            there = [one for one in pair if _is_there(one, source)]
+            if not there:
                 return None
             with self._folder(f"replaced/{job_id}") as target:
-                free = _free_name(name, target)
-                os.rename(name, free, src_dir_fd=source, dst_dir_fd=target)
+                free = _free_stem(name, pair, target)
+                for one in there:
+                    os.rename(one, free + PurePosixPath(one).suffix, src_dir_fd=source, dst_dir_fd=target)
                 os.fsync(target)
             os.fsync(source)
-        return f"replaced/{job_id}/{free}"
+        return f"replaced/{job_id}/{free}{PurePosixPath(name).suffix}" if name in there else None
 
     @contextmanager
     def _folder(self, folder: str) -> Iterator[int]:
@@ -167,11 +171,13 @@ def _is_there(name: str, fd: int) -> bool:
     return True
 
 
-def _free_name(name: str, fd: int) -> str:
-    stem, suffix = PurePosixPath(name).stem, PurePosixPath(name).suffix
-    free, number = name, 1
-    while _is_there(free, fd):
-        free, number = f"{stem}.{number}{suffix}", number + 1
+def _free_stem(name: str, pair: Iterable[str], fd: int) -> str:
+    """Give a name without extension under which neither a file nor its sidecar is there."""
+    stem, number = PurePosixPath(name).stem, 0
+    free = stem
+    while any(_is_there(free + PurePosixPath(one).suffix, fd) for one in pair):
+        number += 1
+        free = f"{stem}.{number}"
     return free
 
 

@@ -249,6 +249,11 @@ class Rate:
     per_second: float | None
     _next: float = 0.0
 
+    def change(self, per_second: float | None) -> None:
+        """Take another rate; turns that were given far ahead under a slower one do not hold up those that come."""
+        if per_second != self.per_second:
+            self.per_second, self._next = per_second, 0.0
+
     def delay(self, now: float) -> float:
         """Take the next turn; give the seconds until it comes."""
         if self.per_second is None:

@@ -4,7 +4,7 @@ import asyncio
 import errno
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, Final, Protocol
@@ -195,7 +195,7 @@ class HttpWire:
         """Give what is on its way more time."""
         soonest = asyncio.get_running_loop().time() + MERCY
         for limit in self._limits:
-            if (limit.when() or soonest) < soonest:
+            if not limit.expired() and (limit.when() or soonest) < soonest:
                 limit.reschedule(soonest)
 
     async def refresh(self) -> None:
@@ -215,11 +215,9 @@ class HttpWire:
     async def _know_own_addresses(self) -> None:
         if self._own is None:
             host = urlsplit(self._base).hostname or ""
-            try:
+            with suppress(OSError):  # asked again with the next file
                 found = await asyncio.get_running_loop().getaddrinfo(host, None)
-            except OSError:
-                found = []
-            self._own = frozenset(str(one[4][0]) for one in found)
+                self._own = frozenset(str(one[4][0]) for one in found)
 
     @asynccontextmanager
     async def download(self, url: str) -> AsyncIterator[Download | WireFault]:

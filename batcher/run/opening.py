@@ -129,6 +129,8 @@ def _make(out: Path, *, rebuild: bool) -> None:
 def _ledger_file(out: Path) -> Path:
     """Make the ledger's file private before SQLite opens it; its helpers take over the mode."""
     file = out / "ledger.sqlite"
+    if file.is_symlink():
+        raise WrongUse(f"{file} is a symbolic link: a ledger lies in its run directory, beside its log of changes")
     if not file.exists():
         os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
     return file

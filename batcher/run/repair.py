@@ -82,15 +82,6 @@ async def _place(job: Job, came: list[tuple[Output, Fetched]], tools: Tools, led
         stem = PurePosixPath(output.file or f"files/{job.spec.name}-{output.index}").with_suffix("")
         file = f"{stem}.{got.media.extension}"
         await asyncio.to_thread(tools.store.place, got.part, file, job.id)
-        placed[output.index] = replace(
-            output,
-            file=file,
-            bytes=got.bytes,
-            sha256=got.sha256,
-            mime=got.media.mime,
-            width=got.media.width,
-            height=got.media.height,
-            downloaded_at=tools.clock.now(),
-        )
+        placed[output.index] = got.output(output, file, tools.clock.now())
         await write_sidecar(replace(job, outputs=tuple(placed.values())), output.index, tools.store, tools.origin)
     await ledger.record(job, Move(State.DONE, outputs=tuple(placed.values()), billed_usd=job.billed_usd))

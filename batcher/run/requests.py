@@ -7,24 +7,37 @@ import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from batcher.errors import BatcherError, Unreachable, WrongUse
+from batcher.errors import BatcherError, TokenMissing, Unreachable, WrongUse
 from batcher.job import Job, Move, State
 from batcher.ledger import asks
 from batcher.ledger.adoption import adoptable
 from batcher.ledger.again import Which
 from batcher.provider import runcomfy
-from batcher.provider.replies import CancelDone, Forbidden, Missing, Unauthorized, Unavailable
+from batcher.provider.replies import (
+    CancelDone,
+    CancelReply,
+    CancelTooLate,
+    Forbidden,
+    Missing,
+    Unauthorized,
+    Unavailable,
+)
 from batcher.run.repair import repair, write_sidecar
 from batcher.settings import Limits, Policy, Retry
+from batcher.show.words import command
 
 if TYPE_CHECKING:
     from batcher.engine.engine import Engine
     from batcher.run.run import Run
 
+_AT_ONCE: Final = 16
+_CANCELS: Final = Path("cancellations")
+"""Stands among the requests for the cancellations that follow one."""
 _FIXED: Final = frozenset({"max_time", "confirm_above_usd", "uncertain"})
 """Settings that mean something only at a start."""
 _ALSO: Final = {"max_cost": "max_cost_usd"}
@@ -36,36 +49,56 @@ class Requests:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._cancels: set[str] = set()
-        """Jobs whose cancellation was asked for."""
+        """Jobs of which the server has said whether they are cancelled."""
+        self._cancelling = False
 
     async def serve(self, engine: Engine, ended: asyncio.Event) -> int:
-        """Carry out what other processes ask of this run, until it has ended, and once more then; count them."""
-        cancelling = last = False
-        answered = 0
-        while not last:
-            last = ended.is_set()
-            for file in asks.waiting(self._run.out):
-                cancelling = await self._answer(file, engine) or cancelling
-                answered += 1
-            if cancelling:  # a submission that was on its way may have reached the queue since
-                with contextlib.suppress(BatcherError):
-                    await self.cancel()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(ended.wait(), self._run.parts.asked_every)
-        return answered
+        """Carry out what other processes ask of this run, until it has ended, and once more then; count them.
 
-    async def _answer(self, file: Any, engine: Engine) -> bool:  # noqa: ANN401 - a Path
-        """Do what a file asks, and say what came of it there; say whether it was to cancel."""
-        ask: dict[str, Any] = {}
+        Each request has a task of its own: one that waits for the server keeps no other waiting.
+        """
+        tasks: dict[Path, asyncio.Task[None]] = {}
+        taken = 0
+        last = False
         try:
-            ask = json.loads(file.read_text("utf-8"))
-            said = await self._carry_out(ask, engine)
+            while not last:
+                last = ended.is_set()
+                for file in asks.waiting(self._run.out):
+                    if file not in tasks:
+                        taken += 1
+                        tasks[file] = asyncio.create_task(self._answer(file, engine))
+                tasks = {file: task for file, task in tasks.items() if not task.done()}
+                if self._cancelling:  # a submission that was on its way may have reached the queue since
+                    tasks.setdefault(_CANCELS, asyncio.create_task(self._cancel_rest()))
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(ended.wait(), self._run.parts.asked_every)
+            await asyncio.gather(*tasks.values())
+        finally:
+            for task in tasks.values():
+                task.cancel()
+        return taken
+
+    async def _answer(self, file: Path, engine: Engine) -> None:
+        """Do what a file asks, and say what came of it there."""
+        try:
+            said = await self._carry_out(json.loads(file.read_text("utf-8")), engine)
         except (BatcherError, OSError, ValueError, TypeError, LookupError) as error:
             exit_code = error.exit_code if isinstance(error, BatcherError) else 70
             said = {"error": str(error), "hint": getattr(error, "hint", ""), "exit_code": exit_code}
+            await self._complain(error)
+        with contextlib.suppress(OSError):  # whoever asked does it itself once the run has ended
+            asks.answer(file, said)
+
+    async def _complain(self, error: Exception) -> None:
+        with contextlib.suppress(BatcherError):
             await self._run.warn(f"a request from another terminal could not be carried out: {error}")
-        asks.answer(file, said)
-        return ask.get("do") == "cancel"
+
+    async def _cancel_rest(self) -> None:
+        try:
+            await self.cancel()
+        except BatcherError as error:
+            self._cancelling = False
+            await self._complain(error)
 
     async def _carry_out(self, ask: Mapping[str, Any], engine: Engine) -> Mapping[str, Any]:
         match ask["do"]:
@@ -82,6 +115,7 @@ class Requests:
                 engine.halt("paused", "paused by the user; `resume` lifts it")
                 return {}
             case "cancel":
+                self._cancelling = True
                 engine.halt("paused", "cancelled by the user; what was not submitted stays pending")
                 return {}
             case other:
@@ -144,24 +178,33 @@ class Requests:
         return {"limits": asdict(policy.limits), "retry": asdict(policy.retry)}
 
     async def cancel(self) -> dict[str, int]:
-        """Cancel what is still queued at the server; count what became of it."""
+        """Cancel what is still queued at the server; count what became of it. Raises TokenMissing, Unreachable."""
         run = self._run
-        counts = {"cancelled": 0, "running": 0}
         wire = await run.connect()
-        for job in await run.ledger.under_way(State.RUNNING):
-            if job.id in self._cancels:
-                continue
-            answer = await wire.send(runcomfy.cancel(job.request_id or ""))
+        limit = asyncio.Semaphore(_AT_ONCE)
+
+        async def one(job: Job) -> CancelReply:
+            async with limit:
+                answer = await wire.send(runcomfy.cancel(job.request_id or ""))
             reply = runcomfy.read_cancel(answer, run.parts.clock.now())
-            if not isinstance(reply, Unavailable):
+            if isinstance(reply, CancelDone | CancelTooLate | Missing):
                 self._cancels.add(job.id)
-            if not isinstance(reply, CancelDone):
-                counts["running"] += 1
-                continue
-            counts["cancelled"] += 1
-            if run.engine is None:  # a run at work hears of it by its next look
+            if isinstance(reply, CancelDone) and run.engine is None:  # a run at work hears of it by its next look
                 await run.ledger.record(job, Move(State.CANCELLED, message="cancelled by the user"))
-        return counts
+            return reply
+
+        jobs = [job for job in await run.ledger.under_way(State.RUNNING) if job.id not in self._cancels]
+        replies = await asyncio.gather(*map(one, jobs))
+        cancelled = sum(isinstance(reply, CancelDone) for reply in replies)
+        for reply in replies:
+            if isinstance(reply, Unauthorized | Forbidden):
+                raise TokenMissing(f"{cancelled} were cancelled; then the API refused the token: {reply.message}")
+            if isinstance(reply, Unavailable):
+                raise Unreachable(
+                    f"{cancelled} were cancelled; of others the API did not say so: {reply.message}",
+                    f"try again: {command('cancel', run.out)}",
+                )
+        return {"cancelled": cancelled, "running": len(replies) - cancelled}
 
     def _take(self, *jobs: Job) -> None:
         """Hand jobs to the run at work."""

@@ -11,7 +11,7 @@ from batcher.errors import NotFound
 from batcher.job import Job, Move, State
 from batcher.ledger.reader import Reader
 from batcher.ledger.sql import statements
-from batcher.outputs.finished import Finished, bring, finished, whole_in_place
+from batcher.outputs.finished import Finished, bring, copy_aside, finished, whole_in_place
 
 if TYPE_CHECKING:
     from batcher.run.run import Run
@@ -22,8 +22,8 @@ class Reused:
     """What came of it, in jobs."""
 
     taken: int = 0
-    damaged: int = 0
-    """Their files are not what their sidecars say."""
+    fetched: int = 0
+    """Their files are not what their sidecars say: they are fetched again under their request ids, and not bought."""
 
 
 async def reuse(run: "Run", folder: Path) -> Reused:
@@ -45,9 +45,10 @@ async def reuse(run: "Run", folder: Path) -> Reused:
         if await (_recognise(run, waiting, found) if own else _bring(run, waiting, found, folder)):
             reused.taken += 1
         else:
-            reused.damaged += 1
+            await _fetch_again(run, waiting, found)
+            reused.fetched += 1
     await asyncio.to_thread(run.store.close)
-    run.rebuilt = own
+    run.copies.rebuilt = own
     return reused
 
 
@@ -57,26 +58,38 @@ async def _waiting(run: "Run", found: Finished) -> Job | None:
 
 
 async def _bring(run: "Run", job: Job, found: Finished, folder: Path) -> bool:
-    stem = await run.make_room(f"files/{job.spec.name}", job.id)
-    outputs = await asyncio.to_thread(bring, found, folder, run.store, stem.removeprefix("files/"))
-    if outputs is None:
+    if not await asyncio.to_thread(copy_aside, found, folder, run.store):
         return False
+    name, one = f"files/{job.spec.name}", len(found.outputs) == 1
+    stems = [await run.make_room(name if one else f"{name}-{output.index}", job.id) for output in found.outputs]
+    outputs = await asyncio.to_thread(bring, found, folder, run.store, stems)
     message = f"taken over from {folder}"
     await run.ledger.record(job, Move(State.DONE, message=message, request_id=found.request_id, outputs=outputs))
     return True
 
 
+async def _fetch_again(run: "Run", job: Job, found: Finished) -> None:
+    """Let a job run under the request id that its sidecar knows: it was paid for, and is asked for, not bought."""
+    message = "its files are not what their sidecars say: asked for again under its request id"
+    await run.ledger.walk(
+        job,
+        [Move(State.SUBMITTING, message=message), Move(State.RUNNING, message=message, request_id=found.request_id)],
+    )
+
+
 async def _recognise(run: "Run", job: Job, found: Finished) -> bool:
-    """Take a job back whose ledger was lost: its life is told again, as its sidecar knows it."""
+    """Take a job back whose ledger was lost: its life is told again, as its sidecar knows it, all at once."""
     if not await asyncio.to_thread(whole_in_place, found, run.out):
         return False
-    for move in (
-        Move(State.SUBMITTING, message="rebuilt from its sidecar"),
-        Move(State.RUNNING, request_id=found.request_id),
-        Move(State.FETCHING, outputs=found.outputs),
-        Move(State.DONE, outputs=found.outputs, billed_usd=found.billed_usd),
-    ):
-        job = await run.ledger.record(job, move)
+    await run.ledger.walk(
+        job,
+        [
+            Move(State.SUBMITTING, message="rebuilt from its sidecar"),
+            Move(State.RUNNING, request_id=found.request_id),
+            Move(State.FETCHING, outputs=found.outputs),
+            Move(State.DONE, outputs=found.outputs, billed_usd=found.billed_usd),
+        ],
+    )
     return True
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import platform
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -12,7 +11,6 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 
 from batcher.catalog import Model, bundled, read_entry
-from batcher.clock import rfc3339
 from batcher.engine.engine import HALTS, Drain, Engine, Halt
 from batcher.engine.legs import Legs, Tools
 from batcher.engine.pace import Pace
@@ -23,7 +21,7 @@ from batcher.errors import (
     SIGNAL_BASE,
     Stopped,
 )
-from batcher.events import Ended, Listener, Noted, Started, Warned
+from batcher.events import Ended, Listener, Started, Warned
 from batcher.job import SETTLED, Spec, State
 from batcher.ledger import asks
 from batcher.ledger.ballast import Ballast
@@ -31,8 +29,7 @@ from batcher.ledger.enrolment import Choice, Enrolled, enrol
 from batcher.ledger.ledger import Ledger
 from batcher.ledger.place import warnings
 from batcher.ledger.sql import statements
-from batcher.ledger.witness import in_log, in_state_file
-from batcher.outputs.sidecar import Origin, sidecar_file
+from batcher.outputs.sidecar import Origin
 from batcher.outputs.store import Store
 from batcher.pacing.budget import Budget
 from batcher.pacing.caution import Caution
@@ -41,12 +38,15 @@ from batcher.pacing.polling import Latencies
 from batcher.pacing.window import Rate, Speed, Window
 from batcher.provider.wire import Wire
 from batcher.run.catalogue import look_up
+from batcher.run.copies import Copies
 from batcher.run.parts import Parts
 from batcher.run.requests import Requests
 from batcher.settings import SANDBOX, Endpoint, Policy
 from batcher.show.status import status
 from batcher.show.words import command
 
+_LOOK: Final = 0.2
+_LAST_ANSWERS: Final = 1.0
 _POLICY: Final = TypeAdapter(Policy)
 Connect = Callable[[], Awaitable[tuple[Endpoint, Wire]]]
 Images = dict[str, tuple[int, int, str]]
@@ -74,8 +74,8 @@ class Run:
         self.parts = parts
         self.store = Store(out)
         self.engine: Engine | None = None
-        self.rebuilt = False
-        """Its ledger was just made anew from its sidecars."""
+        self.copies = Copies(self)
+        """Whether its ledger is an older copy of one that went on."""
         self.requests = Requests(self)
         """What the user can ask of it, from this process or another."""
         self.policy = Policy()
@@ -147,46 +147,6 @@ class Run:
 
         return await self.ledger.transact(work)
 
-    async def left_behind(self) -> str | None:
-        """Say whether this ledger is an older copy of one that went on; what that submitted is uncertain here.
-
-        It is remembered until `accept_as_is`. A run without a witness on this machine is a line in the log.
-        """
-        meta = await self.meta()
-        if meta.get("moved"):
-            return str(meta["moved"])
-        witness, log = self.ledger.witness, self.out / "run.jsonl"
-        state = witness.file if witness else log
-        sources = [in_state_file(state), in_log(log)]
-        last = [next(in_state_file(state, backwards=True), None), next(in_log(log, backwards=True), None)]
-        gap = await self.ledger.behind(sources, last, str(meta.get("accepted_as_is") or ""))
-        if gap is None:
-            await self._note_strange_place(meta, seen=last[0] is not None)
-            return None
-        if self.rebuilt and not gap.uncertain:  # all that was submitted is here again
-            await self.accept_as_is()
-            return None
-        message = (
-            f"this ledger is an older copy: {gap.uncertain + gap.others} submissions were made that it does not know "
-            f"({gap.uncertain} of jobs that it would submit again; these are now uncertain)"
-        )
-        await self.note({"moved": message})
-        return message
-
-    async def _note_strange_place(self, meta: Mapping[str, Any], *, seen: bool) -> None:
-        host, known = platform.node(), meta.get("host")
-        if not seen and await self.ledger.ask("any_attempt"):
-            where = f"; it was last worked on by {known}" if known and known != host else ""
-            await self.ledger.say(
-                Noted(self.parts.clock.now(), f"this machine has no witness of what this run submitted{where}")
-            )
-        if known != host:
-            await self.note({"host": host})
-
-    async def accept_as_is(self) -> None:
-        """Go on with an older copy at the user's word."""
-        await self.note({"moved": None, "accepted_as_is": rfc3339(self.parts.clock.now())})
-
     # The work.
 
     async def work(self, policy: Policy) -> Outcome:
@@ -210,7 +170,7 @@ class Run:
 
     async def _refused(self) -> Outcome | None:
         """Refuse to go on with an older copy, or with what the user has paused."""
-        if moved := await self.left_behind():
+        if moved := await self.copies.left_behind():
             return await self.refuse("moved", moved)
         if await self.at_rest():
             return None
@@ -236,7 +196,7 @@ class Run:
                 asked = asyncio.create_task(self.requests.serve(engine, ended), name="asks")
                 halt = await engine.run()
                 ended.set()
-                answered = await asked  # what it was at is carried out whole, and what came late is not left
+                answered = await self._last_answers(asked)
                 if halt or not answered or await self.at_rest():
                     return engine.halted
         finally:
@@ -244,6 +204,16 @@ class Run:
                 pulse.stop()
             if timer:
                 timer.cancel()
+
+    async def _last_answers(self, asked: asyncio.Task[int]) -> int:
+        """Let requests that came late be carried out too; after a signal not for long, after a second not at all."""
+        waited = 0.0
+        while not asked.done():
+            if self._signals > 1 or (self._signals and waited >= _LAST_ANSWERS):
+                asked.cancel()
+            await asyncio.wait({asked}, timeout=_LOOK)
+            waited += _LOOK if self._signals else 0.0
+        return 0 if asked.cancelled() else asked.result()
 
     def stop(self, number: int) -> None:
         """End on a signal: the first lets what is in hand end, a second drops everything."""
@@ -283,7 +253,6 @@ class Run:
         if any(owner["listed"] for owner in owners):
             return f"{stem}~{job_id}"
         for owner in owners:
-            await asyncio.to_thread(self.store.give_way, sidecar_file(owner["file"]), owner["id"])
             if now_at := await asyncio.to_thread(self.store.give_way, owner["file"], owner["id"]):
                 await self.ledger.file_moved(owner["id"], owner["file"], now_at)
         return stem

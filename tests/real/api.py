@@ -36,6 +36,8 @@ class Api:
     queued: bool = False
     stalls: bool = False
     empty: bool = False
+    hangs: bool = False
+    """Cancellations are not answered."""
     files_down: bool = False
     bulk: int = 0
     """Bytes that follow each picture."""
@@ -153,6 +155,8 @@ class Api:
     async def _cancel(self, request: web.Request) -> web.StreamResponse:
         if refused := self._refused(request):
             return refused
+        while self.hangs:
+            await asyncio.sleep(0.05)
         entry = self.find(request.match_info["id"])
         assert entry
         entry.cancelled = self._state(entry) == "in_queue"
@@ -201,6 +205,7 @@ class Served:
         self._ready.set()
         self._loop.run_forever()
         self._loop.run_until_complete(runner.cleanup())
+        self._loop.run_until_complete(asyncio.sleep(0.01))  # a closed transport closes its socket a turn later
 
 
 def raw(status: int, text: str, kind: str = "text/html", headers: dict[str, str] | None = None) -> Special:

@@ -1,13 +1,22 @@
 """What the user does by hand to a run, at work or at rest: pause, set, adopt, verify, doctor."""
 
+import asyncio
 import json
+import os
+import signal
+import socket
 import sqlite3
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from batcher.errors import LedgerInUse
 from tests.real.api import TOKEN, Api, accepts_and_hangs_up
-from tests.real.conftest import MODEL, Batcher
+from tests.real.conftest import MODEL, Batcher, end
 
 Until = Callable[[Callable[[], bool]], None]
 
@@ -223,3 +232,86 @@ def test_a_token_that_was_renewed_meanwhile_is_read_once_more(batcher: Batcher, 
     assert done.code == 0, done.err
     assert len(api.journal) == 6
     assert len(api.strangers) == 1
+
+
+def test_a_cancel_that_failed_is_no_success(batcher: Batcher, api: Api, until: Until) -> None:
+    api.queued = True
+    process = batcher.start("run", batcher.csv(["a", "b"]), "--model", MODEL)
+    until(lambda: len(api.journal) == 2)
+    until(lambda: batcher.states() == {"running": 2})
+    end(process)
+    refused = batcher("cancel", "runs/jobs", RUNCOMFY_TOKEN="wrong-token-of-some-length")
+    assert refused.code == 77, refused.out
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        nobody = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    assert batcher("cancel", "runs/jobs", RUNCOMFY_MODEL_API_BASE=nobody).code == 64, "another provider's run"
+    (batcher.folder / ".env").write_text(f"RUNCOMFY_TOKEN={TOKEN}\n")
+    cancelled = batcher("cancel", "runs/jobs", RUNCOMFY_TOKEN="")
+    assert cancelled.code == 0, cancelled.err
+    assert batcher.states() == {"cancelled": 2}
+
+
+def test_signals_end_a_run_whose_cancellations_hang(batcher: Batcher, api: Api, until: Until) -> None:
+    api.queued = True
+    process = batcher.start("run", batcher.csv(["a", "b", "c"]), "--model", MODEL)
+    until(lambda: len(api.journal) == 3)
+    api.hangs = True
+    assert batcher("cancel", "runs/jobs").code == 0
+    until(lambda: any(path.endswith("/cancel") for _, path in api.requests))
+    begun = time.monotonic()
+    os.killpg(process.pid, signal.SIGTERM)
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGTERM)
+    process.communicate(timeout=30)
+    api.hangs = False
+    assert process.returncode == 143
+    assert time.monotonic() - begun < 10
+
+
+def test_what_nobody_answers_is_not_said_to_be_done(batcher: Batcher) -> None:
+    """Another command holds the directory, and serves no requests."""
+    from batcher.cli import left
+    from batcher.ledger.lock import Lock
+
+    assert batcher.run_csv(["a"]).code == 0
+    out = batcher.folder / "runs/jobs"
+    lock = Lock(out)
+    lock.take()
+
+    async def do() -> dict[str, Any]:
+        raise LedgerInUse
+
+    with pytest.raises(LedgerInUse, match="did not answer"):
+        asyncio.run(left.do_or_leave(out, {"do": "pause"}, do, wait=0.5))
+    assert not list((out / ".asks").glob("*.json")), "and the request is taken back"
+    lock.free()
+    assert batcher("run", "jobs.csv", "--model", MODEL).code == 0
+
+
+def test_only_the_jobs_that_were_agreed_to_are_bought_again(batcher: Batcher, api: Api) -> None:
+    from batcher.ledger.again import Which
+    from batcher.run import open_ledger
+
+    api.specials = [None, accepts_and_hangs_up, accepts_and_hangs_up]
+    assert batcher.run_csv(["a", "b", "c"], "-j", "1").code == 1
+    first, second = (one["job_id"] for one in batcher("jobs", "runs/jobs", "--state", "uncertain", "--json").lines())
+
+    async def retry() -> list[str]:
+        async with open_ledger(batcher.folder / "runs/jobs") as ledger:
+            return [job.id for job in await ledger.retry(Which("uncertain", only=[first]))]
+
+    assert asyncio.run(retry()) == [first]
+    states = {one["job_id"]: one["state"] for one in batcher("jobs", "runs/jobs", "--json").lines()}
+    assert (states[first], states[second]) == ("pending", "uncertain")
+
+
+def test_what_is_bought_again_leaves_the_old_file_and_its_sidecar(batcher: Batcher, api: Api) -> None:
+    assert batcher.run_csv(["a"]).code == 0
+    job = batcher("jobs", "runs/jobs", "--json").lines()[0]
+    old = (batcher.folder / "runs/jobs" / job["files"][0]).read_bytes()
+    assert batcher("retry", "runs/jobs", "--again", "--job", job["job_id"], "--yes").code == 0
+    assert batcher("resume", "runs/jobs").code == 0
+    kept = batcher.folder / "runs/jobs/replaced" / job["job_id"]
+    assert [file.read_bytes() for file in kept.glob("*.png")] == [old]
+    assert [json.loads(file.read_text())["request_id"] for file in kept.glob("*.json")] == ["r-1"]
+    assert batcher("verify", "runs/jobs").code == 0

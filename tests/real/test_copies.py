@@ -153,11 +153,11 @@ def test_results_of_another_run_are_taken_over_and_not_bought(batcher: Batcher, 
     damaged.write_bytes(b"scribbled over")
     done = batcher("run", *same, "--reuse", "runs/jobs")
     assert done.code == 0, done.err
-    assert "3 jobs taken over from runs/jobs; 1 job left" in done.err
-    assert len(api.journal) == 4 + 3
+    assert "3 jobs taken over from runs/jobs; 1 job with damaged files" in done.err
+    assert len(api.journal) == 4 + 2, "what was paid for is fetched again, and not bought"
     states = batcher("status", "runs/renamed", "--json").json()
     assert states["states"]["done"] == 6
-    assert states["cost_usd"]["billed"] == pytest.approx(3 * 0.24), "what was taken over costs nothing here"
+    assert states["cost_usd"]["billed"] == pytest.approx(3 * 0.24), "what was taken over whole costs nothing here"
     found = [json.loads(file.read_text()) for file in (batcher.folder / "runs/renamed/files").glob("*.json")]
     assert len(found) == 12
     taken = [one for one in found if "reused" in one]
@@ -198,8 +198,87 @@ def test_a_lost_ledger_is_rebuilt_from_the_sidecars(batcher: Batcher, api: Api) 
     (out / "ledger.sqlite").unlink()
     next(iter((out / "files").glob("*.png"))).unlink()
     again = batcher("run", "jobs.csv", "--model", MODEL, "--reuse", "runs/jobs", "-o", "runs/jobs")
-    assert again.code == 75, "one of them is not: it may have been paid for, and is not bought unasked"
+    assert again.code == 0, again.err
+    assert batcher.states() == {"done": 6}
+    assert len(api.journal) == 6, "the file that was lost is fetched again, and not bought"
+    (out / "ledger.sqlite").unlink()
+    lost = next(iter((out / "files").glob("*.json")))
+    lost.unlink()
+    lost.with_suffix(".png").unlink()
+    forgotten = batcher("run", "jobs.csv", "--model", MODEL, "--reuse", "runs/jobs", "-o", "runs/jobs")
+    assert forgotten.code == 75, (
+        "nothing but the log knows of one: it may have been paid for, and is not bought unasked"
+    )
     assert batcher.states() == {"done": 5, "uncertain": 1}
     assert len(api.journal) == 6
     sidecars = [json.loads(file.read_text()) for file in (out / "files").glob("*.json")]
     assert {one["cost_usd"]["billed"] for one in sidecars} == {0.12}
+
+
+def test_a_job_with_a_file_or_a_sidecar_missing_is_fetched_again_and_not_bought(batcher: Batcher, api: Api) -> None:
+    assert batcher.run_csv(PROMPTS[:2], "--set", "num_images=2").code == 0
+    files = batcher.folder / "runs/jobs/files"
+    min(files.glob("*-1.png")).unlink()
+    max(files.glob("*-2.json")).unlink()
+    odd = json.loads(min(files.glob("*-1.json")).read_text())
+    (files / "odd.json").write_text(json.dumps({**odd, "timing": "x", "output": {**odd["output"], "width": "wide"}}))
+    done = batcher("run", "jobs.csv", "--model", MODEL, "--set", "num_images=2", "-o", "new", "--reuse", "runs/jobs")
+    assert done.code == 0, done.err
+    assert batcher.states("new") == {"done": 2}
+    assert len(api.journal) == 2
+    assert batcher("verify", "new").code == 0
+
+
+def test_what_is_taken_over_makes_no_other_job_give_way(batcher: Batcher, api: Api) -> None:
+    manifest = (
+        f"model: {MODEL}\ninputs: {{image_urls: ['https://i.invalid/x.png']}}\noutput: {{name: '{{{{ n }}}}'}}\njobs:\n"
+    )
+    two, one = "  - {prompt: a, n: a, num_images: 2}\n", "  - {prompt: b, n: a-1}\n"
+    (batcher.folder / "old.yaml").write_text(manifest + two)
+    (batcher.folder / "new.yaml").write_text(manifest + one)
+    assert batcher("run", "old.yaml").code == 0
+    assert batcher("run", "new.yaml").code == 0
+    taken = (batcher.folder / "runs/new/files/a-1.png").read_bytes()
+    (batcher.folder / "new.yaml").write_text(manifest + one + two)
+    assert batcher("run", "new.yaml", "--reuse", "runs/old").code in {0, 65}
+    assert (batcher.folder / "runs/new/files/a-1.png").read_bytes() == taken
+    assert batcher("verify", "runs/new").code == 0
+    assert len(api.journal) == 2
+
+
+def test_an_older_copy_is_accepted_though_the_clock_was_ahead(batcher: Batcher, api: Api) -> None:
+    backup = half_done(batcher)
+    assert batcher("run", "jobs.csv", "--model", MODEL).code == 0
+    out = batcher.folder / "runs/jobs"
+    ahead = (out / "run.jsonl").read_text().replace('"at": "20', '"at": "21')
+    witness = next(iter((batcher.folder.parent / "home/.local/state/batcher").iterdir()))
+    witness.write_text("".join("21" + line[2:] for line in witness.read_text().splitlines(keepends=True)))
+    shutil.copy(backup / "ledger.sqlite", out / "ledger.sqlite")
+    (out / "run.jsonl").write_text(ahead)
+    assert batcher("run", "jobs.csv", "--model", MODEL).code == 75
+    assert batcher("resume", "runs/jobs", "--yes").code == 1
+    assert batcher("resume", "runs/jobs").code == 1, "once accepted, it stays so"
+    assert len(api.journal) == 6
+
+
+async def test_a_slow_reader_keeps_no_writer_from_its_commit(tmp_path: Path) -> None:
+    """Where there is no shared memory the journal is rolled back, and an open question holds the writer."""
+    from batcher.clock import Clock
+    from batcher.ledger.database import open_threaded
+    from batcher.ledger.enrolment import Choice, enrol
+    from batcher.ledger.ledger import Ledger
+    from batcher.ledger.reader import Reader
+    from tests.nights.play import Scenario, specs
+
+    ledger = Ledger(await open_threaded(tmp_path / "ledger.sqlite"), Clock())
+    await ledger.open()
+    named = [(spec, True) for spec in specs(Scenario(jobs=1200))]
+    await ledger.transact(lambda connection: enrol(connection, named, Choice(), 0.0, sure=True))
+    database = ledger._database
+    await database._execute(lambda: database._conn.execute("PRAGMA journal_mode = DELETE").fetchall())  # type: ignore[attr-defined]
+    with Reader(tmp_path) as reader:
+        jobs = reader.jobs()
+        first = next(jobs)
+        await ledger.put_meta({"written": "while it is read"})
+        assert [job.spec.row for job, _ in [first, *jobs]] == list(range(1, 1201))
+    await ledger.close()

@@ -284,3 +284,54 @@ def test_names_never_leave_the_run_directory(batcher: Batcher, api: Api) -> None
     assert {file for file in batcher.folder.rglob("*") if "runs" not in file.parts} == before
     for file in (batcher.folder / "runs").rglob("*"):
         assert os.path.realpath(file).startswith(str(batcher.folder / "runs"))
+
+
+def test_requests_and_lock_are_not_followed_through_a_link(batcher: Batcher, api: Api) -> None:
+    assert batcher.run_csv(["a"]).code == 0
+    out = batcher.folder / "runs/jobs"
+    precious = batcher.folder / "precious"
+    precious.mkdir()
+    for name in ("letters.json", "000001-7.json", "book.txt"):
+        (precious / name).write_text("precious")
+    (out / ".asks").symlink_to(precious)
+    assert batcher("resume", "runs/jobs").code == 0
+    assert sorted(file.read_text() for file in precious.iterdir()) == ["precious"] * 3
+    for name in ("ledger.lock", "ledger.sqlite"):
+        aside = (out / name).rename(batcher.folder / "aside")
+        (out / name).symlink_to(precious / "book.txt")
+        refused = batcher("resume", "runs/jobs")
+        assert refused.code in {64, 65} and "bug" not in refused.err, refused.err
+        (out / name).unlink()
+        aside.rename(out / name)
+    assert (precious / "book.txt").read_text() == "precious"
+
+
+def test_odd_files_among_the_requests_stop_nothing(batcher: Batcher, api: Api) -> None:
+    assert batcher.run_csv(["a", "b"], "--limit", "1").code == 0
+    odd = batcher.folder / "runs/jobs/.asks"
+    (odd / "000001-7.json").mkdir(parents=True)
+    (odd / "notes.txt").write_text("mine")
+    assert batcher("run", "jobs.csv", "--model", MODEL).code == 0
+    assert (odd / "notes.txt").read_text() == "mine"
+    strange = os.fsdecode(b"\xff")
+    assert batcher("adopt", "runs/jobs", "--job", strange, "--request-id", "r").code == 64
+    assert batcher("retry", "runs/jobs", "--job", strange).code == 64
+
+
+async def test_waking_up_helps_the_others_though_one_limit_has_just_run_out() -> None:
+    async def serve(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await reader.read(1024)
+        await asyncio.sleep(60)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    wire = HttpWire(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", TOKEN)
+    calls = [asyncio.create_task(wire.send(Call("POST", "/x", b"{}", timeout=seconds))) for seconds in (0.4, 0.8)]
+    await asyncio.sleep(0.2)
+    asyncio.get_running_loop().call_later(0.2001, wire.stood_still)
+    asyncio.get_running_loop().call_soon(time.sleep, 0.3)  # the first is over when the beat comes
+    await asyncio.sleep(1.0)
+    assert [call.done() for call in calls] == [True, False]
+    calls[1].cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+    await wire.close()
+    server.close()

@@ -44,6 +44,10 @@ BOMBS = [
     "{{ ''.__class__.__mro__ }}",
     "{{ words.__class__ }}",
     "{% include '/etc/passwd' %}",
+    '{{ "%(a)50000000s" % {"a": 1} }}',
+    "{{ ('\\t' * 20000).expandtabs(10000) }}",
+    "{{ ('\\n' * 200000) | indent(9000) }}",
+    "{{ lists | tojson(indent=9000) }}",
     "{{ 'x' | batch(10**9, 'y') | list }}",
     "{{ 'x' | wordwrap(1, wrapstring='y' * 1000000) }}",
 ]
@@ -63,10 +67,10 @@ def little_memory() -> Iterator[None]:
 @pytest.mark.parametrize("bomb", BOMBS)
 @pytest.mark.usefixtures("little_memory")
 def test_a_bomb_is_a_fault_and_costs_little(bomb: str) -> None:
-    begun = time.process_time()
+    begun = time.thread_time()
     with pytest.raises(BadTemplate):
         Template(bomb).fill({"words": ["w"] * 200, "lists": [[1]] * 100_000})
-    assert time.process_time() - begun < 3
+    assert time.thread_time() - begun < 3
 
 
 def test_a_bomb_in_a_condition_is_a_fault_too() -> None:
@@ -86,6 +90,11 @@ def test_a_bomb_in_a_condition_is_a_fault_too() -> None:
         ("{{ words | map('upper') | list }}", "['X', 'Y']"),
         ("{{ a | replace('M', 'm') }} {{ a.replace('g', 'd') }} {{ a.zfill(5) }}", "mug Mud 00Mug"),
         ("{{ n * 3 + 2 ** 5 - 1 }} {{ a * 2 }} {{ n % 4 }} {{ n // 2 }}", "52 MugMug 3 3"),
+        (
+            "{{ 3.75 | round(1) }} {{ n | round }} {{ words | batch(2) | list }} {{ words | tojson(indent=1) | length }}",
+            "3.8 7 [['x', 'y']] 14",
+        ),
+        ("{{ 'a\\tb'.expandtabs(4) }} {{ '%(k)5s' % {'k': n} }}", "a   b     7"),
         ("{{ [1, 2, 3] | sum }} {{ words | length }} {{ words[0] }}", "6 2 x"),
         ("{% set b = a ~ '!' %}{{ b | indent(2) }} {{ {'k': 1} | tojson }}", 'Mug! {"k": 1}'),
         ("{{ a | truncate(2, True, '.', 0) }} {{ a | default('z') }} {{ a | slug }}", "M. Mug mug"),
