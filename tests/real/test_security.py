@@ -319,9 +319,12 @@ def test_odd_files_among_the_requests_stop_nothing(batcher: Batcher, api: Api) -
 
 
 async def test_waking_up_helps_the_others_though_one_limit_has_just_run_out() -> None:
-    async def serve(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    over = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1024)
-        await asyncio.sleep(60)
+        await over.wait()
+        writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     wire = HttpWire(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", TOKEN)
@@ -334,4 +337,6 @@ async def test_waking_up_helps_the_others_though_one_limit_has_just_run_out() ->
     calls[1].cancel()
     await asyncio.gather(*calls, return_exceptions=True)
     await wire.close()
+    over.set()
     server.close()
+    await asyncio.sleep(0.01)  # a closed transport closes its socket a turn later
