@@ -328,11 +328,11 @@ async def test_waking_up_helps_the_others_though_one_limit_has_just_run_out() ->
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     wire = HttpWire(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", TOKEN)
-    calls = [asyncio.create_task(wire.send(Call("POST", "/x", b"{}", timeout=seconds))) for seconds in (0.4, 0.8)]
+    calls = [asyncio.create_task(wire.send(Call("POST", "/x", b"{}", timeout=seconds))) for seconds in (0.5, 2.0)]
     await asyncio.sleep(0.2)
-    asyncio.get_running_loop().call_later(0.2001, wire.stood_still)
-    asyncio.get_running_loop().call_soon(time.sleep, 0.3)  # the first is over when the beat comes
-    await asyncio.sleep(1.0)
+    asyncio.get_running_loop().call_later(0.6, wire.stood_still)
+    asyncio.get_running_loop().call_soon(time.sleep, 0.8)  # the first is over when the beat comes
+    await asyncio.sleep(2.3)
     assert [call.done() for call in calls] == [True, False]
     calls[1].cancel()
     await asyncio.gather(*calls, return_exceptions=True)
