@@ -57,8 +57,12 @@ class Model:
             return []
         return [_explain(error, inputs) for error in self._validator.iter_errors(inputs)]
 
-    def is_media(self, name: str) -> bool:
-        """Say whether an input field holds images or other media: URLs, or local files."""
+    @cached_property
+    def media(self) -> frozenset[str]:
+        """The input fields that hold images or other media: URLs, or local files."""
+        return frozenset(name for name in self.properties if self._holds_media(name))
+
+    def _holds_media(self, name: str) -> bool:
         schema = self.properties.get(name, {})
         items = schema.get("items")
         kinds = [schema, items] if isinstance(items, dict) else [schema]

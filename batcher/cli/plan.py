@@ -156,7 +156,7 @@ def _reusable(folder: Any, out: Any, provider: str, ids: list[str]) -> tuple[set
 
     if folder is not None:
         return {one.job_id for one in finished(folder) if one.provider == provider}, []
-    near = held_by_siblings(out, provider, ids).items()
+    near = held_by_siblings(out, provider, lambda: [ids]).items()
     return set(), [
         f"{sibling} has results of {count:,} of these: --reuse {sibling} takes them over, unbought"
         for sibling, count in near

@@ -123,7 +123,7 @@ async def _take_in(opened: Any, manifest: Any, asked: str, wanted: o.Wanted, set
 async def _take_over(opened: Any, folder: Any) -> None:  # noqa: ANN401 - a Run, a Path or None
     """Take over finished results where that is asked for; say which runs nearby have some where it is not."""
     from batcher.cli.work import say
-    from batcher.run.reuse import held_by_siblings, reuse, waiting_ids
+    from batcher.run.reuse import held_by_siblings, reuse, waiting_in
     from batcher.show.words import jobs
 
     if folder is not None:
@@ -131,8 +131,7 @@ async def _take_over(opened: Any, folder: Any) -> None:  # noqa: ANN401 - a Run,
         again = f"; {jobs(reused.fetched)} with damaged files are fetched again, not bought" if reused.fetched else ""
         say(f"{jobs(reused.taken)} taken over from {folder}{again}")
         return
-    waiting = await opened.ledger.transact(waiting_ids)
-    for sibling, count in held_by_siblings(opened.out, opened.provider, waiting).items():
+    for sibling, count in held_by_siblings(opened.out, opened.provider, waiting_in(opened.out)).items():
         message = f"{sibling} has results of {jobs(count)} of these: --reuse {sibling} takes them over, unbought"
         say(f"note: {message}")
 

@@ -18,6 +18,7 @@ _PRAGMAS: Final = (
     "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
     "PRAGMA temp_store = FILE",
+    "PRAGMA cache_size = -16384",
     "PRAGMA journal_size_limit = 67108864",
     "PRAGMA busy_timeout = 10000",
 )

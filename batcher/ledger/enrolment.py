@@ -2,6 +2,7 @@
 
 import math
 import sqlite3
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
@@ -49,53 +50,72 @@ def enrol(
     *,
     sure: bool,
 ) -> Enrolled:
-    """Stage the jobs (each with whether `--where` chose it), then take them over. Raises what the stream raises."""
+    """Stage the jobs (each with whether `--where` chose it), then take them over. Raises what the stream raises.
+
+    Memory does not grow with the jobs. They go over in the order of their ids, so that the index of ids is written
+    from its beginning to its end; other indexes and the sums are made anew, all at once.
+    """
     sql = statements("moves.sql")
+    connection.execute(sql["stage_drop"])
     connection.execute(sql["stage_table"])
-    connection.execute(sql["stage_clear"])
     rows = _rows(named)
     while batch := list(islice(rows, _BATCH)):
         connection.executemany(sql["stage"], batch)
-    chosen = _choose(connection, choice)
+    connection.execute(sql["stage_index"])
+    _choose(connection, choice)
     enrolled = Enrolled(
-        jobs=connection.execute("SELECT count(*) FROM temp.named").fetchone()[0],
-        chosen=chosen,
-        unlists_done=connection.execute(sql["would_unlist"]).fetchone()[0],
-        done=connection.execute("SELECT count(*) FROM jobs WHERE listed = 1 AND state = 'done'").fetchone()[0],
+        jobs=_one(connection, "SELECT count(*) FROM temp.named"),
+        chosen=_one(connection, "SELECT total(chosen) FROM temp.named"),
+        unlists_done=_one(connection, sql["would_unlist"]),
+        done=_one(connection, "SELECT total(jobs) FROM tally WHERE listed = 1 AND state = 'done'"),
     )
     if not sure and enrolled.unlists_done * 2 > enrolled.done:
         raise TooManyUnlisted(enrolled)
+    aside = connection.execute(sql["apart"]).fetchall()
+    for kind, name, _ in aside:
+        connection.execute(f"DROP {kind} {name}")
     connection.execute(sql["unlist"])
     connection.execute(sql["enrol"], {"now": now})
-    connection.execute(sql["stage_clear"])
+    for _, _, again in aside:
+        connection.execute(again)
+    connection.execute(sql["forget_tally"])
+    connection.execute(sql["count_tally"])
+    connection.execute(sql["stage_drop"])
     return enrolled
 
 
-def _rows(named: Iterable[tuple[Spec, bool]]) -> Iterator[dict[str, object]]:
+def _one(connection: sqlite3.Connection, question: str) -> int:
+    return int(connection.execute(question).fetchone()[0])
+
+
+def _rows(named: Iterable[tuple[Spec, bool]]) -> Iterator[tuple[object, ...]]:
     for position, (spec, chosen) in enumerate(named, start=1):
-        yield {
-            "id": spec.id,
-            "position": position,
-            "name": spec.name,
-            "spec": spec_text(spec),
-            "sample": spec.sample,
-            "row": spec.row,
-            "estimated_usd": spec.estimated_usd,
-            "chosen": int(chosen),
-        }
+        yield (
+            position,
+            spec.id,
+            spec.name,
+            spec_text(spec),
+            spec.sample,
+            spec.row,
+            spec.estimated_usd,
+            int(chosen),
+        )
 
 
-def _choose(connection: sqlite3.Connection, choice: Choice) -> int:
-    query = "SELECT position, row FROM temp.named WHERE chosen = 1 ORDER BY position"
-    found = [(row[0], row[1]) for row in connection.execute(query)]
-    if choice.limit is None and choice.sample is None:
-        return len(found)
-    kept = found if choice.limit is None else found[: choice.limit]
-    if choice.sample is not None:
-        kept = [kept[index] for index in spread([row for _, row in kept], choice.sample)]
+def _choose(connection: sqlite3.Connection, choice: Choice) -> None:
+    if choice.limit is not None:
+        connection.execute(statements("moves.sql")["choose_first"], {"limit": choice.limit})
+    if choice.sample is None:
+        return
+    positions, rows = array("q"), array("q")
+    for position, row in connection.execute("SELECT position, row FROM temp.named WHERE chosen = 1 ORDER BY position"):
+        positions.append(position)
+        rows.append(row)
+    kept = spread(rows, choice.sample)
     connection.execute("UPDATE temp.named SET chosen = 0")
-    connection.executemany("UPDATE temp.named SET chosen = 1 WHERE position = ?", [(position,) for position, _ in kept])
-    return len(kept)
+    connection.executemany(
+        "UPDATE temp.named SET chosen = 1 WHERE position = ?", ((positions[place],) for place in kept)
+    )
 
 
 def spread(rows: Sequence[int], wanted: int) -> list[int]:

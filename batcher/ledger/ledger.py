@@ -22,11 +22,11 @@ from batcher.ledger.changes import Landed, apply, arrived, walk
 from batcher.ledger.database import Database
 from batcher.ledger.gap import Gap, close_gap, knows, unknown
 from batcher.ledger.rows import dump, event_row, job_of, output_of
-from batcher.ledger.sql import schema, statements
+from batcher.ledger.sql import script, statements
 from batcher.ledger.witness import Seen, Witness
 
 T = TypeVar("T")
-MIGRATIONS: Final[Sequence[Callable[[], str]]] = (schema,)
+MIGRATIONS: Final[Sequence[str]] = ("schema.sql", "tally.sql")
 """Each brings a ledger of version n to n + 1, in one transaction."""
 
 
@@ -312,7 +312,7 @@ def migrate(connection: sqlite3.Connection) -> None:
     if version > len(MIGRATIONS):
         raise newer(version)
     for step in MIGRATIONS[version:]:
-        for statement in _split(step()):
+        for statement in _split(script(step)):
             connection.execute(statement)
     if version < len(MIGRATIONS):
         connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")

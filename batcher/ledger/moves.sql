@@ -69,16 +69,33 @@ ON CONFLICT (path) DO UPDATE SET size = :size, mtime_ns = :mtime_ns, facts = :fa
 
 -- name: stage_table
 -- The manifest's jobs, before they are taken over whole or not at all.
-CREATE TEMP TABLE IF NOT EXISTS named (
-  id TEXT PRIMARY KEY, position INTEGER, name TEXT, spec TEXT, sample INTEGER, row INTEGER, estimated_usd REAL, chosen INTEGER
-) WITHOUT ROWID;
-
--- name: stage_clear
-DELETE FROM temp.named;
+CREATE TEMP TABLE named (
+  position INTEGER PRIMARY KEY, id TEXT, name TEXT, spec TEXT, sample INTEGER, row INTEGER, estimated_usd REAL, chosen INTEGER
+);
 
 -- name: stage
-INSERT INTO temp.named (id, position, name, spec, sample, row, estimated_usd, chosen)
-VALUES (:id, :position, :name, :spec, :sample, :row, :estimated_usd, :chosen);
+INSERT INTO temp.named VALUES (?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: stage_index
+CREATE UNIQUE INDEX temp.named_by_id ON named (id);
+
+-- name: stage_drop
+DROP TABLE IF EXISTS temp.named;
+
+-- name: choose_first
+UPDATE temp.named SET chosen = 0 WHERE position >
+  (SELECT position FROM temp.named WHERE chosen = 1 ORDER BY position LIMIT 1 OFFSET :limit - 1);
+
+-- name: apart
+-- What follows a table's rows one by one, and is quicker made at once.
+SELECT type, name, sql FROM sqlite_master WHERE tbl_name = 'jobs' AND type IN ('index', 'trigger') AND sql IS NOT NULL;
+
+-- name: forget_tally
+DELETE FROM tally;
+
+-- name: count_tally
+INSERT INTO tally SELECT state, listed, selected, coalesce(kind, ''), count(*),
+  sum(CAST(round(coalesce(estimated_usd, 0) * 1e9) AS INTEGER)) FROM jobs GROUP BY 1, 2, 3, 4;
 
 -- name: would_unlist
 SELECT count(*) FROM jobs WHERE listed = 1 AND state = 'done' AND id NOT IN (SELECT id FROM temp.named);
@@ -90,7 +107,7 @@ UPDATE jobs SET listed = 0 WHERE listed = 1 AND id NOT IN (SELECT id FROM temp.n
 -- name: enrol
 -- New jobs come in; known ones keep their life, and take the new name only while they have no files.
 INSERT INTO jobs (id, position, listed, selected, name, spec, sample, estimated_usd, state, created_at)
-SELECT id, position, 1, chosen, name, spec, sample, estimated_usd, 'pending', :now FROM temp.named WHERE true
+SELECT id, position, 1, chosen, name, spec, sample, estimated_usd, 'pending', :now FROM temp.named WHERE true ORDER BY id
 ON CONFLICT (id) DO UPDATE SET position = excluded.position, listed = 1, selected = excluded.selected,
   name = CASE WHEN state = 'done' THEN name ELSE excluded.name END,
   spec = CASE WHEN state IN ('done', 'submitting', 'running', 'fetching') THEN spec ELSE excluded.spec END,

@@ -26,7 +26,9 @@ SELECT * FROM attempts WHERE job_id = :id AND number = :number;
 SELECT id FROM jobs WHERE state = 'done' LIMIT 1;
 
 -- name: waiting_ids
-SELECT id FROM jobs WHERE state = 'pending' AND listed = 1 AND selected = 1;
+-- Jobs that would be bought, a page of them.
+SELECT rowid, id FROM jobs WHERE state = 'pending' AND listed = 1 AND selected = 1 AND rowid > :after
+ORDER BY rowid LIMIT :limit;
 
 -- name: count_done
 SELECT count(*) FROM jobs WHERE state = 'done' AND id IN (SELECT value FROM json_each(:ids));
@@ -58,19 +60,17 @@ WHERE outputs.file > :stem || '.' AND outputs.file < :stem || '/'
   AND instr(substr(outputs.file, length(:stem) + 2), '.') = 0 AND jobs.id <> :id;
 
 -- name: states
-SELECT state, listed, selected, kind, count(*) AS jobs FROM jobs GROUP BY state, listed, selected, kind;
+SELECT state, listed, selected, nullif(kind, '') AS kind, jobs FROM tally WHERE jobs > 0;
 
 -- name: estimate
-SELECT total(estimated_usd) FROM jobs WHERE listed = 1;
+SELECT total(nano_usd) / 1e9 FROM tally WHERE listed = 1;
 
 -- name: money
 -- By outcome: what was billed, and the estimate of what was not (yet) billed.
-SELECT outcome, count(*) AS attempts, total(billed_usd) AS billed,
-  total(CASE WHEN billed_usd IS NULL THEN estimated_usd END) AS unbilled
-FROM attempts GROUP BY outcome;
+SELECT outcome, attempts, billed / 1e9 AS billed, unbilled / 1e9 AS unbilled FROM spending WHERE attempts > 0;
 
 -- name: files
-SELECT count(file) AS files, total(bytes) AS bytes FROM outputs WHERE file IS NOT NULL;
+SELECT files, bytes FROM stored;
 
 -- name: places
 SELECT rowid FROM jobs WHERE (:state IS NULL OR state = :state) AND (:kind IS NULL OR kind = :kind)

@@ -1,6 +1,7 @@
 """Questions to a ledger from any process: a connection that cannot write. Knows no run at work."""
 
 import json
+import shlex
 import sqlite3
 from array import array
 from collections.abc import Iterator, Sequence
@@ -34,7 +35,7 @@ class Reader:
             raise unreadable(error) from error
         if version != len(MIGRATIONS):
             self._connection.close()
-            raise newer(version) if version else LedgerUnreadable(f"{file} has nothing in it yet")
+            raise _unfit(version, out)
 
     def __enter__(self) -> Self:
         return self
@@ -48,6 +49,13 @@ class Reader:
             return self._connection.execute(statements("questions.sql")[question], facts).fetchall()
         except sqlite3.Error as error:
             raise unreadable(error) from error
+
+    def waiting_ids(self) -> Iterator[list[str]]:
+        """Give the ids of jobs that would be bought, in pages."""
+        after = 0
+        while rows := self.ask("waiting_ids", after=after, limit=_IDS):
+            yield [row["id"] for row in rows]
+            after = rows[-1]["rowid"]
 
     def count_done(self, ids: Sequence[str]) -> int:
         """Count the jobs among these that are done."""
@@ -96,3 +104,15 @@ class Reader:
         """Give why the last run on this directory stopped, None if it ended by itself."""
         rows = self.ask("last_ended")
         return stopped_of(rows[0]["facts"]) if rows else None
+
+
+def _unfit(version: int, out: Path) -> LedgerUnreadable:
+    """Name a ledger that is empty, older or newer than what can be read."""
+    if version == 0:
+        return LedgerUnreadable(f"{out / 'ledger.sqlite'} has nothing in it yet")
+    if version > len(MIGRATIONS):
+        return newer(version)
+    return LedgerUnreadable(
+        f"the ledger has version {version}, of an older batcher; this one reads {len(MIGRATIONS)}",
+        f"bring it forward: batcher verify {shlex.quote(str(out))}",
+    )

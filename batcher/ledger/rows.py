@@ -4,15 +4,18 @@ import json
 import sqlite3
 from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Final
 
 from batcher.errors import Stopped
 from batcher.events import Event
 from batcher.job import Image, Job, Kind, Output, Spec, State
 
+_encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
+
 
 def dump(value: object) -> str:
     """Write JSON as the ledger keeps it."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _encode(value)
 
 
 def spec_text(spec: Spec) -> str:

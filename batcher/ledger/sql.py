@@ -15,6 +15,6 @@ def statements(file: str) -> dict[str, str]:
     return {name: body.strip() for name, body in zip(parts[1::2], parts[2::2], strict=True)}
 
 
-def schema() -> str:
-    """Give the statements that make an empty ledger."""
-    return (HERE / "schema.sql").read_text("utf-8")
+def script(file: str) -> str:
+    """Give a file's statements as they stand."""
+    return (HERE / file).read_text("utf-8")

@@ -1,26 +1,24 @@
 """Expands rows x matrix x repeat into a stream of jobs: fills templates, reads values, checks each by its schema."""
 
-import hashlib
 import itertools
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
-
-import rfc8785
 
 from batcher.catalog import Model, Prices
 from batcher.errors import Fault
 from batcher.hosting.inline import MAX_REQUEST, Looks
 from batcher.job import Spec
+from batcher.manifest.census import Census
 from batcher.manifest.document import RowsFile
 from batcher.manifest.faults import Faults, did_you_mean
+from batcher.manifest.identity import Ids, canonical, digest
 from batcher.manifest.manifest import Manifest
 from batcher.manifest.media import Bad, Media
 from batcher.manifest.names import folded, safe_name
 from batcher.manifest.rows import Row, Rows
 from batcher.manifest.templates import BadTemplate, Condition, Template, slug
-from batcher.manifest.values import as_wanted
+from batcher.manifest.values import reader
 
 Path = tuple[str | int, ...]
 _LEGROOM: Final = 20
@@ -35,20 +33,6 @@ class Options:
     sets: Mapping[str, str] = field(default_factory=dict)
     where: str | None = None
     skip_invalid: bool = False
-
-
-@dataclass(slots=True)
-class Census:
-    """What has been seen of the whole manifest so far."""
-
-    jobs: int = 0
-    rows: int = 0
-    equal_rows: int = 0
-    rejected: int = 0
-    inlined_bytes: int = 0
-    estimated_usd: float = 0.0
-    samples: dict[bytes, int] = field(default_factory=dict)
-    names: dict[str, int] = field(default_factory=dict)
 
 
 Reject = Callable[[Row, Sequence[str] | None, str], None]
@@ -76,8 +60,19 @@ class Expansion:
         self._name = self._template("output.name", document.output.name)
         self._where = self._condition()
         self._check_names_of_inputs()
+        self._ids = Ids(model.id)
+        self._fields = frozenset(model.properties) - _PER_RUN
+        self._readers = {name: reader(schema) for name, schema in model.properties.items()}
+        self._makers = self._made() if not self.faults else []
+        self._set_values = {name: self._readers[name](value) for name, value in self._sets.items()}
 
     def __iter__(self) -> Iterator[tuple[Spec, bool]]:
+        try:
+            yield from self._all()
+        finally:
+            self.census.close()
+
+    def _all(self) -> Iterator[tuple[Spec, bool]]:
         if not self.faults:
             rows = self._manifest.rows(self.faults)
             checked = False
@@ -155,6 +150,17 @@ class Expansion:
                     Fault(self._manifest.file, line, f"inputs.{name}", message + did_you_mean(asked, known))
                 )
 
+    def _made(self) -> list[tuple[str, Callable[[Mapping[str, object]], object]]]:
+        """Give what makes each input's value of a job's variables; what depends on none is made once."""
+        return [(name, self._maker(name, value)) for name, value in self._inputs.items() if name not in self._sets]
+
+    def _maker(self, name: str, value: object) -> Callable[[Mapping[str, object]], object]:
+        read = self._readers[name]
+        if _is_fixed(value):
+            made = read(self._filled(name, value, {}))
+            return lambda _variables: made
+        return lambda variables: read(self._filled(name, value, variables))
+
     # What each row says.
 
     def _row(self, row: Row, rows: object) -> Iterator[tuple[Spec, bool]]:
@@ -202,17 +208,18 @@ class Expansion:
     def _job(self, row: Row, variables: dict[str, object], turn: int) -> tuple[Spec, bool]:
         inputs = self._final_inputs(variables)
         found = Media(self._model, self._looks, self._manifest, self._max_side)
-        sent = {name: found.put(name, (name,), value) for name, value in inputs.items()}
+        sent = dict(inputs)
+        for name in inputs.keys() & self._model.media:
+            sent[name] = found.put(name, (name,), inputs[name])
         for name, message in self._model.faults(sent):
             raise Bad(name, message)
         if found.bytes * 4 / 3 > MAX_REQUEST:
             raise Bad("", f"its images have {found.bytes / 2**20:.0f} MiB in all; a request takes 64 MiB, encoded")
-        counted = found.canonical(sent, self._manifest.document.id_ignores)
+        counted = canonical(found.counted(sent, self._manifest.document.id_ignores))
         sample, again = self._sample(counted, turn)
-        canonical = {"inputs": counted, "model": self._model.id, "sample": sample}
-        job_id = hashlib.sha256(rfc8785.dumps(canonical)).hexdigest()[:16]  # type: ignore[arg-type]
+        job_id = self._ids.of(counted, sample)
         estimate = self._model.estimate(sent, self._prices)
-        name = self._file_name(row, {**variables, **inputs, "job_id": job_id}, sent, sample)
+        name = self._file_name(row, variables, inputs, job_id, sent, sample)
         self.census.estimated_usd += estimate or 0.0
         self.census.inlined_bytes += found.bytes
         spec = Spec(
@@ -231,15 +238,11 @@ class Expansion:
         return spec, again
 
     def _final_inputs(self, variables: Mapping[str, object]) -> dict[str, object]:
-        properties = self._model.properties
-        given = {name: value for name, value in variables.items() if name in properties and name not in _PER_RUN}
-        inputs: dict[str, object] = {}
-        for name, value in self._inputs.items():
-            if name not in given and name not in self._sets:
-                inputs[name] = self._filled(name, value, variables)
-        inputs |= given
-        inputs |= self._sets
-        return {name: as_wanted(value, properties.get(name, {})) for name, value in inputs.items()}
+        given = variables.keys() & self._fields
+        inputs = {name: make(variables) for name, make in self._makers if name not in given}
+        if given:
+            inputs |= {name: self._readers[name](value) for name, value in variables.items() if name in given}
+        return inputs | self._set_values
 
     def _filled(self, field: str, value: object, variables: Mapping[str, object]) -> object:
         if isinstance(value, Template):
@@ -253,33 +256,54 @@ class Expansion:
             return {key: self._filled(field, item, variables) for key, item in value.items()}
         return value
 
-    def _sample(self, inputs: Mapping[str, object], turn: int) -> tuple[int, bool]:
+    def _sample(self, inputs: bytes, turn: int) -> tuple[int, bool]:
         """Give the sample number, and whether an earlier row asked for the same."""
-        key = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode("utf-8", "surrogatepass")).digest()[:12]
-        last = self.census.samples.get(key, 0)
+        key = digest(inputs)
+        last = self.census.samples.get(key) or 0
         sample = max(turn, last + 1)
-        self.census.samples[key] = sample
+        self.census.samples.put(key, sample)
         return sample, last > 0
 
-    def _file_name(self, row: Row, values: Mapping[str, object], sent: Mapping[str, object], sample: int) -> str:
+    def _file_name(
+        self,
+        row: Row,
+        variables: Mapping[str, object],
+        inputs: Mapping[str, object],
+        job_id: str,
+        sent: Mapping[str, object],
+        sample: int,
+    ) -> str:
         if self._name is None:
             prompt = slug(str(sent.get("prompt") or next(iter(sent.values()), "")))[:48].strip("-")
-            text = f"{prompt}-{values['job_id']}" if prompt else str(values["job_id"])
+            text = f"{prompt}-{job_id}" if prompt else job_id
+            if text.isascii():  # safe as it is, and its own: it ends with the job's id
+                return text if sample == 1 else f"{text}~{sample}"
         else:
             try:
-                text = self._name.fill(values)
+                text = self._name.fill({**variables, **inputs, "job_id": job_id})
             except BadTemplate as bad:
                 raise Bad("output.name", str(bad)) from None
         name = safe_name(text, _LEGROOM)
         if sample > 1 and (self._name is None or "sample" not in self._name.names):
             name += f"~{sample}"
-        count = self._model.outputs(sent)
+        self._claim(name, row, self._model.outputs(sent))
+        return name
+
+    def _claim(self, name: str, row: Row, count: int) -> None:
+        """Take note of a job's file names. Raises Bad where another job has one of them."""
         for taken in [name] if count == 1 else [name, *(f"{name}-{index}" for index in range(1, count + 1))]:
-            if other := self.census.names.get(folded(taken)):
+            key = digest(folded(taken).encode("utf-8", "surrogatepass"))
+            if other := self.census.names.get(key):
                 message = f"`{taken}` is also a file of row {other}; let the name tell them apart"
                 raise Bad("output.name", message)
-            self.census.names[folded(taken)] = row.number
-        return name
+            self.census.names.put(key, row.number)
+
+
+def _is_fixed(value: object) -> bool:
+    if isinstance(value, Template):
+        return value.plain
+    items = value if isinstance(value, list) else value.values() if isinstance(value, dict) else ()
+    return all(map(_is_fixed, items))
 
 
 def _names_in(value: object) -> frozenset[str]:

@@ -32,9 +32,7 @@ class Media:
         self.bytes = 0
 
     def put(self, field: str, path: Path, value: object) -> object:
-        """Give an input's value as sent, with `sha256:HEX` in the place of each local image."""
-        if not self._model.is_media(field):
-            return value
+        """Give the value of a media input as it is sent, with `sha256:HEX` in the place of each local image."""
         if isinstance(value, list):
             return [self.put(field, (*path, index), item) for index, item in enumerate(value)]
         return self._one(field, path, value) if isinstance(value, str) else value
@@ -58,21 +56,23 @@ class Media:
         self.images.append(Image(path, text, look.sha256, look.bytes, self._max_side))
         return f"sha256:{look.sha256}"
 
-    def canonical(self, sent: Mapping[str, object], ignores: str | None) -> dict[str, object]:
+    def counted(self, sent: Mapping[str, object], ignores: str | None) -> Mapping[str, object]:
         """Give the inputs as a job id counts them."""
+        if not self.images and ignores is None:
+            return sent
         local = {image.field: image for image in self.images}
 
-        def counted(path: Path, value: object) -> object:
+        def count(path: Path, value: object) -> object:
             if isinstance(value, list):
-                return [counted((*path, index), item) for index, item in enumerate(value)]
+                return [count((*path, index), item) for index, item in enumerate(value)]
             if image := local.get(path):
                 size = {} if image.max_side is None else {"max_side": image.max_side}
                 return {"sha256": image.sha256, **size}
-            if ignores == "query" and isinstance(value, str) and self._model.is_media(str(path[0])):
+            if ignores == "query" and isinstance(value, str) and path[0] in self._model.media:
                 return _without_query(value)
             return value
 
-        return {name: counted((name,), value) for name, value in sent.items()}
+        return {name: count((name,), value) for name, value in sent.items()}
 
 
 def _without_query(url: str) -> str:

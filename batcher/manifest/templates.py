@@ -6,9 +6,12 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, Final
 
-from jinja2 import TemplateError, UndefinedError, meta
+from jinja2 import TemplateError, UndefinedError, meta, nodes
 
 from batcher.manifest.bounds import MAX_LENGTH, Turns, bounded, checked
+
+_PLAIN: Final = frozenset({str, int, float, bool})
+"""Types whose text is what `str` says, quickly."""
 
 
 class BadTemplate(Exception):
@@ -17,6 +20,8 @@ class BadTemplate(Exception):
 
 def slug(value: object) -> str:
     """Keep letters and digits of every script (NFC, lower case); turn the rest into single hyphens."""
+    if (text := str(value)).isascii():
+        return _ASCII_GAP.sub("-", text.lower()).strip("-")
     kept = ""
     for char in unicodedata.normalize("NFC", str(value)).lower():
         kind = unicodedata.category(char)[0]
@@ -25,6 +30,7 @@ def slug(value: object) -> str:
     return re.sub("-+", "-", unicodedata.normalize("NFC", kept)).strip("-")
 
 
+_ASCII_GAP: Final = re.compile("[^a-z0-9]+")
 _ENVIRONMENT: Final = bounded()
 _ENVIRONMENT.filters["slug"] = slug
 
@@ -39,6 +45,7 @@ class Template:
             self._template = None if self.plain else _ENVIRONMENT.from_string(checked(_ENVIRONMENT, text))
         except (TemplateError, RecursionError) as error:
             raise BadTemplate(f"is no template that can be read: {error}") from None
+        self._parts = None if self.plain else _parts(_ENVIRONMENT.parse(text))
 
     @cached_property
     def names(self) -> frozenset[str]:
@@ -47,8 +54,42 @@ class Template:
 
     def fill(self, values: Mapping[str, object]) -> str:
         """Fill it in. Raises BadTemplate."""
+        if self._parts is not None and (filled := _joined(self._parts, values)) is not None:
+            return filled
         template = self._template
         return self.text if template is None else str(_careful(lambda: template.render({**values, "_turns": Turns()})))
+
+
+def _parts(parsed: nodes.Template) -> list[tuple[str, str]] | None:
+    """Give the texts and names that a template of nothing else alternates between: (text, name after it) pairs."""
+    found: list[tuple[str, str]] = []
+    text = ""
+    for output in parsed.body:
+        if not isinstance(output, nodes.Output):
+            return None
+        for node in output.nodes:
+            if isinstance(node, nodes.TemplateData):
+                text += node.data
+            elif isinstance(node, nodes.Name) and node.name not in _ENVIRONMENT.globals:
+                found.append((text, node.name))
+                text = ""
+            else:
+                return None
+    return [*found, (text, "")]
+
+
+def _joined(parts: list[tuple[str, str]], values: Mapping[str, object]) -> str | None:
+    """Fill in a template of texts and names as Jinja does; None where a name has no value, or it grows too long."""
+    filled = ""
+    for text, name in parts:
+        if not name:
+            filled += text
+            break
+        value = values.get(name, _PLAIN)
+        if type(value) not in _PLAIN:
+            return None
+        filled += text + str(value)
+    return filled if len(filled) <= MAX_LENGTH else None
 
 
 class Condition:

@@ -1,10 +1,18 @@
 """Reads a text as the model's schema wants it: a number, a truth value, an array. What cannot be read stays a text."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 _TRUTH: Final = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+def reader(schema: Mapping[str, object]) -> Callable[[object], object]:
+    """Give `as_wanted` for one schema, quick for a text where a text is wanted."""
+    wanted = _types(schema)
+    if wanted and "string" not in wanted:
+        return lambda value: as_wanted(value, schema)
+    return lambda value: value if type(value) is str else as_wanted(value, schema)
 
 
 def as_wanted(value: object, schema: Mapping[str, object]) -> object:

@@ -1,8 +1,7 @@
 """Takes over what another run has finished, or what this one had before its ledger was lost. Buys nothing."""
 
 import asyncio
-import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING
 from batcher.errors import NotFound
 from batcher.job import Job, Move, State
 from batcher.ledger.reader import Reader
-from batcher.ledger.sql import statements
 from batcher.outputs.finished import Finished, bring, copy_aside, finished, whole_in_place
 
 if TYPE_CHECKING:
@@ -93,28 +91,38 @@ async def _recognise(run: "Run", job: Job, found: Finished) -> bool:
     return True
 
 
-def held_by_siblings(out: Path, provider: str, wanted: Iterable[str]) -> dict[Path, int]:
-    """Count the jobs among these that other run directories beside this one have done: they could be reused."""
-    ids = list(wanted)
+Pages = Callable[[], Iterable[Sequence[str]]]
+
+
+def held_by_siblings(out: Path, provider: str, wanted: Pages) -> dict[Path, int]:
+    """Count the jobs among these that other run directories beside this one have done: they could be reused.
+
+    `wanted` gives their ids in pages, once for each directory that may have some.
+    """
     found: dict[Path, int] = {}
     for ledger in sorted(out.parent.glob("*/ledger.sqlite")):
         if ledger.parent.resolve() == out.resolve():
             continue
-        if count := _done_of(ledger.parent, provider, ids):
+        if count := _done_of(ledger.parent, provider, wanted):
             found[ledger.parent] = count
     return found
 
 
-def _done_of(folder: Path, provider: str, ids: list[str]) -> int:
+def waiting_in(out: Path) -> Pages:
+    """Give the ids of jobs that wait in a run directory, when they are asked for."""
+
+    def pages() -> Iterator[list[str]]:
+        with Reader(out) as reader:
+            yield from reader.waiting_ids()
+
+    return pages
+
+
+def _done_of(folder: Path, provider: str, wanted: Pages) -> int:
     try:
         with Reader(folder) as reader:
             if reader.meta().get("provider") != provider or not reader.ask("any_done"):
                 return 0
-            return reader.count_done(ids)
+            return sum(map(reader.count_done, wanted()))
     except Exception:  # noqa: BLE001 - a directory that cannot be read holds nothing that can be used
         return 0
-
-
-def waiting_ids(connection: sqlite3.Connection) -> list[str]:
-    """Give the ids of jobs that would be bought."""
-    return [row[0] for row in connection.execute(statements("questions.sql")["waiting_ids"])]
