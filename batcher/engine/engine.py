@@ -341,7 +341,7 @@ class Engine:
         self._states[after.state] += 1
         self._jobs[after.id] = after
         if after.state is State.FETCHING and before.running_since and before.state is State.RUNNING:
-            self._pace.latencies.add(_latency(before.running_since, move.completed_at, self._clock.now()))
+            self._pace.learn(after, _latency(before.running_since, move.completed_at, self._clock.now()))
         held = self._pace.saw(before, after, move, self._states[State.RUNNING], _loop_now())
         caution = self._pace.caution
         if caution.too_uncertain:

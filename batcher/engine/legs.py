@@ -18,7 +18,6 @@ from batcher.outputs.download import Dead, Fetched, Interrupted, Wrong, fetch
 from batcher.outputs.sidecar import Origin, sidecar, sidecar_file
 from batcher.outputs.store import Store
 from batcher.pacing.patience import backoff
-from batcher.pacing.polling import next_look
 from batcher.provider import runcomfy
 from batcher.provider.replies import (
     Broke,
@@ -29,6 +28,7 @@ from batcher.provider.replies import (
     Forbidden,
     Missing,
     PollReply,
+    Queued,
     Unauthorized,
     Unavailable,
 )
@@ -161,7 +161,7 @@ class Legs:
         now = self._now()
         watch = rules.Watch(since=now, moved_at=now)
         while True:
-            await asyncio.sleep(next_look(self._age(job), self._pace.latencies, awaited=self._pace.window.limited))
+            await asyncio.sleep(self._pace.next_look(job, self._age(job), _loop_now()))
             reply = await self._look(job, watch)
             if isinstance(reply, Completed) and not watch.ask_result:
                 watch = watch.seen(reply, self._now())
@@ -195,6 +195,8 @@ class Legs:
     async def _read(self, call: Call) -> PollReply:
         await self._turn()
         reply = runcomfy.read_poll(await self._tools.wire.send(call), self._tools.clock.now())
+        if isinstance(reply, Queued):
+            self._pace.queued_at = _loop_now()
         if isinstance(reply, Unavailable):
             self._strained(reply.message)
         else:

@@ -1,5 +1,6 @@
 """The deciders of one run, together, kept up to date with every move."""
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -7,12 +8,17 @@ from batcher.job import Job, Kind, Move, State
 from batcher.pacing.budget import Budget
 from batcher.pacing.caution import Caution
 from batcher.pacing.patience import Patience
-from batcher.pacing.polling import Latencies
+from batcher.pacing.polling import PRICE, PRICE_AWAITED, PRICE_QUEUED, Usual, next_look
 from batcher.pacing.window import Rate, Speed, Window
 from batcher.settings import Policy
 
 _CUTS: Final = 8
 """Refusals for speed, each after a slower pace than before, that show it is not speed."""
+
+
+def kind_of(model: object, resolution: object) -> tuple[str, str]:
+    """Give what tells quick jobs from slow ones."""
+    return (str(model), str(resolution))
 
 
 @dataclass(slots=True)
@@ -25,7 +31,25 @@ class Pace:
     patience: Patience
     budget: Budget
     caution: Caution
-    latencies: Latencies
+    usual: Usual
+    queued_at: float = -math.inf
+    """When a job was last seen to wait in the server's queue."""
+
+    def learn(self, job: Job, seconds: float) -> None:
+        """Take in what a job took from acceptance to its end."""
+        self.usual.learn(kind_of(job.spec.model, job.spec.inputs.get("resolution")), seconds)
+
+    def next_look(self, job: Job, age: float, now: float) -> float:
+        """Give the wait before a job of this age, not finished just now, is looked at."""
+        known = self.usual.of(kind_of(job.spec.model, job.spec.inputs.get("resolution")))
+        curve = known.curve
+        if self.window.limited:
+            price = PRICE_AWAITED
+        elif curve and now - self.queued_at <= 2 * curve.usual:
+            price = PRICE_QUEUED
+        else:
+            price = PRICE
+        return next_look(age, known, price)
 
     def obey(self, policy: Policy) -> None:
         """Go by other limits from now on."""

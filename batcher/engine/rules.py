@@ -27,6 +27,8 @@ from batcher.provider.replies import (
 )
 from batcher.settings import Retry
 
+ASK_PLACE_AFTER: Final = 60.0
+"""Seconds without a move after which a waiting job's place in the queue is asked for, at one more request."""
 GONE_AFTER: Final = 600.0
 """Seconds of 404 before a request, or an output, is given up."""
 _EMPTY_RESULTS: Final = 3
@@ -80,8 +82,13 @@ class Watch:
         """Take a reply in."""
         match reply:
             case Queued(position):
-                moved = position != self.position
-                watch = replace(self, position=position, moved_at=now if moved else self.moved_at, ask_result=False)
+                moved = position is not None and position != self.position
+                watch = replace(
+                    self,
+                    position=position if moved else self.position,
+                    moved_at=now if moved else self.moved_at,
+                    ask_result=now - self.moved_at < ASK_PLACE_AFTER,
+                )
             case Working():
                 watch = replace(self, working=True, moved_at=self.moved_at if self.working else now, ask_result=True)
             case Completed():

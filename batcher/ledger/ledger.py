@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import math
 import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,6 +31,11 @@ MIGRATIONS: Final[Sequence[str]] = ("schema.sql", "tally.sql")
 """Each brings a ledger of version n to n + 1, in one transaction."""
 
 
+_GATHER: Final = 0.01
+"""Seconds between the beginnings of two commits, unless many changes are waiting."""
+_MANY: Final = 200
+
+
 @dataclass(frozen=True, slots=True)
 class _Change:
     job: Job
@@ -54,6 +60,7 @@ class Ledger:
         self._flusher: asyncio.Task[None] | None = None
         self._listeners: list[Listener] = []
         self._closing = False
+        self._wrote_at = -math.inf
         self.ballast: Ballast | None = None
         """Given up when the disk is full and a request id is not on it yet."""
         self.witness: Witness | None = None
@@ -187,12 +194,22 @@ class Ledger:
     async def _flush(self) -> None:
         while self._queue or not self._closing:
             await self._wake.wait()
+            if (wait := self._gather_for()) > 0:
+                await asyncio.sleep(wait)
+                continue
             self._wake.clear()
             batch, self._queue = self._queue, []
             if not batch:
                 continue
+            self._wrote_at = asyncio.get_running_loop().time()
             if not await self._write(batch):
                 return
+
+    def _gather_for(self) -> float:
+        """Give the seconds to wait for more: a commit after a pause goes at once, those in a stream come together."""
+        if self._closing or not self._queue or len(self._queue) >= _MANY:
+            return 0.0
+        return min(_GATHER, self._wrote_at + _GATHER - asyncio.get_running_loop().time())
 
     async def _write(self, batch: list[_Change]) -> bool:
         """Write a batch in one transaction; say whether the ledger can still be written.

@@ -98,10 +98,14 @@ SELECT id, entry FROM models;
 SELECT path, size, mtime_ns, facts FROM images;
 
 -- name: latencies
--- What lately finished jobs took at the server, in seconds.
-SELECT completed_at - submitted_at FROM jobs
-WHERE completed_at IS NOT NULL AND submitted_at IS NOT NULL AND state IN ('done', 'fetching')
-ORDER BY completed_at DESC LIMIT 200;
+-- What the jobs that ended last took at the server, in seconds.
+SELECT completed_at - running_since AS seconds, json_extract(spec, '$.model') AS model,
+  json_extract(spec, '$.inputs.resolution') AS resolution
+FROM (SELECT job_id, max(seq) AS seq FROM
+  (SELECT job_id, seq FROM events WHERE job_id IS NOT NULL ORDER BY seq DESC LIMIT 2000) GROUP BY job_id) AS latest
+JOIN jobs ON jobs.id = latest.job_id
+WHERE completed_at IS NOT NULL AND running_since IS NOT NULL AND state IN ('done', 'fetching')
+ORDER BY latest.seq DESC LIMIT 200;
 
 -- name: last_ended
 SELECT facts FROM events WHERE type = 'Ended' ORDER BY seq DESC LIMIT 1;

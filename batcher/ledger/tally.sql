@@ -85,3 +85,7 @@ END;
 
 -- When the next waiting job may go is asked at every turn.
 CREATE INDEX jobs_due ON jobs (not_before) WHERE state = 'pending' AND listed = 1 AND selected = 1;
+
+-- What is asked of the end of a run, while it has millions of events.
+CREATE INDEX events_ended ON events (seq) WHERE type = 'Ended';
+CREATE INDEX jobs_done ON jobs (settled_at) WHERE state = 'done';

@@ -1,6 +1,10 @@
 """What a downloaded file is, by its bytes: format, size in pixels, and whether it is whole."""
 
+import mmap
+import struct
 import warnings
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,6 +25,10 @@ _IMAGES: Final = {
 }
 
 
+_MARK: Final = 0xFF
+_START_OF_SCAN: Final = 0xDA
+
+
 class NotMedia(Exception):
     """The bytes are not what was promised, and why."""
 
@@ -36,7 +44,11 @@ class Media:
 
 
 def examine(file: Path) -> Media:
-    """Decode an image whole, or recognise a video by its head. Raises NotMedia."""
+    """Say what a file is, and see that it is whole: by its structure, or decoded where that tells nothing.
+
+    A video is recognised by its head. Raises NotMedia. A PNG's checksums cover each of its bytes, a JPEG says where
+    it ends, a WebP how long it is; to decode them would take fifty times as long, for each image of the night.
+    """
     with file.open("rb") as opened:
         head = opened.read(64)
     if video := _video(head):
@@ -62,8 +74,57 @@ def _image(file: Path) -> Media:
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise NotMedia(f"it has {width} x {height} pixels, over the cap of {MAX_PIXELS // 1_000_000} megapixels")
-        image.load()
+        if see := _STRUCTURES.get(image.format):
+            _see_through(file, see)
+        else:
+            image.load()
         return Media(*_IMAGES[image.format], width, height)
+
+
+def _see_through(file: Path, see: Callable[[mmap.mmap], None]) -> None:
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        see(content)
+
+
+def _see_png(content: mmap.mmap) -> None:
+    """Walk a PNG's chunks, each with its CRC-32, to its end."""
+    at = 8
+    with memoryview(content) as view:
+        while at + 12 <= len(view):
+            length, kind = struct.unpack_from(">I4s", view, at)
+            after = at + 12 + length
+            if after > len(view):
+                break
+            with view[at + 4 : after - 4] as covered:
+                if zlib.crc32(covered) != struct.unpack_from(">I", view, after - 4)[0]:
+                    raise NotMedia(f"it is damaged: a checksum of its {kind.decode('ascii', 'replace')} is wrong")
+            if kind == b"IEND":
+                return
+            at = after
+    raise NotMedia("it cannot be decoded: it ends too soon")
+
+
+def _see_jpeg(content: mmap.mmap) -> None:
+    """Walk a JPEG's segments to its picture, and look for the mark of its end behind that."""
+    at = 2
+    while at + 4 <= len(content) and content[at] == _MARK:
+        if content[at + 1] == _MARK:  # a mark may be filled up
+            at += 1
+            continue
+        if content[at + 1] == _START_OF_SCAN:
+            if content.rfind(b"\xff\xd9", at) < 0:
+                break
+            return
+        at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+    raise NotMedia("it cannot be decoded: it ends too soon")
+
+
+def _see_webp(content: mmap.mmap) -> None:
+    if int.from_bytes(content[4:8], "little") + 8 > len(content):
+        raise NotMedia("it cannot be decoded: it ends too soon")
+
+
+_STRUCTURES: Final = {"PNG": _see_png, "JPEG": _see_jpeg, "MPO": _see_jpeg, "WEBP": _see_webp}
 
 
 def _video(head: bytes) -> Media | None:

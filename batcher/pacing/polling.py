@@ -1,51 +1,162 @@
-"""When a running job is looked at next, from what earlier ones took. Times are seconds."""
+"""When a running job is looked at next, from what earlier ones took. Times are seconds.
 
-from bisect import insort
+A look costs a request; a job that has ended and was not looked at yet waits, and that costs its lag. So a job is
+looked at when the lag to be expected since the last look has grown to the price of a request. Where jobs end at a
+steady rate `h` that is each sqrt(2 price / h); before the first of them can have ended, it is not at all.
+"""
+
+import math
+from bisect import bisect_right
 from collections import deque
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Final
 
 _SHORTEST: Final = 0.1
 _LONGEST: Final = 15.0
-_FIRST_GUESS: Final = 1.0
-_AWAITED: Final = 40
+"""But for jobs that usually take longer than this: they are looked at no more often than they take."""
+_FIRST_LOOK: Final = 0.5
+_GROWTH: Final = 0.35
+_FEW: Final = 3
+_MANY: Final = 50
+"""From so many on their own shape is believed; before, that of a log-normal."""
+_ENOUGH: Final = 10
+_POINTS: Final = 72
+_SIGMA_OF_FEW: Final = 0.5
+_LATE: Final = 0.02
+"""Of jobs may take far longer than any did: what is late is looked at ever more rarely, and never left alone."""
+PRICE: Final = 0.028
+"""Of a request, in usual latencies."""
+PRICE_QUEUED: Final = 0.09
+"""While the server has others waiting: what has ended unnoticed keeps none of its slots idle."""
+PRICE_AWAITED: Final = 0.0012
+"""While the server takes the next job only when one has been seen to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """How latencies are spread: the share of jobs that have ended at each of some ages, and its integral."""
+
+    usual: float
+    """The median."""
+    ages: list[float]
+    ended: list[float]
+    area: list[float]
+
+    def at(self, age: float) -> tuple[float, float]:
+        """Give the share that has ended at this age, and the integral up to it."""
+        place = bisect_right(self.ages, age) - 1
+        if place >= len(self.ages) - 1:
+            return self.ended[-1], self.area[-1] + self.ended[-1] * (age - self.ages[-1])
+        width = self.ages[place + 1] - self.ages[place]
+        far = age - self.ages[place]
+        slope = (self.ended[place + 1] - self.ended[place]) / width
+        share = self.ended[place] + slope * far
+        return share, self.area[place] + (self.ended[place] + share) / 2 * far
+
+    def lag(self, seen: float, age: float) -> float:
+        """Give the lag to be expected of a job of this age that was last seen, unfinished, at the age `seen`."""
+        ended, area = self.at(seen)
+        return (self.at(age)[1] - area - ended * (age - seen)) / max(1e-9, 1.0 - ended)
+
+    def look(self, seen: float, price: float) -> float:
+        """Give the age at which a job last seen at the age `seen` has an expected lag of `price`."""
+        ended, area = self.at(seen)
+        wanted = price * max(1e-9, 1.0 - ended)
+        low, high = seen, seen + max(self.usual, price)
+        while self.at(high)[1] - area - ended * (high - seen) < wanted and high < seen + 1e6:
+            low, high = high, seen + 2 * (high - seen)
+        for _ in range(14):
+            middle = (low + high) / 2
+            if self.at(middle)[1] - area - ended * (middle - seen) < wanted:
+                low = middle
+            else:
+                high = middle
+        return high
 
 
 @dataclass(slots=True)
 class Latencies:
-    """What the last jobs took from acceptance to their end, sorted."""
+    """What the last jobs took from acceptance to their end."""
 
     keep: int = 200
-    _recent: deque[float] = field(default_factory=deque)
-    _sorted: list[float] = field(default_factory=list)
+    _logs: deque[float] = field(default_factory=deque)
+    _curve: Curve | None = None
+    _fresh: int = 0
 
     def add(self, seconds: float) -> None:
         """Learn one more."""
-        self._recent.append(seconds)
-        insort(self._sorted, seconds)
-        if len(self._recent) > self.keep:
-            self._sorted.remove(self._recent.popleft())
+        self._logs.append(math.log(max(seconds, 1e-3)))
+        self._fresh += 1
+        if len(self._logs) > self.keep:
+            self._logs.popleft()
 
-    def quantile(self, share: float) -> float | None:
-        """Give the latency that this share of jobs came under; None before three are known."""
-        if len(self._sorted) < 3:  # noqa: PLR2004
+    def __len__(self) -> int:
+        return len(self._logs)
+
+    @property
+    def curve(self) -> Curve | None:
+        """How they are spread; None before three are known. It is drawn anew when a tenth of them is new."""
+        if len(self._logs) < _FEW:
             return None
-        return self._sorted[min(len(self._sorted) - 1, int(share * len(self._sorted)))]
+        if self._curve is None or self._fresh * 10 >= len(self._logs):
+            self._curve, self._fresh = _drawn(sorted(self._logs)), 0
+        return self._curve
 
 
-def next_look(age: float, known: Latencies, *, awaited: bool = False) -> float:
-    """Give the wait before a job of this age is looked at (again).
+@dataclass(slots=True)
+class Usual:
+    """What jobs of each kind take: of one model and resolution, once enough of them are known; before, of all."""
 
-    `awaited`: the server takes the next job only when this one, or another, has ended: it is looked at more often.
+    all: Latencies = field(default_factory=Latencies)
+    _kinds: dict[Hashable, Latencies] = field(default_factory=dict)
 
-    The first look comes when few jobs would be done; then a job that may end at any moment is looked at each
-    eighth of the usual latency, and one that is late ever more rarely, by a tenth of its age.
+    def learn(self, kind: Hashable, seconds: float) -> None:
+        """Take in what one job took."""
+        self.all.add(seconds)
+        self._kinds.setdefault(kind, Latencies()).add(seconds)
+
+    def of(self, kind: Hashable) -> Latencies:
+        """Give what is to be expected of such a job."""
+        own = self._kinds.get(kind)
+        return own if own is not None and len(own) >= _ENOUGH else self.all
+
+
+def _drawn(logs: list[float]) -> Curve:
+    """Draw the spread of latencies whose logarithms these are, in ascending order."""
+    count = len(logs)
+    mean = sum(logs) / count
+    sigma = math.sqrt(sum((one - mean) ** 2 for one in logs) / (count - 1))
+    if count < 10:  # noqa: PLR2004 - so few can lie close together by chance
+        sigma = max(sigma, _SIGMA_OF_FEW * (10 - count) / 7)
+    sigma = max(sigma, 0.02)
+    between = min(sigma, (logs[3 * count // 4] - logs[count // 4]) / 1.34 or sigma)
+    width = max(0.02, 0.9 * between * count**-0.2)
+    lowest, highest = min(logs[0], mean - 3 * sigma) - 1e-3, max(logs[-1], mean + 3 * sigma) + math.log(8)
+    ages, ended, area = [0.0], [0.0], [0.0]
+    for point in range(_POINTS):
+        log = lowest + (highest - lowest) * point / (_POINTS - 1)
+        share = (
+            _normal((log - mean) / sigma) if count < _MANY else sum(_normal((log - x) / width) for x in logs) / count
+        )
+        share = max(ended[-1], (1 - _LATE) * share + _LATE * _normal((log - mean) / max(1.2, 2 * sigma)))
+        ages.append(math.exp(log))
+        area.append(area[-1] + (ended[-1] + share) / 2 * (ages[-1] - ages[-2]))
+        ended.append(share)
+    return Curve(math.exp(logs[count // 2]), ages, ended, area)
+
+
+def _normal(x: float) -> float:
+    return 0.5 + 0.5 * math.erf(x * 0.7071067811865476)
+
+
+def next_look(age: float, known: Latencies, price: float = PRICE) -> float:
+    """Give the wait before a job of this age, seen just now and not finished, is looked at (again).
+
+    `price`: of a request, in usual latencies. Before anything is known of them the waits grow with the age.
     """
-    usual, early = known.quantile(0.5), known.quantile(0.15)
-    if usual is None or early is None:
-        wait = max(_FIRST_GUESS / 4, age * 0.25) if age > 0 else _FIRST_GUESS / 2
-    elif age < early:
-        wait = early - age
-    else:
-        wait = max(usual / (_AWAITED if awaited else 8), (age - usual) * (0.02 if awaited else 0.1))
-    return min(_LONGEST, max(_SHORTEST, wait))
+    curve = known.curve
+    if curve is None:
+        return min(_LONGEST, max(_FIRST_LOOK, age * _GROWTH))
+    wait = curve.look(age, price * curve.usual) - age
+    return min(max(_LONGEST, curve.usual), max(_SHORTEST, wait))

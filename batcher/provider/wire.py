@@ -248,6 +248,7 @@ def _session(connector: aiohttp.TCPConnector, *traces: aiohttp.TraceConfig) -> a
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=20),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=bool(traces),
+        read_bufsize=64 * 1024 if traces else BLOCK,
     )
 
 

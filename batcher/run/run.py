@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from batcher.catalog import Model, bundled, read_entry
 from batcher.engine.engine import HALTS, Drain, Engine, Halt
 from batcher.engine.legs import Legs, Tools
-from batcher.engine.pace import Pace
+from batcher.engine.pace import Pace, kind_of
 from batcher.engine.pulse import Pulse
 from batcher.errors import (
     EXIT_OK,
@@ -34,7 +34,7 @@ from batcher.outputs.store import Store
 from batcher.pacing.budget import Budget
 from batcher.pacing.caution import Caution
 from batcher.pacing.patience import Patience
-from batcher.pacing.polling import Latencies
+from batcher.pacing.polling import Usual
 from batcher.pacing.window import Rate, Speed, Window
 from batcher.provider.wire import Wire
 from batcher.run.catalogue import look_up
@@ -264,9 +264,9 @@ class Run:
         spoken_for = sum(
             row["billed"] + row["unbilled"] for row in money if row["outcome"] not in {"turned_away", "refused"}
         )
-        latencies = Latencies()
+        usual = Usual()
         for row in reversed(await self.ledger.ask("latencies")):
-            latencies.add(max(0.0, row[0]))
+            usual.learn(kind_of(row["model"], row["resolution"]), max(0.0, row["seconds"]))
         return Pace(
             window=Window(limits.concurrency),
             speed=Speed(),
@@ -274,7 +274,7 @@ class Run:
             patience=Patience(retry.patience),
             budget=Budget(limits.max_cost_usd, spoken_for),
             caution=Caution(retry.max_uncertain, retry.max_failures),
-            latencies=latencies,
+            usual=usual,
         )
 
     async def _states(self) -> dict[str, int]:

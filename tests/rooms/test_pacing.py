@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis.strategies import floats, integers, lists
 
@@ -11,8 +12,9 @@ from batcher.ledger.enrolment import spread
 from batcher.pacing.budget import Budget
 from batcher.pacing.caution import Caution
 from batcher.pacing.patience import Patience, backoff
-from batcher.pacing.polling import Latencies, next_look
+from batcher.pacing.polling import Latencies, Usual, next_look
 from batcher.pacing.window import Rate, Speed, Window
+from tests.bench.polling import Truth, compare, fixed_interval, log_normal, mix
 
 
 def test_the_first_submission_goes_alone_until_it_is_answered() -> None:
@@ -123,16 +125,48 @@ def test_the_next_look_is_never_at_once_and_never_far_off(known: list[float], ag
     latencies = Latencies()
     for one in known:
         latencies.add(one)
-    assert 0.1 <= next_look(age, latencies) <= 15.0
+    curve = latencies.curve
+    assert 0.1 <= next_look(age, latencies) <= max(15.0, curve.usual if curve else 0.0)
+
+
+def test_before_anything_is_known_looks_grow_rarer() -> None:
+    age, looks = 0.0, 0
+    while age < 30:
+        age += next_look(age, Latencies())
+        looks += 1
+    assert looks < 15
+    assert next_look(1000.0, Latencies()) == 15.0
 
 
 def test_the_first_look_comes_when_few_would_be_done() -> None:
     latencies = Latencies()
     for one in range(20, 40):
         latencies.add(float(one))
-    assert next_look(0.0, latencies) == 15.0
-    assert 7 < next_look(15.0, latencies) < 9
-    assert next_look(29.0, latencies) == 3.75
+    assert 18 < next_look(0.0, latencies) < 28
+    assert next_look(29.0, latencies) < 6
+
+
+@pytest.mark.parametrize(
+    ("truth", "known", "most"),
+    [(log_normal(0.3), 30, 1.04), (log_normal(0.5), 30, 1.04), (log_normal(0.8), 30, 1.04), (mix(), 100, 1.06)],
+    ids=["0.3", "0.5", "0.8", "mix"],
+)
+def test_requests_and_lag_are_near_the_least_possible(truth: Truth, known: int, most: float) -> None:
+    ratio, *_ = compare(truth, 0.04, known, rounds=20)
+    assert 1.0 <= ratio <= most
+    fixed = min(fixed_interval(truth, 0.04, step / 50) for step in range(5, 60))
+    assert fixed > ratio
+
+
+def test_each_resolution_has_its_own_latencies_once_they_are_known() -> None:
+    usual = Usual()
+    for _ in range(9):
+        usual.learn("1K", 5.0)
+        usual.learn("4K", 50.0)
+    assert usual.of("1K") is usual.all
+    usual.learn("1K", 5.0)
+    assert 3 < next_look(0.0, usual.of("1K")) < 6
+    assert usual.of("never seen") is usual.all
 
 
 def test_money_is_reserved_settled_and_released() -> None:
