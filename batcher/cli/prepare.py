@@ -1,9 +1,12 @@
 """From a manifest and options to an expansion: what `run` and `plan` both begin with."""
 
-from dataclasses import dataclass
+import hashlib
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from batcher import __version__
 from batcher.catalog import Model
 from batcher.errors import Fault, ManifestFaulty
 from batcher.hosting.inline import Looks
@@ -62,6 +65,23 @@ def expansion(manifest: Manifest, model: Model, looks: Looks, options: Options, 
         message = f"the price of {model.id} is not known: say it under `prices:`, or drop the limit"
         raise ManifestFaulty([Fault(manifest.file, line, "limits.max_cost_usd", message)], 1)
     return Expansion(manifest, model, looks, options, reject)
+
+
+def fingerprint(manifest: Manifest, model: Model, options: Options, selection: Selection) -> str:
+    """Give what stands for all that the jobs of a manifest are made of, but for its local images.
+
+    Files count by their content: one that was changed and kept its time and size is noticed.
+    """
+    facts = {
+        "version": __version__,
+        "manifest": manifest.sha256,
+        "root": str(manifest.root),
+        "rows": manifest.rows_digest(),
+        "model": model.entry,
+        "options": asdict(options),
+        "selection": selection.facts(),
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def warnings(manifest: Manifest, options: Options) -> list[str]:

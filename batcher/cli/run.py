@@ -94,30 +94,44 @@ async def run_manifest(wanted: o.Wanted, *, as_json: bool) -> int:
 
 
 async def _take_in(opened: Any, manifest: Any, asked: str, wanted: o.Wanted, settings: Any) -> None:  # noqa: ANN401
-    from batcher.cli.prepare import expansion, warnings
-    from batcher.cli.rejected import Rejected
+    from batcher.cli.prepare import fingerprint, warnings
     from batcher.cli.work import say
-    from batcher.hosting.inline import Looks
-    from batcher.ledger.enrolment import Choice, TooManyUnlisted
 
     await _check_manifest(opened, manifest, wanted)
     model = await _model(opened, manifest, asked)
-    looks = Looks(await opened.images())
-    reject = Rejected(opened.out / "rejected.csv")
-    jobs = expansion(manifest, model, looks, wanted.options, reject)
-    choice = Choice(wanted.selection.limit, wanted.selection.sample)
-    try:
-        await opened.enrol(jobs, looks.fresh, choice, sure=wanted.yes)
-    except TooManyUnlisted as many:
-        _ask_unlisted(many)
-        jobs = expansion(manifest, model, looks, wanted.options, reject)
-        await opened.enrol(jobs, looks.fresh, choice, sure=True)
-    finally:
-        reject.close()
-    await opened.note(_facts(manifest, settings, wanted, reject.count))
+    stands_for = fingerprint(manifest, model, wanted.options, wanted.selection)
+    if await opened.has_taken(stands_for):
+        rejected = (await opened.meta()).get("rejected") or 0
+    else:
+        rejected = await _expand(opened, manifest, model, wanted, stands_for)
+    await opened.note(_facts(manifest, settings, wanted, rejected))
     for warning in warnings(manifest, wanted.options):
         say(f"warning: {warning}")
         await opened.warn(warning)
+
+
+async def _expand(opened: Any, manifest: Any, model: Any, wanted: o.Wanted, stands_for: str) -> int:  # noqa: ANN401
+    """Take the manifest's jobs in, all or none; give how many rows were rejected."""
+    from batcher.cli.prepare import expansion
+    from batcher.cli.rejected import Rejected
+    from batcher.hosting.inline import Looks
+    from batcher.ledger.enrolment import Choice, TooManyUnlisted
+
+    looks = Looks(await opened.images())
+    choice = Choice(wanted.selection.limit, wanted.selection.sample)
+    sure = wanted.yes
+    while True:
+        reject = Rejected(opened.out / "rejected.csv")
+        jobs = expansion(manifest, model, looks, wanted.options, reject)
+        try:
+            await opened.enrol(jobs, looks.fresh, choice, sure=sure, stands_for=stands_for)
+        except TooManyUnlisted as many:
+            _ask_unlisted(many)
+            sure = True
+        else:
+            return reject.count
+        finally:
+            reject.close()
 
 
 async def _take_over(opened: Any, folder: Any) -> None:  # noqa: ANN401 - a Run, a Path or None

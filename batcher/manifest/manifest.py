@@ -52,6 +52,14 @@ class Manifest:
         form = jobs if isinstance(jobs, RowsFile) else RowsFile(file=jobs)
         return Rows(self.root / form.file, self.rows_label, form, faults)
 
+    def rows_digest(self) -> str:
+        """Give what stands for its rows, where they are in another file or are files themselves."""
+        jobs = self.document.jobs
+        if isinstance(jobs, RowsGlob):
+            names = "\0".join(str(row.values["path"]) for row in glob_rows(jobs.glob, self.root))
+            return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
+        return _digest(self.root / self.rows_file) if self.rows_file else ""
+
     @property
     def rows_label(self) -> str:
         """The file that faults of rows are in."""

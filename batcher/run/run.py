@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -131,18 +132,35 @@ class Run:
         rows = await self.ledger.ask("images")
         return {row["path"]: (row["size"], row["mtime_ns"], row["facts"]) for row in rows}
 
+    async def has_taken(self, stands_for: str) -> bool:
+        """Say whether the jobs listed now are those of this manifest, and its local images are as they were."""
+        if (await self.meta()).get("taken") != stands_for:
+            return False
+        images = await self.images()
+        return await asyncio.to_thread(_unchanged, images)
+
     async def enrol(
-        self, jobs: Iterable[tuple[Spec, bool]], fresh_images: Images, choice: Choice, *, sure: bool
+        self,
+        jobs: Iterable[tuple[Spec, bool]],
+        fresh_images: Images,
+        choice: Choice,
+        *,
+        sure: bool,
+        stands_for: str = "",
     ) -> Enrolled:
-        """Take a manifest's jobs in, all or none. Raises ManifestFaulty, TooManyUnlisted."""
+        """Take a manifest's jobs in, all or none. Raises ManifestFaulty, TooManyUnlisted.
+
+        `stands_for` is remembered with them: the same need not be taken in again.
+        """
         now = self.parts.clock.now()
-        put = statements("moves.sql")["put_image"]
+        sql = statements("moves.sql")
 
         def work(connection: sqlite3.Connection) -> Enrolled:
             enrolled = enrol(connection, jobs, choice, now, sure=sure)
             names = ("path", "size", "mtime_ns", "facts")
             rows = (dict(zip(names, (path, *facts), strict=True)) for path, facts in fresh_images.items())
-            connection.executemany(put, rows)
+            connection.executemany(sql["put_image"], rows)
+            connection.execute(sql["put_meta"], {"key": "taken", "value": json.dumps(stands_for)})
             return enrolled
 
         return await self.ledger.transact(work)
@@ -331,6 +349,18 @@ class Run:
     async def warn(self, message: str) -> None:
         """Tell the user something that stops nothing."""
         await self.ledger.say(Warned(self.parts.clock.now(), message))
+
+
+def _unchanged(images: Images) -> bool:
+    """Say whether files have the size and the time of change that they had."""
+    for path, (size, mtime_ns, _) in images.items():
+        try:
+            found = os.stat(path)  # noqa: PTH116 - for a million of them
+        except OSError:
+            return False
+        if (found.st_size, found.st_mtime_ns) != (size, mtime_ns):
+            return False
+    return True
 
 
 def policy_facts(policy: Policy) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from batcher.pacing.polling import Curve, Latencies, _normal, next_look
+from tests.bench.common import Line
 
 GRID = 700
 
@@ -109,3 +110,28 @@ def fixed_interval(truth: Truth, price: float, interval: float) -> float:
     curve = truth.curve()
     requests, lag = cost_of([interval * turn for turn in range(1, int(30 / interval) + 1)], curve)
     return (price * requests + lag) / optimum(curve, price)[0]
+
+
+def lines() -> list[Line]:
+    """Compare with the optimum, and with the best fixed interval."""
+    found = []
+    for truth, known, most in (
+        (log_normal(0.3), 30, 1.03),
+        (log_normal(0.5), 30, 1.03),
+        (log_normal(0.8), 30, 1.03),
+        (mix(), 100, 1.05),
+    ):
+        price = 0.04
+        ratio, requests, lag, least, least_lag = compare(truth, price, known)
+        fixed = min(fixed_interval(truth, price, step / 50) for step in range(5, 60))
+        found.append(
+            Line(
+                f"polling, {truth.name}, {known} latencies known",
+                f"{requests:.2f} requests, lag {lag:.1%}",
+                f"optimum {least:.2f}, {least_lag:.1%}; fixed interval {fixed:.2f}",
+                f"{ratio:.3f}",
+                f"<= {most}",
+                ratio <= most,
+            )
+        )
+    return found
