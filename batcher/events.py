@@ -1,8 +1,8 @@
 """What happened in a run: a closed set of records, each a row of the ledger, and who may hear of them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
 
 from batcher.errors import Stopped
 from batcher.job import Kind, State
@@ -79,3 +79,11 @@ class Listener(Protocol):
     def __call__(self, event: Event) -> None:
         """Take note."""
         ...
+
+
+def facts_of(event: Event) -> dict[str, Any]:
+    """Give an event's facts by name, quicker than `asdict` does: there are several a job."""
+    facts = {name: getattr(event, name) for name in event.__dataclass_fields__}
+    if isinstance(event, Ended) and event.stopped:
+        facts["stopped"] = asdict(event.stopped)
+    return facts

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Final
@@ -21,6 +21,8 @@ GRACE: Final = 8.0
 """Seconds that files in hand have after a signal, once the last submission was answered."""
 _BODIES_AT_ONCE: Final = 128 * 2**20
 _IDLE: Final = 30.0
+_AHEAD: Final = 64
+"""Jobs that are read from the ledger at once."""
 
 
 class Drain(IntEnum):
@@ -77,6 +79,8 @@ class Engine:
         self._next: dict[str, Job] = {}
         self._states: Counter[State] = Counter()
         self._changed = asyncio.Event()
+        self._ahead: deque[Job] = deque()
+        """Waiting jobs, next in turn."""
         self._woken = 0
         self._no_more = False
         """The ledger has no job waiting, until one comes back."""
@@ -177,6 +181,7 @@ class Engine:
     def wake(self) -> None:
         """Look at the ledger again: jobs may have come back."""
         self._no_more = False
+        self._ahead.clear()
         self._woken += 1
         self._changed.set()
 
@@ -198,6 +203,7 @@ class Engine:
         while self.halted is None:
             self._changed.clear()
             started = await self._fill()
+            self._pace.last = self._no_more and not self._ahead and not self._starting()
             if not started and not self._tasks and await self._ledger.due_in() is None:
                 return
             await self._wait(await self._next_chance())
@@ -205,30 +211,42 @@ class Engine:
     async def _fill(self) -> int:
         """Start as many waiting jobs as there is room for."""
         room = self._room()
-        if room <= 0 or self._no_more:
+        if room <= 0 or (self._no_more and not self._ahead):
             return 0
         if scarce := self.legs.scarce(self.in_flight + self._states[State.FETCHING]):
             self.stop(Halt("disk", scarce, EXIT_STOPPED, Drain.FINISH))
             return 0
-        starting = self._states[State.PENDING] + self._states[State.SUBMITTING]
-        woken = self._woken
-        waiting = await self._ledger.waiting(room + starting)
-        fresh = [job for job in waiting if job.id not in self._jobs][:room]
-        self._no_more = len(waiting) < room + starting and not fresh and woken == self._woken
+        fresh = await self._fresh(room)
         bodies = self._bodies()
         started = 0
-        for job in fresh:
+        while self._ahead and started < room and fresh:
+            job = self._ahead[0]
             if bodies > _BODIES_AT_ONCE:
                 break
             if not self._pace.budget.affords(job.spec.estimated_usd):
                 self._no_money(job)
                 break
+            self._ahead.popleft()
             self._pace.budget.reserve(job.spec.estimated_usd)
             self.take(job)
             self._pace.speed.take(_loop_now(), 1)
             bodies += sum(image.bytes for image in job.spec.images)
             started += 1
         return started
+
+    async def _fresh(self, room: int) -> bool:
+        """Have waiting jobs at hand, read some ahead of their turn; say whether there are any.
+
+        A job that is moved by someone else before its turn is noticed when its intent is written.
+        """
+        if not self._ahead:
+            starting = self._states[State.PENDING] + self._states[State.SUBMITTING]
+            wanted, woken = max(room, _AHEAD) + starting, self._woken
+            waiting = await self._ledger.waiting(wanted)
+            if woken == self._woken:
+                self._ahead.extend(job for job in waiting if job.id not in self._jobs)
+                self._no_more = len(waiting) < wanted and not self._ahead
+        return bool(self._ahead)
 
     def _no_money(self, job: Job) -> None:
         """Wait for a bill that is lower than its estimate; stop where none can come any more."""
@@ -261,6 +279,8 @@ class Engine:
         hold = self._pace.window.opens_in(_loop_now())
         if hold:
             return min(_IDLE, hold)
+        if self._tasks and self._room() <= 0 and not self._pace.speed.opens_in(_loop_now()):
+            return _IDLE  # room comes with a job that moves, and that is told
         due = await self._ledger.due_in()
         if due == 0 and (opens := self._pace.speed.opens_in(_loop_now())):
             return min(_IDLE, opens)

@@ -1,7 +1,7 @@
 """One coroutine for each state a job can be driven from: it acts, and gives the Move that follows."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +31,7 @@ from batcher.provider.replies import (
     Queued,
     Unauthorized,
     Unavailable,
+    Working,
 )
 from batcher.provider.wire import Call, Wire, WireFault
 from batcher.settings import Retry
@@ -130,7 +131,10 @@ class Legs:
     async def prepare(self, job: Job) -> Move:
         """Build the request while nothing is at stake; its Move is the intent to send it."""
         try:
-            self._bodies[job.id] = await asyncio.to_thread(body, job.spec, self._tools.root)
+            if job.spec.images:
+                self._bodies[job.id] = await asyncio.to_thread(body, job.spec, self._tools.root)
+            else:
+                self._bodies[job.id] = body(job.spec, self._tools.root)
         except NotUsable as why:
             return Move(State.FAILED, Kind.SOURCE, str(why))
         if delay := self._pace.rate.delay(_loop_now()):
@@ -159,13 +163,16 @@ class Legs:
     async def watch(self, job: Job) -> Move:
         """Look at it until it has ended."""
         now = self._now()
-        watch = rules.Watch(since=now, moved_at=now)
+        watch, first = rules.Watch(since=now, moved_at=now), True
         while True:
-            await asyncio.sleep(self._pace.next_look(job, self._age(job), _loop_now()))
+            await asyncio.sleep(self._pace.next_look(job, self._age(job), first=first))
+            first = False
             reply = await self._look(job, watch)
             if isinstance(reply, Completed) and not watch.ask_result:
                 watch = watch.seen(reply, self._now())
                 reply = await self._look(job, watch)
+            if isinstance(reply, Queued | Working):
+                self._pace.saw_place(job, self._age(job), waits=isinstance(reply, Queued))
             watch = watch.seen(reply, self._now())
             move = rules.after_poll(reply, watch, self._retry, self._now())
             if move is None:
@@ -184,9 +191,12 @@ class Legs:
         def says_nothing(reply: PollReply) -> bool:
             return isinstance(reply, Unavailable) and not (reply.reached and call.path.endswith("include_cost=true"))
 
-        reply: PollReply = await AsyncRetrying(
-            retry=retry_if_result(says_nothing), wait=self._wait_to_read, sleep=asyncio.sleep
-        )(self._read, call)
+        reply = await self._read(call)
+        if says_nothing(reply):
+            await asyncio.sleep(self._wait_after(reply, 0))
+            reply = await AsyncRetrying(
+                retry=retry_if_result(says_nothing), wait=self._wait_to_read, sleep=asyncio.sleep
+            )(self._read, call)
         if isinstance(reply, Unauthorized | Forbidden):
             self._halt("token", reply.message)
             raise Leave
@@ -195,8 +205,6 @@ class Legs:
     async def _read(self, call: Call) -> PollReply:
         await self._turn()
         reply = runcomfy.read_poll(await self._tools.wire.send(call), self._tools.clock.now())
-        if isinstance(reply, Queued):
-            self._pace.queued_at = _loop_now()
         if isinstance(reply, Unavailable):
             self._strained(reply.message)
         else:
@@ -205,9 +213,11 @@ class Legs:
         return reply
 
     def _wait_to_read(self, state: RetryCallState) -> float:
-        reply = state.outcome.result() if state.outcome else None
+        return self._wait_after(state.outcome.result() if state.outcome else None, state.attempt_number)
+
+    def _wait_after(self, reply: PollReply | None, tries: int) -> float:
         named = reply.retry_after if isinstance(reply, Unavailable) else None
-        return max(named or 0.0, backoff(state.attempt_number - 1, self._tools.chance))
+        return max(named or 0.0, backoff(tries, self._tools.chance))
 
     async def fetch(self, job: Job) -> Move:
         """Bring every output home, whole, then write the sidecars."""
@@ -241,11 +251,13 @@ class Legs:
     async def _finish(self, job: Job, placed: list[Output]) -> Move:
         size = sum(output.bytes or 0 for output in placed)
         self._usual_bytes += (size - self._usual_bytes) * (0.1 if self._usual_bytes else 1.0)
+        await asyncio.to_thread(self._write_sidecars, job, placed)
+        return Move(State.DONE, outputs=tuple(placed), billed_usd=job.billed_usd)
+
+    def _write_sidecars(self, job: Job, placed: Sequence[Output]) -> None:
         for output in placed:
             content = sidecar(job, output, len(placed), self._tools.origin)
-            file = sidecar_file(output.file or "")
-            await asyncio.to_thread(self._tools.store.write_sidecar, file, content, f"{job.id}-{output.index}.json")
-        return Move(State.DONE, outputs=tuple(placed), billed_usd=job.billed_usd)
+            self._tools.store.write_sidecar(sidecar_file(output.file or ""), content, f"{job.id}-{output.index}.json")
 
     async def _try(self, job: Job, output: Output) -> Output | Dead | Wrong | Interrupted:
         async with self._downloads:  # not held while a dead URL is waited for

@@ -1,6 +1,5 @@
 """The deciders of one run, together, kept up to date with every move."""
 
-import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -8,10 +7,14 @@ from batcher.job import Job, Kind, Move, State
 from batcher.pacing.budget import Budget
 from batcher.pacing.caution import Caution
 from batcher.pacing.patience import Patience
-from batcher.pacing.polling import PRICE, PRICE_AWAITED, PRICE_QUEUED, Usual, next_look
+from batcher.pacing.polling import PRICE, PRICE_AWAITED, PRICE_LAST, PRICE_QUEUED, Usual, next_look
 from batcher.pacing.window import Rate, Speed, Window
 from batcher.settings import Policy
 
+_EARLY_LOOKS: Final = 16
+"""One job in so many is looked at early."""
+_EARLY: Final = 0.06
+"""Of the usual latency."""
 _CUTS: Final = 8
 """Refusals for speed, each after a slower pace than before, that show it is not speed."""
 
@@ -32,24 +35,42 @@ class Pace:
     budget: Budget
     caution: Caution
     usual: Usual
-    queued_at: float = -math.inf
-    """When a job was last seen to wait in the server's queue."""
+    queue: bool = False
+    """The server has jobs waiting: what has ended unnoticed keeps none of its slots idle."""
+    last: bool = False
+    """Nothing waits to be submitted any more."""
+    _first_looks: int = 0
 
     def learn(self, job: Job, seconds: float) -> None:
         """Take in what a job took from acceptance to its end."""
         self.usual.learn(kind_of(job.spec.model, job.spec.inputs.get("resolution")), seconds)
 
-    def next_look(self, job: Job, age: float, now: float) -> float:
-        """Give the wait before a job of this age, not finished just now, is looked at."""
+    def next_look(self, job: Job, age: float, *, first: bool) -> float:
+        """Give the wait before a job of this age, not finished just now, is looked at (again).
+
+        A few are looked at when they have hardly begun, for that alone tells whether the server has a queue.
+        """
         known = self.usual.of(kind_of(job.spec.model, job.spec.inputs.get("resolution")))
-        curve = known.curve
+        self._first_looks += first
+        if first and self._first_looks % _EARLY_LOOKS == 0 and not self.window.limited and (curve := known.curve):
+            return min(_EARLY * curve.usual, next_look(age, known, PRICE_QUEUED))
+        return next_look(age, known, self._price())
+
+    def _price(self) -> float:
+        """Give the price of a look, in usual latencies."""
+        if self.last:
+            return PRICE_LAST
         if self.window.limited:
-            price = PRICE_AWAITED
-        elif curve and now - self.queued_at <= 2 * curve.usual:
-            price = PRICE_QUEUED
-        else:
-            price = PRICE
-        return next_look(age, known, price)
+            return PRICE_AWAITED
+        return PRICE_QUEUED if self.queue else PRICE
+
+    def saw_place(self, job: Job, age: float, *, waits: bool) -> None:
+        """Take in whether a job waits in the server's queue, or is at work already."""
+        curve = self.usual.of(kind_of(job.spec.model, job.spec.inputs.get("resolution"))).curve
+        if waits:
+            self.queue = True
+        elif curve and age < 2 * _EARLY * curve.usual:
+            self.queue = False
 
     def obey(self, policy: Policy) -> None:
         """Go by other limits from now on."""

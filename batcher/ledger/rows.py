@@ -3,11 +3,10 @@
 import json
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Final
 
 from batcher.errors import Stopped
-from batcher.events import Event
+from batcher.events import Event, facts_of
 from batcher.job import Image, Job, Kind, Output, Spec, State
 
 _encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
@@ -95,7 +94,7 @@ def output_of(row: sqlite3.Row) -> Output:
 
 def event_row(event: Event) -> Mapping[str, object]:
     """Write an event as its row's columns."""
-    facts = asdict(event)
+    facts = facts_of(event)
     at = facts.pop("at")
     return {"at": at, "job_id": facts.pop("job_id", None), "type": type(event).__name__, "facts": dump(facts)}
 

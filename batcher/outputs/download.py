@@ -4,6 +4,7 @@ import asyncio
 import binascii
 import errno
 from base64 import b64decode
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -69,29 +70,23 @@ Fetch = Fetched | Dead | Wrong | Interrupted
 
 async def fetch(url: str, wire: Wire, store: Store, key: str) -> Fetch:
     """Fetch one output into a part named `key`. OSError of the disk is raised."""
-    if not url.startswith(("http://", "https://", "data:")):
-        return Dead(f"{url[:100]} is no URL that can be fetched")
+    coming = Coming(store, key)
     try:
-        part = await asyncio.to_thread(store.begin, key)
+        if url.startswith("data:"):
+            return await asyncio.to_thread(coming.decode, url)
+        if not url.startswith(("http://", "https://")):
+            return Dead(f"{url[:100]} is no URL that can be fetched")
+        return await _stream(url, wire, coming)
     except OSError as error:
         if error.errno in _FULL_HANDED:  # it passes when other files and connections are closed
             return Interrupted(str(error))
         raise
-    try:
-        if url.startswith("data:"):
-            problem: Dead | Wrong | Interrupted | None = await asyncio.to_thread(_decode, url, part)
-        else:
-            problem = await _stream(url, wire, part)
-        if problem is None:
-            return await asyncio.to_thread(_check, part)
-        await asyncio.to_thread(part.drop)
-        return problem
-    except BaseException:
-        part.drop()
-        raise
+    finally:
+        if coming.part:
+            coming.part.drop()
 
 
-async def _stream(url: str, wire: Wire, part: Part) -> Dead | Wrong | Interrupted | None:
+async def _stream(url: str, wire: Wire, coming: "Coming") -> Fetch:
     async with wire.download(url) as download:
         if isinstance(download, WireFault):
             if download.barred:
@@ -101,34 +96,62 @@ async def _stream(url: str, wire: Wire, part: Part) -> Dead | Wrong | Interrupte
             return Dead(f"HTTP {download.status}")
         if not 200 <= download.status < 300:  # noqa: PLR2004
             return Interrupted(f"HTTP {download.status}")
-        return await _receive(download, part)
+        return await _receive(download, coming)
 
 
-async def _receive(download: Download, part: Part) -> Wrong | Interrupted | None:
-    gathered = bytearray()
+async def _receive(download: Download, coming: "Coming") -> Fetch:
+    """Take a file's blocks in. A small one is written, flushed and checked in one go."""
+    blocks: list[bytes] = []
+    held = total = 0
     try:
         async for block in download.blocks:
-            gathered += block
-            if len(gathered) >= BLOCK:
-                await asyncio.to_thread(part.write, gathered)
-                gathered = bytearray()
-            if part.bytes > MAX_BYTES:
+            blocks.append(block)
+            held, total = held + len(block), total + len(block)
+            if total > MAX_BYTES:
                 return Wrong("too large", "it has over 2 GiB")
+            if held >= BLOCK:
+                await asyncio.to_thread(coming.write, blocks)
+                blocks, held = [], 0
     except (ConnectionError, TimeoutError) as error:
         return Interrupted(str(error) or type(error).__name__)
-    await asyncio.to_thread(part.write, gathered)
-    if download.length is not None and part.bytes != download.length:
-        return Wrong(part.digest(), f"{part.bytes} bytes came, where {download.length} were announced")
-    return None
+    return await asyncio.to_thread(coming.complete, blocks, download.length)
 
 
-def _decode(url: str, part: Part) -> Wrong | None:
-    head, _, body = url.partition(",")
-    try:
-        part.write(b64decode(body, validate=False) if head.endswith(";base64") else unquote_to_bytes(body))
-    except (binascii.Error, ValueError) as error:
-        return Wrong("undecodable", f"a data URI that cannot be read: {error}")
-    return None
+class Coming:
+    """An output on its way to the disk. Every call blocks: use a thread."""
+
+    def __init__(self, store: Store, key: str) -> None:
+        self._store = store
+        self._key = key
+        self.part: Part | None = None
+        """What is there of it, and is to be dropped unless it becomes whole."""
+
+    def write(self, blocks: Sequence[bytes]) -> Part:
+        """Append blocks, in a file that is begun with the first."""
+        if self.part is None:
+            self.part = self._store.begin(self._key)
+        for block in blocks:
+            self.part.write(block)
+        return self.part
+
+    def complete(self, blocks: Sequence[bytes], length: int | None) -> Fetched | Wrong:
+        """Append the last blocks, flush the file and look at it. `length`: the bytes announced."""
+        part = self.write(blocks)
+        if length is not None and part.bytes != length:
+            return Wrong(part.digest(), f"{part.bytes} bytes came, where {length} were announced")
+        checked = _check(part)
+        if isinstance(checked, Fetched):
+            self.part = None
+        return checked
+
+    def decode(self, url: str) -> Fetched | Wrong:
+        """Write what a data URI holds."""
+        head, _, body = url.partition(",")
+        try:
+            content = b64decode(body, validate=False) if head.endswith(";base64") else unquote_to_bytes(body)
+        except (binascii.Error, ValueError) as error:
+            return Wrong("undecodable", f"a data URI that cannot be read: {error}")
+        return self.complete([content], None)
 
 
 def _check(part: Part) -> Fetched | Wrong:
@@ -136,6 +159,5 @@ def _check(part: Part) -> Fetched | Wrong:
     try:
         media = examine(part.file)
     except NotMedia as why:
-        part.file.unlink(missing_ok=True)
         return Wrong(digest, str(why))
     return Fetched(part.file, part.bytes, digest, media)

@@ -8,7 +8,7 @@ steady rate `h` that is each sqrt(2 price / h); before the first of them can hav
 import math
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -20,15 +20,20 @@ _GROWTH: Final = 0.35
 _FEW: Final = 3
 _MANY: Final = 50
 """From so many on their own shape is believed; before, that of a log-normal."""
+_KERNELS: Final = 50
+"""Latencies, spread evenly over all that are known, that the shape is drawn from."""
+_FAR: Final = 4.0
 _ENOUGH: Final = 10
 _POINTS: Final = 72
 _SIGMA_OF_FEW: Final = 0.5
 _LATE: Final = 0.02
 """Of jobs may take far longer than any did: what is late is looked at ever more rarely, and never left alone."""
-PRICE: Final = 0.028
+PRICE: Final = 0.02
 """Of a request, in usual latencies."""
-PRICE_QUEUED: Final = 0.09
+PRICE_QUEUED: Final = 0.12
 """While the server has others waiting: what has ended unnoticed keeps none of its slots idle."""
+PRICE_LAST: Final = 0.008
+"""While nothing waits to be submitted any more: the run ends with the last job that is seen to have ended."""
 PRICE_AWAITED: Final = 0.0012
 """While the server takes the next job only when one has been seen to end."""
 
@@ -133,17 +138,25 @@ def _drawn(logs: list[float]) -> Curve:
     between = min(sigma, (logs[3 * count // 4] - logs[count // 4]) / 1.34 or sigma)
     width = max(0.02, 0.9 * between * count**-0.2)
     lowest, highest = min(logs[0], mean - 3 * sigma) - 1e-3, max(logs[-1], mean + 3 * sigma) + math.log(8)
+    some = logs[count % _KERNELS // 2 :: max(1, count // _KERNELS)]
     ages, ended, area = [0.0], [0.0], [0.0]
     for point in range(_POINTS):
         log = lowest + (highest - lowest) * point / (_POINTS - 1)
-        share = (
-            _normal((log - mean) / sigma) if count < _MANY else sum(_normal((log - x) / width) for x in logs) / count
-        )
+        share = _normal((log - mean) / sigma) if count < _MANY else _density(log, some, width)
         share = max(ended[-1], (1 - _LATE) * share + _LATE * _normal((log - mean) / max(1.2, 2 * sigma)))
         ages.append(math.exp(log))
         area.append(area[-1] + (ended[-1] + share) / 2 * (ages[-1] - ages[-2]))
         ended.append(share)
     return Curve(math.exp(logs[count // 2]), ages, ended, area)
+
+
+def _density(log: float, logs: Sequence[float], width: float) -> float:
+    """Give the share below, each latency being spread by `width`."""
+    share = 0.0
+    for one in logs:
+        far = (log - one) / width
+        share += 1.0 if far > _FAR else 0.0 if far < -_FAR else _normal(far)
+    return share / len(logs)
 
 
 def _normal(x: float) -> float:

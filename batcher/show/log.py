@@ -4,14 +4,13 @@ import logging
 import os
 import re
 from collections.abc import MutableMapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, TextIO
 
 import structlog
 
 from batcher.clock import rfc3339
-from batcher.events import Ended, Event, Moved
+from batcher.events import Ended, Event, Moved, facts_of
 from batcher.job import State
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -33,8 +32,9 @@ class Log:
 
     def __call__(self, event: Event) -> None:
         """Write an event."""
-        facts = asdict(event)
-        at = rfc3339(facts.pop("at"))
+        facts = facts_of(event)
+        at = rfc3339(event.at)
+        del facts["at"]
         level = "info"
         if isinstance(event, Moved):
             level = "warning" if event.to in {State.FAILED, State.UNCERTAIN} else "info"
@@ -51,6 +51,8 @@ class Log:
 
     def _clean(self, value: object) -> object:
         if isinstance(value, str):
+            if value.isalnum():
+                return value if value != self._secret else "***"
             text = value.replace(self._secret, "***") if self._secret else value
             return plain(_BEARER.sub("Bearer ***", text))
         if isinstance(value, dict):

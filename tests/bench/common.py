@@ -38,6 +38,8 @@ class Took:
     cpu: float
     peak_mb: float
     out: str
+    system: float = 0.0
+    """Of the CPU, what was the kernel's."""
 
 
 def took(command: Sequence[str], cwd: Path = ROOT, good: int = 0, env: Mapping[str, str] | None = None) -> Took:
@@ -58,7 +60,9 @@ def took(command: Sequence[str], cwd: Path = ROOT, good: int = 0, env: Mapping[s
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != good:
         raise RuntimeError(f"{list(command)} ended with {process.returncode}: {out[-2000:]}")
-    return Took(time.perf_counter() - begun, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, out)
+    return Took(
+        time.perf_counter() - begun, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, out, usage.ru_stime
+    )
 
 
 def batcher(*arguments: str, cwd: Path, good: int = 0, env: Mapping[str, str] | None = None) -> Took:

@@ -1,10 +1,12 @@
 """The main job against a server written from the API's page alone, over real HTTP."""
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable
@@ -232,6 +234,37 @@ def test_an_edited_manifest_runs_only_what_changed(batcher: Batcher, api: Api) -
     assert refused.code == 64
     assert "--yes" in refused.err
     assert len(api.journal) == 4
+
+
+def test_an_unchanged_manifest_is_not_read_again_and_a_changed_one_is(batcher: Batcher, api: Api) -> None:
+    photo, ledger = batcher.folder / "photo.png", batcher.folder / "runs/m/ledger.sqlite"
+    photo.write_bytes(picture("photo"))
+    (batcher.folder / "rows.csv").write_text("prompt\na\nb\n")
+    (batcher.folder / "m.yaml").write_text(f"model: {MODEL}\njobs: rows.csv\ninputs: {{image_urls: [photo.png]}}\n")
+
+    def run(*options: str) -> list[int]:
+        """Mark the jobs, run, and give their places: a manifest that is read puts them right."""
+        if ledger.exists():
+            with contextlib.closing(sqlite3.connect(ledger)) as connection:
+                connection.execute("UPDATE jobs SET position = position + 100")
+                connection.commit()
+        done = batcher("run", "m.yaml", "--yes", *options)
+        assert done.code == 0, done.err
+        with contextlib.closing(sqlite3.connect(ledger)) as connection:
+            return [row[0] for row in connection.execute("SELECT position FROM jobs WHERE listed = 1 ORDER BY 1")]
+
+    assert run() == [1, 2]
+    assert run() == [101, 102]
+    assert run("--limit", "1") == [1, 2]
+    assert run() == [1, 2]
+    os.utime(photo)
+    assert run() == [1, 2]
+    assert run() == [101, 102]
+    (batcher.folder / "rows.csv").write_text("prompt\na\nc\n")
+    assert run() == [1, 2]
+    assert sorted(api.prompts()) == ["a", "b", "c"]
+    photo.unlink()
+    assert batcher("run", "m.yaml").code == 65
 
 
 def test_an_unlisted_jobs_files_give_way_to_the_new_owner_of_its_name(batcher: Batcher, api: Api) -> None:

@@ -165,6 +165,7 @@ async def test_a_download_is_whole_or_named(tmp_path: Path) -> None:
     assert isinstance(await got(Host(content=b"<html>")), Wrong)
     inline = await got(Host(), "data:image/png;base64," + base64.b64encode(good).decode())
     assert isinstance(inline, Fetched) and inline.bytes == len(good)
+    inline.part.unlink()
     assert isinstance(await got(Host(), "data:image/png;base64,a"), Wrong)
     assert isinstance(await got(Host(), "ftp://h/x"), Dead)
     assert [file.name for file in (tmp_path / ".parts").iterdir()] == []

@@ -1,0 +1,151 @@
+"""What makes it quick has the meaning of what is slow: ids, templates, sums; and what is remembered stays exact."""
+
+import hashlib
+import json
+import sqlite3
+from pathlib import Path
+
+import rfc8785
+from hypothesis import given
+from hypothesis.strategies import booleans, dictionaries, floats, from_regex, integers, lists, none, recursive, text
+
+from batcher.clock import Clock
+from batcher.job import Kind, Move, Output, State
+from batcher.ledger.database import InlineDatabase
+from batcher.ledger.enrolment import Choice, enrol
+from batcher.ledger.ledger import MIGRATIONS, Ledger, _split, migrate
+from batcher.ledger.sql import script, statements
+from batcher.manifest import census
+from batcher.manifest.census import Seen
+from batcher.manifest.identity import Ids, canonical
+from batcher.manifest.templates import _ENVIRONMENT, BadTemplate, Template
+from tests.bench.books import spec
+
+VALUES = recursive(
+    none() | booleans() | integers(-(2**53) + 1, 2**53 - 1) | text() | floats(allow_nan=False, allow_infinity=False),
+    lambda inner: lists(inner, max_size=4) | dictionaries(text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(dictionaries(text(), VALUES, max_size=5))
+def test_the_quick_canonical_form_is_the_standards(inputs: dict[str, object]) -> None:
+    try:
+        wanted = rfc8785.dumps(inputs)  # type: ignore[arg-type]
+    except rfc8785.CanonicalizationError:
+        return
+    assert canonical(inputs) == wanted
+
+
+@given(dictionaries(text(), VALUES, max_size=3), text(min_size=1), integers(1, 1000))
+def test_an_id_is_that_of_the_whole_canonical_form(inputs: dict[str, object], model: str, sample: int) -> None:
+    try:
+        whole = rfc8785.dumps({"inputs": inputs, "model": model, "sample": sample})  # type: ignore[dict-item]
+    except rfc8785.CanonicalizationError:
+        return
+    assert Ids(model).of(canonical(inputs), sample) == hashlib.sha256(whole).hexdigest()[:16]
+
+
+@given(
+    lists(from_regex(r"(?:\{\{ ?[abc_][0-9a-z]? ?\}\}|[^{}]|\n)", fullmatch=True), max_size=6).map("".join),
+    dictionaries(
+        from_regex(r"[abc_][0-9a-z]?", fullmatch=True), text() | integers() | booleans() | floats(), max_size=6
+    ),
+)
+def test_a_plain_template_fills_in_as_jinja_does(template: str, values: dict[str, object]) -> None:
+    ours = Template(template)
+    try:
+        filled = ours.fill(values)
+    except BadTemplate:
+        assert set(ours.names) - set(values)
+        return
+    assert filled == _ENVIRONMENT.from_string(template).render(values)
+
+
+def test_what_was_seen_stays_exact_beyond_what_is_held_in_memory() -> None:
+    seen = Seen()
+    exact: dict[bytes, int] = {}
+    for number in range(3 * census._RECENT // 10):
+        key = hashlib.sha256(str(number % 9000).encode()).digest()[:16]
+        assert seen.get(key) == exact.get(key)
+        seen.put(key, number)
+        exact[key] = number
+        if number % 5000 == 0:
+            seen._move_out()
+    assert all(seen.get(key) == number for key, number in exact.items())
+    seen.close()
+
+
+def sums(connection: sqlite3.Connection) -> tuple[object, ...]:
+    """Give what the kept sums say."""
+    sql = statements("questions.sql")
+    return tuple(
+        sorted(map(tuple, connection.execute(sql[name]).fetchall()), key=repr) for name in ("states", "money", "files")
+    )
+
+
+def counted(connection: sqlite3.Connection) -> tuple[object, ...]:
+    """Give the same, counted from the rows."""
+    questions = (
+        "SELECT state, listed, selected, kind, count(*) FROM jobs GROUP BY 1, 2, 3, 4",
+        "SELECT outcome, count(*), total(billed_usd), total(CASE WHEN billed_usd IS NULL THEN estimated_usd END) "
+        "FROM attempts GROUP BY 1",
+        "SELECT count(file), coalesce(sum(bytes) FILTER (WHERE file IS NOT NULL), 0) FROM outputs",
+    )
+    return tuple(sorted(map(tuple, connection.execute(one).fetchall()), key=repr) for one in questions)
+
+
+async def test_sums_are_what_counting_gives_at_every_step(tmp_path: Path) -> None:
+    database = InlineDatabase(tmp_path / "ledger.sqlite")
+    ledger = Ledger(database, Clock())
+    await ledger.open()
+    connection = database._connection
+
+    async def take(numbers: range, **choice: int) -> None:
+        named = [(spec(n), True) for n in numbers]
+        await ledger.transact(lambda c: enrol(c, named, Choice(**choice), 0.0, sure=True))
+        assert sums(connection) == counted(connection)
+
+    await take(range(1, 9), limit=5)
+    jobs = await ledger.waiting(9)
+    assert len(jobs) == 5
+    output = Output(1, "https://x.example/a", "files/a.png", 7, "h", "image/png", 1, 1, 0.0)
+    lives = (
+        [Move(State.SUBMITTING), Move(State.RUNNING, request_id="a"), Move(State.FETCHING, outputs=(output,), billed_usd=0.25),
+         Move(State.DONE, outputs=(output,))],
+        [Move(State.SUBMITTING), Move(State.PENDING, delay=1.0), Move(State.SUBMITTING), Move(State.UNCERTAIN, Kind.LOST, "?")],
+        [Move(State.SUBMITTING), Move(State.FAILED, Kind.REFUSED, "no")],
+        [Move(State.SUBMITTING), Move(State.RUNNING, request_id="b"), Move(State.CANCELLED)],
+    )  # fmt: skip
+    for job, moves in zip(jobs, lives, strict=False):
+        for move in moves:
+            job = await ledger.record(job, move)  # noqa: PLW2901
+            assert sums(connection) == counted(connection)
+    await take(range(2, 12))
+    assert [row[0] for row in connection.execute("PRAGMA integrity_check")] == ["ok"]
+    await ledger.close()
+
+
+def test_a_ledger_of_the_first_version_comes_forward_with_its_sums(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "old.sqlite", isolation_level=None)
+    for statement in _split(script("schema.sql")):
+        connection.execute(statement)
+    connection.execute("PRAGMA user_version = 1")
+    for n in range(20):
+        connection.execute(
+            "INSERT INTO jobs (id, position, name, spec, sample, estimated_usd, state, created_at) "
+            "VALUES (?, ?, 'n', '{}', 1, 0.1, 'pending', 0)", (str(n), n))  # fmt: skip
+    connection.execute("INSERT INTO attempts VALUES ('3', 1, 'r', 0, 0, 0, 'done', 0.1, 0.3, NULL)")
+    connection.execute("INSERT INTO outputs VALUES ('3', 1, 1, 'u', 'f', 5, 'h', 'm', 1, 1, 0)")
+    connection.execute("BEGIN")
+    migrate(connection)
+    connection.execute("ROLLBACK")  # a kill on the way leaves it as it was
+    assert connection.execute("PRAGMA user_version").fetchone()[0] == 1
+    assert not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'tally'").fetchall()
+    connection.execute("BEGIN")
+    migrate(connection)
+    connection.execute("COMMIT")
+    assert connection.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS)
+    assert sums(connection) == counted(connection)
+    assert json.dumps(sums(connection)[2]) == "[[1, 5]]"
+    connection.close()
