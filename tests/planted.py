@@ -174,10 +174,10 @@ BUGS = [
         [
             (
                 "engine/legs.py",
-                '            await asyncio.to_thread(self._tools.store.write_sidecar, file, content, f"{job.id}-{output.index}.json")\n',
-                "            self._late = getattr(self, '_late', [])\n"
-                "            self._late.append(asyncio.get_running_loop().call_later(\n"
-                '                0.01, self._tools.store.write_sidecar, file, content, f"{job.id}-{output.index}.json"))\n',
+                "        await asyncio.to_thread(self._write_sidecars, job, placed)\n",
+                "        self._late = getattr(self, '_late', [])\n"
+                "        self._late.append(asyncio.get_running_loop().call_later(\n"
+                "            0.01, self._write_sidecars, job, placed))\n",
             )
         ],
     ),

@@ -280,6 +280,7 @@ class Engine:
         if hold:
             return min(_IDLE, hold)
         if self._tasks and self._room() <= 0 and not self._pace.speed.opens_in(_loop_now()):
+            self._no_more = False
             return _IDLE  # room comes with a job that moves, and that is told
         due = await self._ledger.due_in()
         if due == 0 and (opens := self._pace.speed.opens_in(_loop_now())):
