@@ -105,11 +105,15 @@ def compare(truth: Truth, price: float, known: int, rounds: int = 60) -> tuple[f
     return ((price * requests + lag) / best, requests, lag, best_requests, best_lag)
 
 
-def fixed_interval(truth: Truth, price: float, interval: float) -> float:
-    """Give what looking at a fixed interval costs, as a ratio to the optimum."""
+def best_fixed_interval(truth: Truth, price: float) -> float:
+    """Give what looking at a fixed interval costs at the best, as a ratio to the optimum."""
     curve = truth.curve()
-    requests, lag = cost_of([interval * turn for turn in range(1, int(30 / interval) + 1)], curve)
-    return (price * requests + lag) / optimum(curve, price)[0]
+    least = optimum(curve, price)[0]
+    costs = []
+    for interval in (step / 50 for step in range(5, 60, 2)):
+        requests, lag = cost_of([interval * turn for turn in range(1, int(30 / interval) + 1)], curve)
+        costs.append(price * requests + lag)
+    return min(costs) / least
 
 
 def lines() -> list[Line]:
@@ -123,7 +127,7 @@ def lines() -> list[Line]:
     ):
         price = 0.04
         ratio, requests, lag, least, least_lag = compare(truth, price, known)
-        fixed = min(fixed_interval(truth, price, step / 50) for step in range(5, 60))
+        fixed = best_fixed_interval(truth, price)
         found.append(
             Line(
                 f"polling, {truth.name}, {known} latencies known",
