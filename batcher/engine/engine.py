@@ -216,10 +216,10 @@ class Engine:
         if scarce := self.legs.scarce(self.in_flight + self._states[State.FETCHING]):
             self.stop(Halt("disk", scarce, EXIT_STOPPED, Drain.FINISH))
             return 0
-        fresh = await self._fresh(room)
+        await self._read_ahead(room)
         bodies = self._bodies()
         started = 0
-        while self._ahead and started < room and fresh:
+        while self._ahead and started < room:
             job = self._ahead[0]
             if bodies > _BODIES_AT_ONCE:
                 break
@@ -234,19 +234,18 @@ class Engine:
             started += 1
         return started
 
-    async def _fresh(self, room: int) -> bool:
-        """Have waiting jobs at hand, read some ahead of their turn; say whether there are any.
+    async def _read_ahead(self, room: int) -> None:
+        """Have the next waiting jobs at hand, some of them ahead of their turn.
 
         A job that is moved by someone else before its turn is noticed when its intent is written.
         """
-        if not self._ahead:
-            starting = self._states[State.PENDING] + self._states[State.SUBMITTING]
-            wanted, woken = max(room, _AHEAD) + starting, self._woken
-            waiting = await self._ledger.waiting(wanted)
-            if woken == self._woken:
-                self._ahead.extend(job for job in waiting if job.id not in self._jobs)
-                self._no_more = len(waiting) < wanted and not self._ahead
-        return bool(self._ahead)
+        if self._ahead:
+            return
+        wanted, woken = max(room, _AHEAD) + len(self._starting()), self._woken
+        waiting = await self._ledger.waiting(wanted)
+        if woken == self._woken:
+            self._ahead.extend(job for job in waiting if job.id not in self._jobs)
+            self._no_more = len(waiting) < wanted and not self._ahead
 
     def _no_money(self, job: Job) -> None:
         """Wait for a bill that is lower than its estimate; stop where none can come any more."""

@@ -192,7 +192,7 @@ class Legs:
             return isinstance(reply, Unavailable) and not (reply.reached and call.path.endswith("include_cost=true"))
 
         reply = await self._read(call)
-        if says_nothing(reply):
+        if says_nothing(reply):  # nearly never: what repeats is made only then, for it costs as much as the request
             await asyncio.sleep(self._wait_after(reply, 0))
             reply = await AsyncRetrying(
                 retry=retry_if_result(says_nothing), wait=self._wait_to_read, sleep=asyncio.sleep

@@ -24,6 +24,10 @@ def kind_of(model: object, resolution: object) -> tuple[str, str]:
     return (str(model), str(resolution))
 
 
+def _kind(job: Job) -> tuple[str, str]:
+    return kind_of(job.spec.model, job.spec.inputs.get("resolution"))
+
+
 @dataclass(slots=True)
 class Pace:
     """May I, when, how long. Times are loop seconds, money is USD."""
@@ -43,14 +47,14 @@ class Pace:
 
     def learn(self, job: Job, seconds: float) -> None:
         """Take in what a job took from acceptance to its end."""
-        self.usual.learn(kind_of(job.spec.model, job.spec.inputs.get("resolution")), seconds)
+        self.usual.learn(_kind(job), seconds)
 
     def next_look(self, job: Job, age: float, *, first: bool) -> float:
         """Give the wait before a job of this age, not finished just now, is looked at (again).
 
         A few are looked at when they have hardly begun, for that alone tells whether the server has a queue.
         """
-        known = self.usual.of(kind_of(job.spec.model, job.spec.inputs.get("resolution")))
+        known = self.usual.of(_kind(job))
         self._first_looks += first
         if first and self._first_looks % _EARLY_LOOKS == 0 and not self.window.limited and (curve := known.curve):
             return min(_EARLY * curve.usual, next_look(age, known, PRICE_QUEUED))
@@ -66,7 +70,7 @@ class Pace:
 
     def saw_place(self, job: Job, age: float, *, waits: bool) -> None:
         """Take in whether a job waits in the server's queue, or is at work already."""
-        curve = self.usual.of(kind_of(job.spec.model, job.spec.inputs.get("resolution"))).curve
+        curve = self.usual.of(_kind(job)).curve
         if waits:
             self.queue = True
         elif curve and age < 2 * _EARLY * curve.usual:

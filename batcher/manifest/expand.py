@@ -64,7 +64,7 @@ class Expansion:
         self._fields = frozenset(model.properties) - _PER_RUN
         self._readers = {name: reader(schema) for name, schema in model.properties.items()}
         self._makers = self._made() if not self.faults else []
-        self._set_values = {name: self._readers[name](value) for name, value in self._sets.items()}
+        self._set_values = {} if self.faults else {name: self._readers[name](text) for name, text in self._sets.items()}
 
     def __iter__(self) -> Iterator[tuple[Spec, bool]]:
         try:
@@ -209,8 +209,9 @@ class Expansion:
         inputs = self._final_inputs(variables)
         found = Media(self._model, self._looks, self._manifest, self._max_side)
         sent = dict(inputs)
-        for name in inputs.keys() & self._model.media:
-            sent[name] = found.put(name, (name,), inputs[name])
+        for name, value in inputs.items():
+            if name in self._model.media:
+                sent[name] = found.put(name, (name,), value)
         for name, message in self._model.faults(sent):
             raise Bad(name, message)
         if found.bytes * 4 / 3 > MAX_REQUEST:

@@ -12,7 +12,6 @@ import aiohttp
 from tests.bench.common import MODEL, Line, ask, batcher, environment, far_side, took, write_manifest
 
 WARM = 100
-START_UP_JOBS = 1
 
 
 async def script(base: str, jobs: int, window: int, interval: float) -> None:

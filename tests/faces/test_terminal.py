@@ -230,3 +230,10 @@ def test_the_vendors_token_file_is_used(batcher: Batcher, tmp_path: Path) -> Non
         "run", batcher.csv(["a"]), "--model", MODEL, RUNCOMFY_TOKEN="", RUNCOMFY_CONFIG_DIR=str(tmp_path / "config")
     )
     assert done.code == 0, done.err
+
+
+def test_a_setting_that_is_no_input_is_a_fault_and_no_bug(batcher: Batcher) -> None:
+    done = batcher("plan", batcher.csv(["a"]), "--model", MODEL, "--set", "resolutoin=4K")
+    assert done.code == 65, done.err
+    assert "resolution" in done.err
+    assert "bug" not in done.err
