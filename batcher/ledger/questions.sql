@@ -83,6 +83,15 @@ SELECT jobs.*, (SELECT json_group_array(file) FROM outputs
   WHERE outputs.job_id = jobs.id AND outputs.number = jobs.attempt AND file IS NOT NULL) AS files
 FROM json_each(:places) AS place CROSS JOIN jobs ON jobs.rowid = place.value ORDER BY place.key;
 
+-- name: outputs_at
+-- What the last attempts of these jobs made.
+SELECT outputs.* FROM json_each(:places) AS place CROSS JOIN jobs ON jobs.rowid = place.value
+JOIN outputs ON jobs.id = outputs.job_id AND jobs.attempt = outputs.number ORDER BY place.key, outputs.idx;
+
+-- name: bills_at
+SELECT attempts.job_id, attempts.billed_usd FROM json_each(:places) AS place CROSS JOIN jobs ON jobs.rowid = place.value
+JOIN attempts ON jobs.id = attempts.job_id AND jobs.attempt = attempts.number WHERE attempts.billed_usd IS NOT NULL;
+
 -- name: known_files
 SELECT outputs.*, jobs.state FROM json_each(:places) AS place CROSS JOIN jobs ON jobs.rowid = place.value
 JOIN outputs ON jobs.id = outputs.job_id AND jobs.attempt = outputs.number
@@ -113,3 +122,30 @@ SELECT facts FROM events WHERE type = 'Ended' ORDER BY seq DESC LIMIT 1;
 -- name: pace
 -- Jobs that were done in the last minutes, and since when.
 SELECT count(*) AS done, min(settled_at) AS since FROM jobs WHERE state = 'done' AND settled_at > :after;
+
+-- name: listed_places
+SELECT rowid FROM jobs WHERE listed = 1 ORDER BY position;
+
+-- name: span
+-- From the first submission to the last end, of what was done.
+SELECT min(submitted_at) AS first, max(settled_at) AS last, count(*) AS jobs FROM jobs WHERE state = 'done';
+
+-- name: finished_by
+-- How many jobs were done in each stretch of so many seconds.
+SELECT CAST((settled_at - :first) / :step AS INTEGER) AS stretch, count(*) AS jobs FROM jobs
+WHERE state = 'done' AND settled_at >= :first GROUP BY 1 ORDER BY 1;
+
+-- name: spent_by
+-- What was billed in each stretch, by when the attempt ended; the estimate where there is no bill.
+SELECT CAST((ended_at - :first) / :step AS INTEGER) AS stretch, total(coalesce(billed_usd, estimated_usd)) AS usd
+FROM attempts WHERE outcome = 'done' AND ended_at >= :first GROUP BY 1 ORDER BY 1;
+
+-- name: quantile
+-- How long the server took: of all done jobs in order, the one at this place.
+SELECT completed_at - submitted_at AS seconds FROM jobs
+WHERE state = 'done' AND completed_at >= submitted_at ORDER BY 1 LIMIT 1 OFFSET :place;
+
+-- name: took_by
+-- How many jobs took so long at the server, in bins of :width seconds; what took longer than all is in the last one.
+SELECT min(CAST((completed_at - submitted_at - :low) / :width AS INTEGER), :bins - 1) AS bin, count(*) AS jobs FROM jobs
+WHERE state = 'done' AND completed_at - submitted_at >= :low GROUP BY 1;

@@ -82,6 +82,21 @@ class Reader:
         for row in self._pages("jobs_of", self._places(state, kind, job)):
             yield job_of(row), json.loads(row["files"])
 
+    def listed_places(self) -> "array[int]":
+        """Give the places of all jobs that the manifest names, in its order."""
+        return array("q", (row[0] for row in self.ask("listed_places")))
+
+    def shown(self, places: "array[int]") -> Iterator[tuple[Job, list[Output]]]:
+        """Give the jobs at these places, each with its bill and its outputs."""
+        for n in range(0, len(places), _PAGE):
+            page = json.dumps(places[n : n + _PAGE].tolist())
+            bills = {row["job_id"]: row["billed_usd"] for row in self.ask("bills_at", places=page)}
+            outputs: dict[str, list[Output]] = {}
+            for row in self.ask("outputs_at", places=page):
+                outputs.setdefault(row["job_id"], []).append(output_of(row))
+            for row in self.ask("jobs_of", places=page):
+                yield job_of(row, billed_usd=bills.get(row["id"])), outputs.get(row["id"], [])
+
     def known_files(self) -> Iterator[sqlite3.Row]:
         """Give every file that the ledger knows, with its job's state."""
         return self._pages("known_files", self._places(None, None, None))

@@ -1,6 +1,8 @@
 """Starts the embedded sandbox as a process of its own, which ends when this one does, however that goes."""
 
 import asyncio
+import os
+import shlex
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,7 +14,11 @@ from batcher.settings import SANDBOX, Endpoint, Secret
 
 @asynccontextmanager
 async def sandbox(folder: Path, options: tuple[str, ...] = ()) -> AsyncIterator[Endpoint]:
-    """Serve from this folder until the block is left; the pipe to the child closes with this process."""
+    """Serve from this folder until the block is left; the pipe to the child closes with this process.
+
+    `BATCHER_SANDBOX_ARGS` says how the sandbox is to be, as `batcher sandbox` takes it: "--speed 20 --fault fail=0.1".
+    """
+    options = (*shlex.split(os.environ.get("BATCHER_SANDBOX_ARGS", "")), *options)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "sandbox.log").open("ab") as log:
         child = await asyncio.create_subprocess_exec(

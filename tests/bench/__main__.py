@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import books, expand, files, flight, million, pace, polling
+from tests.bench import books, expand, files, flight, gallery, million, pace, polling
 from tests.bench.common import Line, batcher, took
 
 PARTS: dict[str, Callable[[argparse.Namespace], list[Line]]] = {
@@ -19,6 +19,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], list[Line]]] = {
     "files": lambda _: files.lines(200, 4),
     "expand": lambda options: expand.lines(options.rows),
     "million": lambda options: million.lines(options.rows),
+    "gallery": lambda options: gallery.lines(options.outputs),
     "flight": lambda options: flight.lines(options.in_flight),
     "pace": lambda options: pace.lines(options.jobs, options.slots, options.median),
 }
@@ -47,6 +48,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=1_000_000, help="of the large manifest and ledger")
     parser.add_argument("--in-flight", type=int, default=10_000)
     parser.add_argument("--jobs", type=int, default=2_000, help="of the run over HTTP")
+    parser.add_argument("--outputs", type=int, default=10_000, help="of the report")
     parser.add_argument("--slots", type=int, default=64)
     parser.add_argument("--median", type=float, default=2.0, help="seconds that a job takes at the far side")
     options = parser.parse_args()

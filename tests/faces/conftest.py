@@ -1,3 +1,66 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
 from tests.real.conftest import api, batcher
 
 __all__ = ["api", "batcher"]
+
+PHOTOS = Path(__file__).parents[2] / "manifests" / "photos"
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+EVIL = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+MANIFEST = f"""model: google/nano-banana/pro/edit
+name: {json.dumps(EVIL)}
+inputs:
+  prompt: "Put the {{{{ title }}}} on {{{{ scene }}}}."
+  image_urls: ["photos/{{{{ photo }}}}"]
+  aspect_ratio: "4:5"
+  resolution: 1K
+  output_format: jpeg
+jobs:
+  - {{title: "mug & co", photo: mug.jpg, sku: "a#1 50%"}}
+  - {{title: {json.dumps(EVIL)}, photo: vase.jpg, sku: b}}
+  - {{title: größe 磨砂, photo: bottle.jpg, sku: "ü 磨"}}
+matrix:
+  scene: [white marble, a slate table top]
+output: {{name: "{{{{ sku }}}}/{{{{ scene }}}}"}}
+"""
+
+
+def rehearse(folder: Path, *arguments: str, sandbox: str = "") -> int:
+    """Run our command on a quick sandbox; give its exit code."""
+    environ = {key: value for key, value in os.environ.items() if not key.startswith(("RUNCOMFY_", "BATCHER_"))}
+    environ |= {"HOME": str(folder), "BATCHER_SANDBOX_ARGS": f"--speed 20 {sandbox}"}
+    command = [sys.executable, "-m", "batcher", *arguments]
+    return subprocess.run(command, cwd=folder, env=environ, capture_output=True, timeout=90, check=False).returncode
+
+
+@pytest.fixture(scope="session")
+def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three products in two scenes, with what means something in HTML and in addresses; one job failed."""
+    folder = tmp_path_factory.mktemp("rehearsed")
+    shutil.copytree(PHOTOS, folder / "photos")
+    (folder / "m.yaml").write_text(MANIFEST)
+    assert rehearse(folder, "run", "m.yaml", "--sandbox", "-o", "out", "--limit", "1", sandbox="--fault fail=1") == 1
+    assert rehearse(folder, "run", "m.yaml", "--sandbox", "-o", "out") == 1
+    assert rehearse(folder, "report", "out") == 0
+    return folder / "out"
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    if CHROMIUM is None:
+        pytest.fail("there is no Chromium: install Debian's package, or say where it is in CHROMIUM")
+    with sync_playwright() as play:
+        started = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()

@@ -1,0 +1,43 @@
+"""`batcher report`: writes a page of a run's pictures, to be opened from disk."""
+
+import json as json_
+import sys
+from typing import Annotated
+
+import typer
+
+from batcher.cli import options as o
+
+
+def report(
+    out: o.Out,
+    *,
+    most: Annotated[int, typer.Option("--most", min=1, help="Show no more than N jobs, evenly spread.")] = 20_000,
+    open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    json: o.Json = False,
+) -> None:
+    """Write OUT/report.html: a gallery of before and after that opens without a server, also while the run works.
+
+    Example: batcher report runs/products --open
+    """
+    from batcher.show.report.flags import WORDS
+    from batcher.show.report.report import write_report
+    from batcher.show.words import jobs
+
+    terminal = sys.stderr.isatty()
+
+    def told(count: int, of: int) -> None:
+        if terminal:
+            print(f"\r{count:,} of {jobs(of)} ", end="\n" if count == of else "", file=sys.stderr, flush=True)
+
+    written = write_report(out, most=most, told=told)
+    if json:
+        facts = {"report": str(written.file), "jobs": written.jobs, "shown": written.shown, "cards": written.cards}
+        typer.echo(json_.dumps(facts | {"flags": dict(written.flags)}, ensure_ascii=False))
+    else:
+        odd = ", ".join(f"{count:,} {WORDS[flag]}" for flag, count in sorted(written.flags.items()))
+        typer.echo(f"wrote {written.file}" + (f"; worth a look: {odd}" if odd else ""))
+    if open_it:
+        import webbrowser
+
+        webbrowser.open(written.file.resolve().as_uri())

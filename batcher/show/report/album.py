@@ -1,0 +1,172 @@
+"""Looks at pictures once: makes their thumbnails, and keeps what a flag needs to know. Knows no ledger and no page."""
+
+import base64
+import hashlib
+import io
+import json
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, TextIO
+
+from PIL import Image, ImageOps
+
+FOLDER: Final = "thumbs"
+THUMB: Final = 400
+"""Pixels of a thumbnail's longer side."""
+VIEW: Final = 1600
+"""Pixels of the longer side of an original as the page shows it large."""
+TINY: Final = 12
+"""Pixels of the side of what is compared."""
+_QUALITY: Final = 80
+_ORIENTATION: Final = 0x0112
+_TURNED: Final = frozenset({5, 6, 7, 8})
+"""Orientations of which width and height change places."""
+
+Trouble = Literal["missing", "changed", "unreadable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a picture is. Sizes in pixels, as it stands upright."""
+
+    width: int
+    height: int
+    print: str
+    """Whether each of 8x8 places is lighter than its neighbour: 16 hex digits, equal for near-equal pictures."""
+    tiny: bytes
+    """The picture at 12x12 pixels, RGB."""
+
+    @property
+    def contrast(self) -> int:
+        """The largest difference in any colour between two places, 0 to 255."""
+        return max(max(self.tiny[c::3]) - min(self.tiny[c::3]) for c in range(3))
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A picture to be looked at."""
+
+    path: Path
+    sha256: str
+    original: bool = False
+    """It is shown large from here too: the original may not travel with the run directory."""
+
+
+class Album:
+    """The thumbnails of a run directory, below `OUT/thumbs`, by the digest of what they were made of."""
+
+    def __init__(self, out: Path) -> None:
+        self._folder = out / FOLDER
+        self._folder.mkdir(exist_ok=True)
+        self._looks: dict[str, Look] = {}
+        self._troubles: dict[str, Trouble] = {}
+        self._pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 2, thread_name_prefix="thumbs")
+        for sha256, look in _remembered(self._folder / "looks.jsonl"):
+            self._looks[sha256] = look
+        self._file: TextIO = (self._folder / "looks.jsonl").open("a", encoding="utf-8")
+
+    def close(self) -> None:
+        """Keep what was seen for the next time."""
+        self._pool.shutdown(cancel_futures=True)
+        self._file.close()
+
+    def look_at(self, wanted: Iterable[Wanted]) -> None:
+        """Make the thumbnails that are not there yet."""
+        fresh = {one.sha256: one for one in wanted if not self._has(one)}
+        for one, found in zip(fresh.values(), self._pool.map(self._make, fresh.values()), strict=True):
+            if isinstance(found, Look):
+                if one.sha256 not in self._looks:
+                    self._file.write(json.dumps([one.sha256, *_facts(found)]) + "\n")
+                self._looks[one.sha256] = found
+            else:
+                self._troubles[one.sha256] = found
+        self._file.flush()
+
+    def of(self, sha256: str) -> Look | None:
+        """Give what a picture looks like, None where it could not be seen."""
+        return self._looks.get(sha256)
+
+    def trouble(self, sha256: str) -> Trouble | None:
+        """Give why a picture could not be seen."""
+        return self._troubles.get(sha256)
+
+    @staticmethod
+    def thumb(sha256: str) -> str:
+        """Name a picture's thumbnail, relative to the run directory."""
+        return f"{FOLDER}/{sha256[:2]}/{sha256[2:26]}.webp"
+
+    @staticmethod
+    def view(sha256: str) -> str:
+        """Name the large form of an original, relative to the run directory."""
+        return f"{FOLDER}/{sha256[:2]}/{sha256[2:26]}-large.webp"
+
+    def _has(self, one: Wanted) -> bool:
+        names = [self.thumb(one.sha256), *([self.view(one.sha256)] if one.original else [])]
+        return one.sha256 in self._looks and all((self._folder.parent / name).is_file() for name in names)
+
+    def _make(self, one: Wanted) -> Look | Trouble:
+        try:
+            content = one.path.read_bytes()
+        except OSError:
+            return "missing"
+        if hashlib.sha256(content).hexdigest() != one.sha256:
+            return "changed"
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                return self._drawn(content, one)
+        except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
+            return "unreadable"
+
+    def _drawn(self, content: bytes, one: Wanted) -> Look:
+        side = VIEW if one.original else THUMB
+        with Image.open(io.BytesIO(content)) as opened:
+            width, height = opened.size  # before a draft makes it smaller
+            turned = opened.getexif().get(_ORIENTATION, 1) in _TURNED
+            opened.draft("RGB", (side, side))
+            profile = opened.info.get("icc_profile")
+            upright = ImageOps.exif_transpose(opened)
+        mode = "RGBA" if upright.has_transparency_data else "RGB"
+        picture = upright.convert(mode)
+        if one.original:
+            picture.thumbnail((VIEW, VIEW), Image.Resampling.LANCZOS)
+            self._save(picture, self.view(one.sha256), profile)
+        picture.thumbnail((THUMB, THUMB), Image.Resampling.LANCZOS)
+        self._save(picture, self.thumb(one.sha256), profile)
+        plain = picture.convert("RGB")
+        tiny = plain.resize((TINY, TINY), Image.Resampling.BOX).tobytes()
+        return Look(*((height, width) if turned else (width, height)), _print(plain), tiny)
+
+    def _save(self, picture: Image.Image, name: str, profile: bytes | None) -> None:
+        file = self._folder.parent / name
+        file.parent.mkdir(exist_ok=True)
+        draft = file.with_suffix(".part")
+        picture.save(draft, "WEBP", quality=_QUALITY, method=2, icc_profile=profile or b"")
+        draft.replace(file)
+
+
+def _print(picture: Image.Image) -> str:
+    grey = picture.convert("L").resize((9, 8), Image.Resampling.BOX).tobytes()
+    bits = (grey[row * 9 + col] > grey[row * 9 + col + 1] for row in range(8) for col in range(8))
+    return f"{sum(bit << place for place, bit in enumerate(bits)):016x}"
+
+
+def _facts(look: Look) -> tuple[int, int, str, str]:
+    return look.width, look.height, look.print, base64.b64encode(look.tiny).decode("ascii")
+
+
+def _remembered(file: Path) -> Iterator[tuple[str, Look]]:
+    """Read what was seen before; a line that was cut off is seen again."""
+    if not file.is_file():
+        return
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                sha256, width, height, print_, tiny = json.loads(line)
+                yield sha256, Look(width, height, print_, base64.b64decode(tiny))
+            except (ValueError, TypeError):
+                continue

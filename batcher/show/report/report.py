@@ -1,0 +1,188 @@
+"""Writes `OUT/report.html` from the ledger: one page, no server, whatever its texts hold. Memory holds no job."""
+
+import base64
+import hashlib
+import json
+import os
+from array import array
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from html import escape
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+from batcher import __version__
+from batcher.clock import Clock, rfc3339
+from batcher.ledger.reader import Reader
+from batcher.settings import SANDBOX
+from batcher.show.report.album import Album
+from batcher.show.report.figures import Figure, figures
+from batcher.show.report.flags import WORDS
+from batcher.show.report.gallery import Gallery, Places, Shown
+from batcher.show.status import status_of
+from batcher.show.words import next_command
+
+MOST: Final = 20_000
+"""Jobs that a page shows unless more are asked for."""
+_EVERY: Final = 100
+
+Told = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a report holds."""
+
+    file: Path
+    jobs: int
+    shown: int
+    cards: int
+    flags: Mapping[str, int]
+
+
+def write_report(out: Path, *, most: int = MOST, told: Told | None = None) -> Written:
+    """Write a run's report; `told(jobs, of)` hears how far it is. Raises NotFound, LedgerUnreadable.
+
+    Beyond `most` jobs, that many are shown, evenly spread over the manifest.
+    """
+    draft, file = out / ".report.html.part", out / "report.html"
+    with Reader(out) as reader:
+        meta, status = reader.meta(), status_of(reader)
+        every = reader.listed_places()
+        places = _spread(every, most)
+        album = Album(out)
+        try:
+            gallery = Gallery(Places(out, Path(str(meta.get("root") or "."))), album)
+            jobs = _counted(reader.shown(places), len(places), told)
+            head = {
+                "name": status["name"],
+                "rehearsal": status["provider"] == SANDBOX,
+                "jobs": len(every),
+                "shown": len(places),
+                "flagWords": WORDS,
+            }
+            with draft.open("w", encoding="utf-8", newline="\n") as page:
+                _write(page, head, status, gallery, (jobs, figures(reader, status), next_command(status, out)))
+                page.flush()
+                os.fsync(page.fileno())
+        finally:
+            album.close()
+    draft.replace(file)
+    return Written(file, len(every), len(places), gallery.cards, gallery.flags)
+
+
+def _spread(places: "array[int]", most: int) -> "array[int]":
+    if len(places) <= most:
+        return places
+    return array("q", (places[(2 * n + 1) * len(places) // (2 * most)] for n in range(most)))
+
+
+def _counted(jobs: Iterator[Shown], of: int, told: Told | None) -> Iterator[Shown]:
+    for n, one in enumerate(jobs, start=1):
+        yield one
+        if told and (n % _EVERY == 0 or n == of):
+            told(n, of)
+
+
+def _write(
+    page: TextIO,
+    head: Mapping[str, Any],
+    status: Mapping[str, Any],
+    gallery: Gallery,
+    rest: tuple[Iterator[Shown], list[Figure], str | None],
+) -> None:
+    jobs, drawn, then = rest
+    own = resources.files("batcher.show.report") / "page"
+    style, script = ((own / name).read_text("utf-8") for name in ("report.css", "report.js"))
+    before, after = (own / "report.html").read_text("utf-8").split("{{data}}")
+    filled = {
+        "title": escape(str(head["name"])),
+        "policy": escape(_policy(style, script), quote=True),
+        "style": style,
+        "body": "rehearsal" if head["rehearsal"] else "result",
+        "banner": _banner(rehearsal=head["rehearsal"]),
+        "made": f"{(rfc3339(Clock().now()) or '')[:16].replace('T', ' ')} UTC",
+        "summary": _summary(status, rehearsal=head["rehearsal"]),
+        "some": _some(head),
+        "figures": "".join(map(_figure, drawn)),
+        "next": f"<p class='next'>To go on: <code>{escape(then)}</code></p>" if then else "",
+        "version": escape(__version__),
+        "script": script,
+    }
+    page.write(_filled(before, filled))
+    page.write('{"cards":[')
+    page.writelines(("," if n else "") + "\n" + in_page(card) for n, card in enumerate(gallery.cards_of(jobs)))
+    page.write('\n],\n"twins":' + in_page(gallery.twins()))
+    page.write(',\n"words":' + in_page(list(gallery.words.texts)))
+    page.write(',\n"run":' + in_page(head) + "}")
+    page.write(_filled(after, filled))
+
+
+def in_page(value: object) -> str:
+    """Write JSON that cannot end the element it stands in, nor break in any encoding."""
+    text = json.dumps(value, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _filled(template: str, facts: Mapping[str, str]) -> str:
+    """Put facts into `{{name}}` places, in one pass: what a fact holds is never looked into."""
+    parts = template.split("{{")
+    filled = [parts[0]]
+    for part in parts[1:]:
+        name, _, text = part.partition("}}")
+        filled += [facts[name], text]
+    return "".join(filled)
+
+
+def _policy(style: str, script: str) -> str:
+    """Give the page's Content-Security-Policy: it loads pictures beside it, runs its own script, and reaches nobody."""
+    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
+    return (
+        "default-src 'none'; img-src 'self' file: data:; media-src 'self' file:; "
+        f"style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}'; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _banner(*, rehearsal: bool) -> str:
+    if not rehearsal:
+        return ""
+    return (
+        '<div class="rehearsal-band" role="note"><strong>Rehearsal</strong><span>The sandbox made these pictures, not '
+        "the model. They show what goes where; they are no results, and nothing was paid.</span></div>"
+    )
+
+
+def _summary(status: Mapping[str, Any], *, rehearsal: bool) -> str:
+    states, cost = status["states"], status["cost_usd"]
+    at_work = sum(states[name] for name in ("submitting", "running", "fetching"))
+    said = [
+        ("done", f"{states['done']:,}", f"of {status['total']:,}"),
+        ("at work", f"{at_work:,}", ""),
+        ("waiting", f"{states['pending']:,}", ""),
+        ("failed", f"{states['failed']:,}", ""),
+        ("uncertain", f"{states['uncertain']:,}", "may have been billed"),
+        ("cancelled", f"{states['cancelled']:,}", ""),
+        ("pretended bill" if rehearsal else "billed", f"${cost['billed']:,.2f}", _not_billed(cost)),
+    ]
+    kept = [one for one in said if one[1] not in {"0", "$0.00"} or one[0] == "done"]
+    return "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}{f' <small>{escape(more)}</small>' if more else ''}</dd></div>"
+        for name, value, more in kept
+    )
+
+
+def _not_billed(cost: Mapping[str, Any]) -> str:
+    more = cost["reserved"] + cost["at_risk"]
+    return f"and up to ${more:,.2f} not billed yet" if more else ""
+
+
+def _some(head: Mapping[str, Any]) -> str:
+    if head["shown"] == head["jobs"]:
+        return ""
+    return f"<p class='some'>{head['shown']:,} of {head['jobs']:,} jobs are shown, evenly spread over the manifest.</p>"
+
+
+def _figure(figure: Figure) -> str:
+    drawn = figure.svg or '<div class="nothing" aria-hidden="true"></div>'
+    return f"<figure><h3>{escape(figure.title)}</h3>{drawn}<figcaption>{escape(figure.says)}</figcaption></figure>"
