@@ -15,6 +15,7 @@ from batcher.errors import EXIT_BUG, EXIT_STOPPED, EXIT_TOKEN, EXIT_UNREACHABLE,
 from batcher.events import Held, Warned
 from batcher.job import IN_FLIGHT, Job, Move, State
 from batcher.ledger.ledger import Ledger, Overtaken
+from batcher.pacing.budget import Budget
 from batcher.settings import Policy
 
 GRACE: Final = 8.0
@@ -94,6 +95,17 @@ class Engine:
         self._pace.obey(policy)
         self.legs.obey(policy.retry)
         self._changed.set()
+
+    @property
+    def budget(self) -> Budget:
+        """What is known of the user's money."""
+        return self._pace.budget
+
+    def broaden(self, *, broad: bool) -> None:
+        """Give every row its first job before any its second, or go by the manifest's order."""
+        if broad != self._pace.budget.broad:
+            self._pace.budget.broad = broad
+            self.wake()
 
     def halt(self, reason: str, message: str) -> None:
         """Stop submitting, for one of the reasons in HALTS."""
@@ -223,11 +235,11 @@ class Engine:
             job = self._ahead[0]
             if bodies > _BODIES_AT_ONCE:
                 break
-            if not self._pace.budget.affords(job.spec.estimated_usd):
+            if not self._pace.affords(job):
                 self._no_money(job)
                 break
             self._ahead.popleft()
-            self._pace.budget.reserve(job.spec.estimated_usd)
+            self._pace.reserve(job)
             self.take(job)
             self._pace.speed.take(_loop_now(), 1)
             bodies += sum(image.bytes for image in job.spec.images)
@@ -242,7 +254,7 @@ class Engine:
         if self._ahead:
             return
         wanted, woken = max(room, _AHEAD) + len(self._starting()), self._woken
-        waiting = await self._ledger.waiting(wanted)
+        waiting = await self._ledger.waiting(wanted, broad=self._pace.budget.broad)
         if woken == self._woken:
             self._ahead.extend(job for job in waiting if job.id not in self._jobs)
             self._no_more = len(waiting) < wanted and not self._ahead
@@ -254,7 +266,7 @@ class Engine:
         limit = self._pace.budget.limit or 0.0
         self.halt(
             "budget",
-            f"the next job may cost {job.spec.estimated_usd or 0:.2f} USD, and {self._pace.budget.spoken_for:.2f} "
+            f"the next job may cost {self._pace.price(job):.2f} USD, and {self._pace.budget.spoken_for:.2f} "
             f"of max_cost_usd {limit:.2f} is spent or spoken for",
         )
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from batcher.job import Job, Kind, Move, State
+from batcher.job import SETTLED, Job, Kind, Move, State
 from batcher.pacing.budget import Budget
 from batcher.pacing.caution import Caution
 from batcher.pacing.patience import Patience
@@ -76,6 +76,18 @@ class Pace:
         elif curve and age < 2 * _EARLY * curve.usual:
             self.queue = False
 
+    def price(self, job: Job) -> float:
+        """Give what a job may cost."""
+        return self.budget.price(_kind(job), job.spec.estimated_usd)
+
+    def affords(self, job: Job) -> bool:
+        """Say whether there is money for a job."""
+        return self.budget.affords(_kind(job), job.spec.estimated_usd)
+
+    def reserve(self, job: Job) -> None:
+        """Set aside what a job may cost."""
+        self.budget.reserve(job.id, _kind(job), job.spec.estimated_usd)
+
     def obey(self, policy: Policy) -> None:
         """Go by other limits from now on."""
         self.window.widen(policy.limits.concurrency)
@@ -88,12 +100,13 @@ class Pace:
     def saw(self, before: Job, after: Job, move: Move, running: int, now: float) -> float | None:
         """Take note of a move that is on disk; give the seconds of a hold that begins with it."""
         self.caution.saw(before.state, after.state, after.kind)
-        estimate = after.spec.estimated_usd
         if before.state is not State.SUBMITTING:
             if before.state is State.PENDING and after.state is not State.SUBMITTING:
-                self.budget.release(estimate)
+                self.budget.release(after.id)
             elif before.billed_usd is None:
-                self.budget.settle(estimate, move.billed_usd)
+                self.budget.settle(after.id, _kind(after), after.spec.estimated_usd, move.billed_usd)
+            if after.state in SETTLED:
+                self.budget.keep(after.id)
             return None
         if after.state is State.RUNNING:
             if self.window.accepted(running):
@@ -103,10 +116,12 @@ class Pace:
         elif after.state is State.FAILED and after.kind in {Kind.INVALID, Kind.REFUSED}:
             self.window.turned_down()
             self.patience.eased()
-            self.budget.release(estimate)
+            self.budget.release(after.id)
         elif after.state is State.PENDING:
-            self.budget.release(estimate)
+            self.budget.release(after.id)
             return self._turned_away(move, running, now)
+        if after.state in SETTLED:
+            self.budget.keep(after.id)
         return None
 
     def _turned_away(self, move: Move, running: int, now: float) -> float | None:

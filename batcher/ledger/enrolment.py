@@ -89,7 +89,9 @@ def _one(connection: sqlite3.Connection, question: str) -> int:
 
 
 def _rows(named: Iterable[tuple[Spec, bool]]) -> Iterator[tuple[object, ...]]:
+    turn, row = 0, None
     for position, (spec, chosen) in enumerate(named, start=1):
+        turn, row = (turn + 1 if spec.row == row else 1), spec.row
         yield (
             position,
             spec.id,
@@ -99,6 +101,7 @@ def _rows(named: Iterable[tuple[Spec, bool]]) -> Iterator[tuple[object, ...]]:
             spec.row,
             spec.estimated_usd,
             int(chosen),
+            turn,
         )
 
 

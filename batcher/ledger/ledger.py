@@ -27,7 +27,7 @@ from batcher.ledger.sql import script, statements
 from batcher.ledger.witness import Seen, Witness
 
 T = TypeVar("T")
-MIGRATIONS: Final[Sequence[str]] = ("schema.sql", "tally.sql")
+MIGRATIONS: Final[Sequence[str]] = ("schema.sql", "tally.sql", "turns.sql")
 """Each brings a ledger of version n to n + 1, in one transaction."""
 
 
@@ -110,9 +110,10 @@ class Ledger:
         """Do work of another room of the ledger in a transaction of its own."""
         return await self._guard(work)
 
-    async def waiting(self, limit: int) -> list[Job]:
-        """Give the next jobs to submit, in the manifest's order."""
-        return [job_of(row) for row in await self.ask("waiting", now=self._steady_now(), limit=limit)]
+    async def waiting(self, limit: int, *, broad: bool = False) -> list[Job]:
+        """Give the next jobs to submit, in the manifest's order; `broad`: one of each row before a second of any."""
+        question = "waiting_broad" if broad else "waiting"
+        return [job_of(row) for row in await self.ask(question, now=self._steady_now(), limit=limit)]
 
     def _steady_now(self) -> float:
         return self._steady + asyncio.get_running_loop().time()

@@ -70,11 +70,11 @@ ON CONFLICT (path) DO UPDATE SET size = :size, mtime_ns = :mtime_ns, facts = :fa
 -- name: stage_table
 -- The manifest's jobs, before they are taken over whole or not at all.
 CREATE TEMP TABLE named (
-  position INTEGER PRIMARY KEY, id TEXT, name TEXT, spec TEXT, sample INTEGER, row INTEGER, estimated_usd REAL, chosen INTEGER
+  position INTEGER PRIMARY KEY, id TEXT, name TEXT, spec TEXT, sample INTEGER, row INTEGER, estimated_usd REAL, chosen INTEGER, turn INTEGER
 );
 
 -- name: stage
-INSERT INTO temp.named VALUES (?, ?, ?, ?, ?, ?, ?, ?);
+INSERT INTO temp.named VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: stage_index
 CREATE UNIQUE INDEX temp.named_by_id ON named (id);
@@ -106,9 +106,9 @@ UPDATE jobs SET listed = 0 WHERE listed = 1 AND id NOT IN (SELECT id FROM temp.n
 
 -- name: enrol
 -- New jobs come in; known ones keep their life, and take the new name only while they have no files.
-INSERT INTO jobs (id, position, listed, selected, name, spec, sample, estimated_usd, state, created_at)
-SELECT id, position, 1, chosen, name, spec, sample, estimated_usd, 'pending', :now FROM temp.named WHERE true ORDER BY id
+INSERT INTO jobs (id, position, listed, selected, name, spec, sample, estimated_usd, state, created_at, turn)
+SELECT id, position, 1, chosen, name, spec, sample, estimated_usd, 'pending', :now, turn FROM temp.named WHERE true ORDER BY id
 ON CONFLICT (id) DO UPDATE SET position = excluded.position, listed = 1, selected = excluded.selected,
   name = CASE WHEN state = 'done' THEN name ELSE excluded.name END,
   spec = CASE WHEN state IN ('done', 'submitting', 'running', 'fetching') THEN spec ELSE excluded.spec END,
-  estimated_usd = excluded.estimated_usd;
+  estimated_usd = excluded.estimated_usd, turn = excluded.turn;

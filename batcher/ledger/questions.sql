@@ -5,6 +5,24 @@
 SELECT * FROM jobs WHERE state = 'pending' AND listed = 1 AND selected = 1 AND not_before <= :now
 ORDER BY position LIMIT :limit;
 
+-- name: waiting_broad
+-- The same, one job of each row before a second of any.
+SELECT * FROM jobs WHERE state = 'pending' AND listed = 1 AND selected = 1 AND not_before <= :now
+ORDER BY turn, position LIMIT :limit;
+
+-- name: left_estimate
+-- What the jobs that wait are estimated to cost.
+SELECT total(nano_usd) / 1e9 FROM tally WHERE state = 'pending' AND listed = 1 AND selected = 1;
+
+-- name: bills
+-- What the attempts that were billed last had been estimated to cost.
+SELECT json_extract(spec, '$.model') AS model, json_extract(spec, '$.inputs.resolution') AS resolution,
+  attempts.estimated_usd AS estimated, attempts.billed_usd AS billed
+FROM (SELECT job_id, max(seq) AS seq FROM
+  (SELECT job_id, seq FROM events WHERE job_id IS NOT NULL ORDER BY seq DESC LIMIT 2000) GROUP BY job_id) AS latest
+JOIN jobs ON jobs.id = latest.job_id JOIN attempts ON attempts.job_id = jobs.id AND attempts.number = jobs.attempt
+WHERE attempts.billed_usd IS NOT NULL AND attempts.estimated_usd > 0 ORDER BY latest.seq DESC LIMIT 200;
+
 -- name: next_due
 SELECT min(not_before) FROM jobs WHERE state = 'pending' AND listed = 1 AND selected = 1;
 

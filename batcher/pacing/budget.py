@@ -1,31 +1,77 @@
 """How much of the user's money is spoken for. All amounts in USD."""
 
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+_A_HAIR = 1e-9
+
+
+@dataclass(slots=True)
+class _Held:
+    kind: Hashable
+    estimate: float
+    usd: float
 
 
 @dataclass(slots=True)
 class Budget:
-    """What was billed, what may yet be, and the cap. Nothing is submitted that could carry it past the cap."""
+    """What was billed, what may yet be, and the cap. Nothing is submitted that could carry it past the cap.
+
+    A bill above its estimate makes every job of that kind dearer, those in flight too: what can pass the cap is
+    bounded by what was in flight when the first such bill came.
+    """
 
     limit: float | None
     spoken_for: float = 0.0
     """Billed, else estimated, of everything submitted; uncertain jobs at full price."""
+    broad: bool = False
+    """Money is short: one job of each row goes before a second of any."""
+    _held: dict[str, _Held] = field(default_factory=dict)
+    _factors: dict[Hashable, float] = field(default_factory=dict)
+    """Kind -> the most that was billed for each dollar of an estimate."""
 
-    def affords(self, estimate: float | None) -> bool:
-        """Say whether a job of that estimate may be submitted."""
-        if self.limit is None:
-            return True
-        return self.spoken_for + (estimate or 0.0) <= self.limit + 1e-9
+    def price(self, kind: Hashable, estimate: float | None) -> float:
+        """Give what a job may cost: its estimate, or more where such jobs were billed more."""
+        return (estimate or 0.0) * self._factors.get(kind, 1.0)
 
-    def reserve(self, estimate: float | None) -> None:
-        """Set a job's estimate aside, as it is submitted."""
-        self.spoken_for += estimate or 0.0
+    def affords(self, kind: Hashable, estimate: float | None) -> bool:
+        """Say whether a job of that kind and estimate may be submitted."""
+        return self.limit is None or self.spoken_for + self.price(kind, estimate) <= self.limit + _A_HAIR
 
-    def release(self, estimate: float | None) -> None:
+    def short_of(self, estimated: float) -> bool:
+        """Say whether jobs of that estimate, all that are left, cost more than what is left of the money."""
+        dearest = max(self._factors.values(), default=1.0)
+        return self.limit is not None and self.spoken_for + estimated * dearest > self.limit + _A_HAIR
+
+    def reserve(self, job_id: str, kind: Hashable, estimate: float | None) -> None:
+        """Set aside what a job may cost, as it is submitted."""
+        held = self._held[job_id] = _Held(kind, estimate or 0.0, self.price(kind, estimate))
+        self.spoken_for += held.usd
+
+    def release(self, job_id: str) -> None:
         """Give it back: certainly not accepted."""
-        self.spoken_for -= estimate or 0.0
+        if held := self._held.pop(job_id, None):
+            self.spoken_for -= held.usd
 
-    def settle(self, estimate: float | None, billed: float | None) -> None:
-        """Put the bill in the estimate's place."""
-        if billed is not None:
-            self.spoken_for += billed - (estimate or 0.0)
+    def settle(self, job_id: str, kind: Hashable, estimate: float | None, billed: float | None) -> None:
+        """Put the bill in the place of what was set aside, by this process or an earlier one; learn from it."""
+        if billed is None:
+            return
+        held = self._held.pop(job_id, None)
+        self.spoken_for += billed - (held.usd if held else estimate or 0.0)
+        self.learn(kind, estimate, billed)
+
+    def keep(self, job_id: str) -> None:
+        """Take note that a job has come to rest without a bill: what was set aside stays spoken for."""
+        self._held.pop(job_id, None)
+
+    def learn(self, kind: Hashable, estimate: float | None, billed: float) -> None:
+        """Take in a bill: what is in flight may cost as much."""
+        if not estimate or billed / estimate <= self._factors.get(kind, 1.0):
+            return
+        self._factors[kind] = billed / estimate
+        for held in self._held.values():
+            if held.kind == kind:
+                dearer = self.price(kind, held.estimate)
+                self.spoken_for += dearer - held.usd
+                held.usd = dearer

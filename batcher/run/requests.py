@@ -175,6 +175,7 @@ class Requests:
             raise WrongUse("no run is at work on this directory")
         run.policy = policy
         run.engine.obey(policy)
+        run.engine.broaden(broad=await run.short_of_money(run.engine.budget))
         return {"limits": asdict(policy.limits), "retry": asdict(policy.retry)}
 
     async def cancel(self) -> dict[str, int]:

@@ -285,15 +285,23 @@ class Run:
         usual = Usual()
         for row in reversed(await self.ledger.ask("latencies")):
             usual.learn(kind_of(row["model"], row["resolution"]), max(0.0, row["seconds"]))
+        budget = Budget(limits.max_cost_usd, spoken_for)
+        for row in await self.ledger.ask("bills"):
+            budget.learn(kind_of(row["model"], row["resolution"]), row["estimated"], row["billed"])
+        budget.broad = await self.short_of_money(budget)
         return Pace(
             window=Window(limits.concurrency),
             speed=Speed(),
             rate=Rate(limits.requests_per_second),
             patience=Patience(retry.patience),
-            budget=Budget(limits.max_cost_usd, spoken_for),
+            budget=budget,
             caution=Caution(retry.max_uncertain, retry.max_failures),
             usual=usual,
         )
+
+    async def short_of_money(self, budget: Budget) -> bool:
+        """Say whether the jobs that wait may cost more than is left."""
+        return budget.short_of(float((await self.ledger.ask("left_estimate"))[0][0]))
 
     async def _states(self) -> dict[str, int]:
         """Count the jobs that this run is to bring to rest."""

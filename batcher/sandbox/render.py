@@ -134,6 +134,8 @@ def _size(inputs: Mapping[str, Any], photo: Image.Image | None) -> tuple[int, in
 
 def _scene(prompt: str, chance: random.Random) -> _Scene:
     text = prompt.lower()
+    what, _, where = text.partition(" on ")
+    text = where or what  # a sand-coloured bottle on marble stands on marble
     found = [(text.find(word), scene) for scene in _SCENES for word in scene.words if word in text]
     return min(found, key=lambda pair: pair[0])[1] if found else chance.choice(_SCENES)
 

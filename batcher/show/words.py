@@ -63,6 +63,11 @@ def summary(found: Mapping[str, Any], out: Path) -> list[str]:
         if cost["at_risk"]:
             parts.append(f"at risk in uncertain jobs: {money(cost['at_risk'])}")
         lines.append("; ".join(parts))
+    if cost["limit"] is not None and cost["worst_case"] > cost["limit"] + 0.005:
+        over = money(cost["worst_case"] - cost["limit"])
+        lines.append(
+            f"over the limit of {money(cost['limit'])} by {over}: jobs in flight were billed more than estimated"
+        )
     lines.extend(f"{count:,} {kind}" for kind, count in sorted(found["errors"].items()))
     if found["rejected"]:
         lines.append(f"{found['rejected']:,} rows rejected, see {out / 'rejected.csv'}")

@@ -170,15 +170,55 @@ def test_each_resolution_has_its_own_latencies_once_they_are_known() -> None:
 
 def test_money_is_reserved_settled_and_released() -> None:
     budget = Budget(1.0)
-    assert budget.affords(1.0)
-    budget.reserve(0.6)
-    assert not budget.affords(0.6)
-    budget.settle(0.6, 0.3)
-    assert budget.affords(0.6)
-    budget.reserve(0.6)
-    budget.release(0.6)
+    assert budget.affords("1K", 1.0)
+    budget.reserve("a", "1K", 0.6)
+    assert not budget.affords("1K", 0.6)
+    budget.settle("a", "1K", 0.6, 0.3)
+    assert budget.affords("1K", 0.6)
+    budget.reserve("b", "1K", 0.6)
+    budget.release("b")
+    budget.release("b")
     assert round(budget.spoken_for, 9) == 0.3
-    assert Budget(None).affords(1e9)
+    budget.reserve("c", "1K", 0.6)
+    budget.keep("c")  # uncertain, or done without a bill: at full price
+    assert round(budget.spoken_for, 9) == 0.9
+    assert Budget(None).affords("1K", 1e9)
+
+
+def test_a_bill_above_its_estimate_makes_what_is_in_flight_dearer() -> None:
+    budget = Budget(10.0)
+    for job in "abcd":
+        budget.reserve(job, "1K", 0.5)
+    budget.reserve("e", "4K", 1.0)
+    budget.settle("a", "1K", 0.5, 1.0)
+    assert budget.spoken_for == pytest.approx(1.0 + 3 * 1.0 + 1.0)
+    assert (budget.price("1K", 0.5), budget.price("4K", 1.0)) == (1.0, 1.0)
+    budget.settle("b", "1K", 0.5, 0.5)
+    assert budget.price("1K", 0.5) == 1.0, "the dearest counts"
+    assert budget.spoken_for == pytest.approx(4.5)
+    assert budget.short_of(3.0)
+    assert not budget.short_of(2.5)
+
+
+@given(lists(floats(0.05, 0.9), min_size=30, max_size=60), integers(1, 8), floats(0.5, 5))
+def test_no_bill_however_wrong_its_estimate_passes_the_cap_by_more_than_was_in_flight(
+    bills: list[float], window: int, cap: float
+) -> None:
+    flying: list[tuple[str, float]] = []
+    budget, spent, dearest = Budget(cap), 0.0, 0.1
+    queue = [(str(n), bill) for n, bill in enumerate(bills)]
+    while queue or flying:
+        while queue and len(flying) < window and budget.affords("1K", 0.1):
+            flying.append(queue.pop(0))
+            budget.reserve(flying[-1][0], "1K", 0.1)
+        if not flying:
+            break
+        job, bill = flying.pop(0)
+        budget.settle(job, "1K", 0.1, bill)
+        spent += bill
+        dearest = max(dearest, bill)
+        assert budget.spoken_for >= spent - 1e-9
+    assert spent <= cap + window * (dearest - 0.1) + 1e-6
 
 
 def test_caution_counts_what_is_in_a_row() -> None:

@@ -46,10 +46,10 @@ def bars(rows: Sequence[tuple[str, float, str]], *, label: str) -> str:
         middle = n * step + 16
         parts.append(
             f'<text class="name" x="{left - 8}" y="{middle}" text-anchor="end">{escape(_short(name))}</text>'
-            f'<rect class="bar" x="{left}" y="{middle - 11}" width="{wide:.1f}" height="14"/>'
+            f'<rect class="bad" x="{left}" y="{middle - 11}" width="{wide:.1f}" height="14"/>'
             f'<text x="{left + wide + 6:.1f}" y="{middle}">{escape(said)}</text>'
         )
-    return _frame("".join(parts), label, max(HEIGHT, len(rows) * step + 8))
+    return _frame("".join(parts), label, len(rows) * step + 8)
 
 
 def _frame(body: str, label: str, height: int = HEIGHT) -> str:

@@ -123,7 +123,7 @@
     const original = withBefore && card.thumb ? before(card) : undefined;
     if (original) open.append(picture(original.thumb, "", { class: "under" }));
     open.append(card.thumb ? picture(card.thumb, alt(card), original ? { class: "over" } : {}) : standsIn(card));
-    if (run.rehearsal) open.append(make("span", { class: "stamp" }, "rehearsal"));
+    if (run.rehearsal && card.thumb) open.append(make("span", { class: "stamp" }, "rehearsal"));
     if (!original) return open;
     const holder = make("div", { class: "holder" }, open);
     open.append(make("span", { class: "cut" }), make("span", { class: "side left" }, "before"), make("span", { class: "side right" }, "after"));
