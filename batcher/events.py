@@ -16,6 +16,12 @@ class Started:
     name: str
     provider: str
     states: Mapping[str, int]
+    concurrency: int = 0
+    billed_usd: float = 0.0
+    """Before this start."""
+    left_usd: float | None = None
+    """The estimate of the jobs that this start is to bring to rest, None where a price is not known."""
+    limit_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,8 @@ class Held:
     at: float
     why: str
     seconds: float
+    window: int | None = None
+    """Jobs that the server is thought to take at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +59,15 @@ class Warned:
 
     at: float
     message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Silence:
+    """The server has given nothing useful since a while (a stamp); or, `since` None, it does again."""
+
+    at: float
+    message: str
+    since: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +87,7 @@ class Ended:
     stopped: Stopped | None
 
 
-Event = Started | Moved | Held | Warned | Noted | Ended
+Event = Started | Moved | Held | Warned | Silence | Noted | Ended
 
 
 class Listener(Protocol):

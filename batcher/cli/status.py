@@ -1,6 +1,8 @@
 """`batcher status`: counts, cost, and what is left."""
 
 import json as json_
+import sys
+from typing import Any
 
 import typer
 
@@ -12,12 +14,22 @@ def status(out: o.Out, *, json: o.Json = False) -> None:
 
     Example: batcher status runs/products
     """
+    from batcher.clock import Clock
     from batcher.ledger.lock import is_locked
     from batcher.ledger.reader import Reader
+    from batcher.show.status import board_of
     from batcher.show.status import status as look
     from batcher.show.words import command, summary
 
     found = look(out)
+    board = None
+    if is_locked(out):
+        with Reader(out) as reader:
+            board = board_of(reader, Clock().now())
+        found["pace"] = {
+            "per_minute": round(board.rate * 60, 2),
+            "left_seconds": board.left and [round(one, 1) for one in board.left],
+        }
     if json:
         typer.echo(json_.dumps(found, ensure_ascii=False))
         return
@@ -25,7 +37,22 @@ def status(out: o.Out, *, json: o.Json = False) -> None:
         paused = bool(reader.meta().get("paused"))
     if paused:
         typer.echo(f"paused: no run goes on with it until {command('resume', out)}")
-    if is_locked(out):
-        typer.echo("a run is at work on this directory")
+    if board:
+        _say(board)
     for line in summary(found, out):
-        typer.echo(line)
+        if not (board and line.startswith("next: ")):  # that is for when it has ended
+            typer.echo(line)
+
+
+def _say(board: Any) -> None:  # noqa: ANN401 - a Board, imported late
+    """Show a run at work as it shows itself."""
+    from rich.console import Console
+
+    from batcher.show.board import drawn, line
+
+    typer.echo("a run is at work on this directory")
+    if sys.stdout.isatty():
+        console = Console()
+        console.print(drawn(board, console.width))
+    else:
+        typer.echo(line(board))

@@ -12,7 +12,7 @@ from batcher.engine.legs import Leave, Legs
 from batcher.engine.pace import Pace
 from batcher.engine.rules import bought_again
 from batcher.errors import EXIT_BUG, EXIT_STOPPED, EXIT_TOKEN, EXIT_UNREACHABLE, BatcherError, LedgerBroken, WrongUse
-from batcher.events import Held, Warned
+from batcher.events import Held, Silence
 from batcher.job import IN_FLIGHT, Job, Move, State
 from batcher.ledger.ledger import Ledger, Overtaken
 from batcher.pacing.budget import Budget
@@ -118,13 +118,13 @@ class Engine:
             self.halt("unreachable", patience.why)
         if patience.to_tell(now):
             lasts = now - patience.since if patience.since is not None else 0.0
-            since = rfc3339(self._clock.now() - lasts)
-            self._tell(f"the server has given nothing useful since {since}: {patience.why}")
+            since = self._clock.now() - lasts
+            self._tell(f"the server has given nothing useful since {rfc3339(since)}: {patience.why}", since)
         elif patience.over():
-            self._tell("the server answers again")
+            self._tell("the server answers again", None)
 
-    def _tell(self, message: str) -> None:
-        task = asyncio.create_task(self._ledger.say(Warned(self._clock.now(), message)))
+    def _tell(self, message: str, since: float | None) -> None:
+        task = asyncio.create_task(self._ledger.say(Silence(self._clock.now(), message, since)))
         self._told.add(task)
         task.add_done_callback(self._told_one)
 
@@ -383,7 +383,8 @@ class Engine:
         self.hear()
         self._changed.set()
         if held is not None:
-            await self._ledger.say(Held(self._clock.now(), after.message or "", round(held, 3)))
+            window = int(self._pace.window.size)
+            await self._ledger.say(Held(self._clock.now(), after.message or "", round(held, 3), window))
 
     async def _buy_again(self, job: Job) -> Job:
         if again := bought_again(job, self._policy.retry):

@@ -14,6 +14,11 @@ ORDER BY turn, position LIMIT :limit;
 -- What the jobs that wait are estimated to cost.
 SELECT total(nano_usd) / 1e9 FROM tally WHERE state = 'pending' AND listed = 1 AND selected = 1;
 
+-- name: unsettled_estimate
+-- What the jobs that a start brings to rest are estimated to cost; nothing where their price is not known.
+SELECT total(nano_usd) / 1e9 AS usd, total(jobs) AS jobs FROM tally
+WHERE state IN ('pending', 'submitting', 'running', 'fetching') AND listed = 1 AND selected = 1;
+
 -- name: bills
 -- What the attempts that were billed last had been estimated to cost.
 SELECT json_extract(spec, '$.model') AS model, json_extract(spec, '$.inputs.resolution') AS resolution,
@@ -137,9 +142,13 @@ ORDER BY latest.seq DESC LIMIT 200;
 -- name: last_ended
 SELECT facts FROM events WHERE type = 'Ended' ORDER BY seq DESC LIMIT 1;
 
--- name: pace
--- Jobs that were done in the last minutes, and since when.
-SELECT count(*) AS done, min(settled_at) AS since FROM jobs WHERE state = 'done' AND settled_at > :after;
+-- name: done_since
+SELECT count(*) AS jobs FROM jobs WHERE state = 'done' AND settled_at > :after;
+
+-- name: latest_trouble
+-- What was said of the server among the last events.
+SELECT at, type, facts FROM events WHERE seq > (SELECT max(seq) FROM events) - 500 AND type IN ('Held', 'Silence')
+ORDER BY seq;
 
 -- name: listed_places
 SELECT rowid FROM jobs WHERE listed = 1 ORDER BY position;

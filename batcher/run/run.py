@@ -175,7 +175,7 @@ class Run:
         ballast = self.ledger.ballast = Ballast(self.out)
         meta = await self.meta()
         states = await self._states()
-        await self.ledger.say(Started(self.parts.clock.now(), str(meta.get("name")), self.provider, states))
+        await self.ledger.say(await self._started(policy, str(meta.get("name")), states))
         resubmits = policy.retry.uncertain == "resubmit" and states.get(State.UNCERTAIN)
         halt = None
         if resubmits or not await self.at_rest():
@@ -185,6 +185,22 @@ class Run:
         outcome = self._outcome(await self._states(), halt)
         await self._close_books(meta, outcome)
         return outcome
+
+    async def _started(self, policy: Policy, name: str, states: Mapping[str, int]) -> Started:
+        """Say what this start begins with."""
+        await self.note({"started_at": self.parts.clock.now()})
+        money = await self.ledger.ask("money")
+        to_settle = (await self.ledger.ask("unsettled_estimate"))[0]
+        return Started(
+            at=self.parts.clock.now(),
+            name=name,
+            provider=self.provider,
+            states=states,
+            concurrency=policy.limits.concurrency,
+            billed_usd=round(sum(row["billed"] for row in money), 6),
+            left_usd=round(to_settle["usd"], 6) if to_settle["usd"] or not to_settle["jobs"] else None,
+            limit_usd=policy.limits.max_cost_usd,
+        )
 
     async def _refused(self) -> Outcome | None:
         """Refuse to go on with an older copy, or with what the user has paused."""

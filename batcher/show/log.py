@@ -10,7 +10,7 @@ from typing import Any, Final, TextIO
 import structlog
 
 from batcher.clock import rfc3339
-from batcher.events import Ended, Event, Moved, facts_of
+from batcher.events import Ended, Event, Moved, Silence, facts_of
 from batcher.job import State
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -38,7 +38,7 @@ class Log:
         level = "info"
         if isinstance(event, Moved):
             level = "warning" if event.to in {State.FAILED, State.UNCERTAIN} else "info"
-        elif isinstance(event, Ended) and event.stopped:
+        elif (isinstance(event, Ended) and event.stopped) or isinstance(event, Silence):
             level = "warning"
         getattr(self._log, level)(type(event).__name__, at=at, level=level, **facts)
 

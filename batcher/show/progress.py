@@ -1,129 +1,186 @@
-"""Progress on standard error: a bar on a terminal, a plain line now and then without one. A listener, no more."""
+"""Progress on standard error: a board on a terminal, a plain line now and then without one. A listener, no more."""
 
 import sys
 from collections import Counter
 from collections.abc import Callable
 from typing import Final, TextIO
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.console import Console, RenderableType
+from rich.live import Live
 
-from batcher.events import Ended, Event, Held, Moved, Noted, Started, Warned
+from batcher.events import Ended, Event, Held, Moved, Noted, Silence, Started, Warned
 from batcher.job import SETTLED, State
 from batcher.settings import SANDBOX
+from batcher.show.board import Board, Money, drawn, line, named
 from batcher.show.log import plain
-from batcher.show.words import counts, duration, money
+from batcher.show.pace import Meter, left
+from batcher.show.words import counts, duration
 
 EVERY: Final = 10.0
 """Seconds between plain lines."""
+_REDRAWN: Final = 4
+"""Times a second."""
+
+Now = Callable[[], float]
 
 
 class Tally:
-    """Counts what the events say of jobs."""
+    """Counts what the events say of jobs. `now` in seconds of any clock that goes on evenly."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Now) -> None:
+        self._now = now
         self.states: Counter[str] = Counter()
-        self.billed = 0.0
-        self.total = 0
-        self.rehearsal = False
+        self._started: Started | None = None
+        self._billed = 0.0
+        self._bills = 0
+        self._kinds: Counter[str] = Counter()
+        self._last = ""
+        self._holds = 0
+        self._window: int | None = None
+        self._hold: tuple[float, str] | None = None
+        """Until when submissions wait, and why."""
+        self._silence = ""
+        self._meter = Meter(now(), 0)
 
     def take(self, event: Event) -> None:
         """Count an event."""
-        if isinstance(event, Started):
-            self.states = Counter(event.states)
-            self.total = sum(event.states.values())
-            self.rehearsal = event.provider == SANDBOX
-        elif isinstance(event, Moved):
-            self.states[event.came_from] -= 1
-            self.states[event.to] += 1
-            self.billed += event.billed_usd or 0.0 if event.to is not State.FETCHING else 0.0
+        match event:
+            case Started():
+                self._started = event
+                self.states = Counter(event.states)
+                self._meter = Meter(self._now(), self._settled)
+            case Moved():
+                self._take_move(event)
+            case Held(why=why, seconds=seconds, window=window):
+                self._holds += 1
+                self._window = window
+                self._hold = (self._now() + seconds, why)
+            case Silence(message=message, since=since):
+                self._silence = message if since is not None else ""
+            case _:
+                pass
+
+    def _take_move(self, event: Moved) -> None:
+        if not self.states[event.came_from]:  # unlisted, or not selected: paid for, and brought to its end
+            return
+        self.states[event.came_from] -= 1
+        self.states[event.to] += 1
+        if event.billed_usd is not None and event.to is not State.FETCHING:
+            self._billed += event.billed_usd
+            self._bills += 1
+        if event.kind:
+            self._kinds[event.kind] += 1
+            self._last = event.message or ""
+        self._meter.take(self._now(), self._settled)
 
     @property
-    def settled(self) -> int:
-        """Jobs at rest."""
+    def _settled(self) -> int:
         return sum(self.states[state] for state in SETTLED)
 
-    def line(self) -> str:
-        """Say it in a line."""
-        bill = "pretended bill" if self.rehearsal else "billed"
-        return counts(self.states) + (f"; {bill} {money(self.billed)}" if self.billed else "")
+    def board(self) -> Board:
+        """Give where the run stands now."""
+        now, states = self._now(), dict(self.states)
+        started = self._started
+        settled = sum(states.get(state, 0) for state in SETTLED)
+        lately, whole = self._meter.lately(now, settled), self._meter.whole(now, settled)
+        trouble = [self._silence] if self._silence else []
+        if self._hold and now < self._hold[0]:
+            trouble.append(f"submissions wait {duration(self._hold[0] - now)}: {self._hold[1]}")
+        ceiling = started.concurrency if started else 0
+        return Board(
+            name=started.name if started else "",
+            where=named(started.provider) if started else "",
+            rehearsal=bool(started and started.provider == SANDBOX),
+            states=states,
+            elapsed=now - self._meter.begun,
+            rate=lately.rate,
+            left=left(sum(states.values()) - settled, lately, whole),
+            money=self._money(states),
+            ceiling=ceiling,
+            window=self._window if self._window is not None and self._window < ceiling else None,
+            holds=self._holds,
+            trouble=tuple(trouble),
+            kinds=dict(self._kinds),
+            last=self._last,
+        )
+
+    def _money(self, states: dict[str, int]) -> Money:
+        """Give what it may cost at the end: what was billed here may tell more of the rest than the estimate does."""
+        if self._started is None:
+            return Money()
+        spent, rest = self._started.billed_usd + self._billed, self._started.left_usd
+        at_first = sum(self._started.states.get(state, 0) for state in State if state not in SETTLED)
+        to_come = sum(states.get(state, 0) for state in State if state not in SETTLED)
+        if rest is None or not at_first:
+            return Money(spent, None, self._started.limit_usd)
+        estimate = rest / at_first
+        each = self._billed / self._bills if self._bills else estimate
+        ends = sorted(spent + to_come * one for one in (estimate, each))
+        return Money(spent, (ends[0], ends[1]), self._started.limit_usd)
 
 
 class Lines:
     """Plain lines: at the start, each ten seconds, at trouble, at the end."""
 
-    def __init__(self, stream: TextIO, now: Callable[[], float]) -> None:
+    def __init__(self, stream: TextIO, now: Now) -> None:
         self._stream = stream
         self._now = now
-        self._tally = Tally()
+        self._tally = Tally(now)
         self._last = now()
 
     def __call__(self, event: Event) -> None:
         """Say something if it is time."""
         self._tally.take(event)
         match event:
-            case Started(name=name, provider=provider):
-                self._say(f"{name} on {_named(provider)}: {self._tally.line()}")
+            case Started(name=name, provider=provider, states=states):
+                self._say(f"{name} on {named(provider)}: {counts(states)}")
             case Held(why=why, seconds=seconds):
                 self._say(f"submissions wait {duration(seconds)}: {why}")
-            case Warned(message=message):
+            case Warned(message=message) | Silence(message=message):
                 self._say(f"warning: {message}")
             case Ended() | Noted():
                 pass
             case _ if self._now() - self._last >= EVERY:
-                self._say(f"{self._tally.settled:,} of {self._tally.total:,} settled: {self._tally.line()}")
+                self._say(line(self._tally.board()))
 
-    def _say(self, line: str) -> None:
+    def _say(self, text: str) -> None:
         self._last = self._now()
-        print(plain(line), file=self._stream, flush=True)
+        print(plain(text), file=self._stream, flush=True)
 
 
-class Bar:
-    """A bar that is redrawn in place, on a terminal."""
+class Screen:
+    """A board that is redrawn in place, on a terminal."""
 
-    def __init__(self, console: Console) -> None:
-        self._tally = Tally()
-        self._progress = Progress(
-            TextColumn("[bold]{task.description}"),
-            BarColumn(bar_width=None),
-            TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-            TextColumn("{task.fields[rest]}"),
-            TimeElapsedColumn(),
+    def __init__(self, console: Console, now: Now) -> None:
+        self._tally = Tally(now)
+        self._console = console
+        self._live = Live(
             console=console,
+            get_renderable=self._drawn,
+            refresh_per_second=_REDRAWN,
             transient=True,
-            refresh_per_second=8,
+            redirect_stdout=False,
         )
-        self._task: TaskID | None = None
 
     def __call__(self, event: Event) -> None:
-        """Redraw."""
+        """Take an event in; what is drawn follows."""
         self._tally.take(event)
         match event:
-            case Started(name=name, provider=provider):
-                self._task = self._progress.add_task(f"{name} on {_named(provider)}", total=self._tally.total, rest="")
-                self._progress.start()
-                self._update()
-            case Held(why=why, seconds=seconds):
-                self._progress.console.print(plain(f"submissions wait {duration(seconds)}: {why}"), markup=False)
-            case Warned(message=message):
-                self._progress.console.print(plain(f"warning: {message}"), markup=False)
+            case Started():
+                self._live.start()
+            case Warned(message=message) | Silence(message=message):
+                self._console.print(plain(f"warning: {message}"), markup=False, highlight=False)
             case Ended():
-                self._progress.stop()
-            case Moved():
-                self._update()
+                self._live.stop()
+            case _:
+                pass
 
-    def _update(self) -> None:
-        if self._task is not None:
-            states: dict[str, int] = {state: self._tally.states[state] for state in State if state is not State.DONE}
-            rest = counts(states) if any(states.values()) else ""
-            self._progress.update(self._task, completed=self._tally.settled, rest=rest)
+    def _drawn(self) -> RenderableType:
+        return drawn(self._tally.board(), self._console.width)
 
 
-def _named(provider: str) -> str:
-    return "the sandbox (rehearsal)" if provider == SANDBOX else provider
-
-
-def listener(now: Callable[[], float]) -> Lines | Bar:
-    """Give what suits standard error: a bar on a terminal, else lines. `now` in seconds."""
+def listener(now: Now) -> Lines | Screen:
+    """Give what suits standard error: a board on a terminal, else lines. `now` in seconds."""
     console = Console(stderr=True)
-    return Bar(console) if console.is_terminal and not console.is_dumb_terminal else Lines(sys.stderr, now)
+    on_terminal = console.is_terminal and not console.is_dumb_terminal
+    return Screen(console, now) if on_terminal else Lines(sys.stderr, now)

@@ -1,12 +1,17 @@
 """The state of a run from its ledger: counts, money, files, and why it stopped."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from batcher.job import State
+from batcher.job import SETTLED, State
 from batcher.ledger.reader import Reader
+from batcher.settings import SANDBOX
+from batcher.show.board import Board, Money, named
+from batcher.show.pace import RECENT, Count, left
+from batcher.show.words import duration
 
 
 def status(out: Path) -> dict[str, Any]:
@@ -39,8 +44,73 @@ def status_of(reader: Reader) -> dict[str, Any]:
         "files": files["files"],
         "bytes": int(files["bytes"]),
         "requests": meta.get("requests", 0),
+        "pace": None,
         "stopped": _stopped(asdict(stopped)) if stopped else None,
     }
+
+
+def board_of(reader: Reader, now: float) -> Board:
+    """Give where a run that is at work stands, as the run itself shows it. `now`: a stamp, in seconds since 1970."""
+    meta, status = reader.meta(), status_of(reader)
+    states = {state.value: 0 for state in State}
+    for row in reader.ask("states"):
+        if row["listed"] and row["selected"]:
+            states[row["state"]] += row["jobs"]
+    started = float(meta.get("started_at") or now)  # type: ignore[arg-type]
+    ages = {age: max(0.0, min(age, now - started)) for age in (RECENT, now - started)}
+    lately, whole = (Count(reader.ask("done_since", after=now - age)[0]["jobs"], age) for age in ages.values())
+    to_come = sum(count for state, count in states.items() if State(state) not in SETTLED)
+    policy: Any = meta.get("policy") or {}
+    trouble = _trouble(reader, now)
+    cost = status["cost_usd"]
+    return Board(
+        name=str(status["name"]),
+        where=named(str(status["provider"])),
+        rehearsal=status["provider"] == SANDBOX,
+        states=states,
+        elapsed=now - started,
+        rate=lately.rate,
+        left=left(to_come, lately, whole),
+        money=Money(cost["billed"], _end(reader, cost), cost["limit"]),
+        ceiling=int(policy.get("limits", {}).get("concurrency") or 0),
+        window=trouble.window,
+        holds=trouble.holds,
+        trouble=trouble.words,
+        kinds=status["errors"],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Trouble:
+    holds: int
+    window: int | None
+    words: tuple[str, ...]
+
+
+def _trouble(reader: Reader, now: float) -> _Trouble:
+    """Give what the last events say of the server."""
+    holds, window, silence, hold = 0, None, "", ""
+    for row in reader.ask("latest_trouble"):
+        facts = json.loads(row["facts"])
+        if row["type"] == "Silence":
+            silence = facts["message"] if facts["since"] is not None else ""
+            continue
+        holds, window = holds + 1, facts.get("window")
+        until = row["at"] + facts["seconds"]
+        hold = f"submissions wait {duration(until - now)}: {facts['why']}" if now < until else ""
+    return _Trouble(holds, window, tuple(one for one in (silence, hold) if one))
+
+
+def _end(reader: Reader, cost: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Give the least and the most that a run may have cost at its end, by estimates and by what was billed."""
+    waiting = float(reader.ask("left_estimate")[0][0])
+    bills = reader.ask("bills")
+    estimated = sum(row["estimated"] for row in bills)
+    factor = sum(row["billed"] for row in bills) / estimated if estimated else 1.0
+    if not cost["worst_case"] and not waiting:
+        return None
+    ends = sorted(cost["worst_case"] + waiting * one for one in (1.0, factor))
+    return ends[0], ends[1]
 
 
 def _stopped(stopped: Mapping[str, Any]) -> dict[str, Any]:

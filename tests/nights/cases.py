@@ -118,7 +118,8 @@ def play(case: Case) -> Seen:
             job, _ = list(reader.jobs())[-1]
             held = [row["facts"] for row in reader._connection.execute("SELECT facts FROM events WHERE type = 'Held'")]
             warned = [
-                row["facts"] for row in reader._connection.execute("SELECT facts FROM events WHERE type = 'Warned'")
+                row["facts"]
+                for row in reader._connection.execute("SELECT facts FROM events WHERE type IN ('Warned', 'Silence')")
             ]
             stopped = reader.stopped()
         accepted = [entry for entry in life.world.journal if entry.get("inputs") == dict(job.spec.inputs)]

@@ -1,6 +1,5 @@
 """What is spent: never past the cap, for every row first where it is short, and asked for before."""
 
-
 from tests.real.api import Api
 from tests.real.conftest import MODEL, Batcher
 
