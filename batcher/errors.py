@@ -33,6 +33,10 @@ class WrongUse(BatcherError):
     exit_code = EXIT_USAGE
 
 
+class NotMeant(WrongUse):
+    """The user was asked, and said no."""
+
+
 class WrongRun(WrongUse):
     """The run directory belongs to another provider or manifest."""
 

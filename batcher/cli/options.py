@@ -72,6 +72,8 @@ class Given:
     max_cost: float | None = None
     max_time: str | None = None
     patience: str | None = None
+    by_environment: frozenset[str] = frozenset()
+    """The parameters that stand in the environment, not on the command line."""
 
     def over(self, policy: Any) -> Any:  # noqa: ANN401 - a Policy, imported late
         """Lay it over the manifest's settings."""
@@ -100,8 +102,17 @@ class Given:
                 value = getattr(getattr(policy, group), one.name)
                 manifest = getattr(said, one.name) != getattr(plain, one.name)
                 origin = "manifest" if manifest else "default"
-                found[one.name] = {"value": value, "from": origin if by_option.get(one.name) is None else "option"}
+                if by_option.get(one.name) is not None:
+                    given = one.name.removesuffix("_usd")
+                    origin = "environment" if given in self.by_environment else "option"
+                found[one.name] = {"value": value, "from": origin}
         return found
+
+
+def by_environment(context: typer.Context) -> frozenset[str]:
+    """Give the parameters of the command at work that the environment gives."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return frozenset(name for name, source in sources.items() if source is not None and source.name == "ENVIRONMENT")
 
 
 @dataclass(frozen=True, slots=True)

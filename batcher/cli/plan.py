@@ -2,17 +2,18 @@
 
 import asyncio
 import json as json_
-import random
 from typing import Any
 
 import typer
 
 from batcher.cli import options as o
 
-_SHOWN = 3
+_SAMPLED = 16
+"""Jobs above which a sample is a good beginning."""
 
 
 def plan(
+    context: typer.Context,
     manifest: o.Manifest,
     *,
     out: o.OutOption = None,
@@ -43,7 +44,7 @@ def plan(
         out=out,
         model=model,
         options=Options(o.read_sets(sets), where, skip_invalid),
-        given=o.Given(concurrency, max_cost, max_time, patience),
+        given=o.Given(concurrency, max_cost, max_time, patience, o.by_environment(context)),
         selection=Selection(limit, sample, where),
         sandbox=sandbox,
         reuse=reuse,
@@ -83,10 +84,10 @@ async def show_plan(wanted: o.Wanted, *, as_json: bool) -> int:
 
 async def _plan_into(found: dict[str, Any], wanted: o.Wanted) -> None:
     """Add to what is found: what is known stays there when faults are raised."""
-    from batcher.cli.prepare import expansion, model_id, out_dir, policy, warnings
+    from batcher.cli.prepare import expansion, model_id, out_dir, policy
     from batcher.hosting.inline import Looks
-    from batcher.ledger.enrolment import spread
     from batcher.manifest.manifest import open_manifest
+    from batcher.run.forecast import Seen, bill, expected, space
     from batcher.settings import SANDBOX, remote
 
     manifest = open_manifest(wanted.manifest, name=wanted.out.name if wanted.out else None)
@@ -95,46 +96,71 @@ async def _plan_into(found: dict[str, Any], wanted: o.Wanted) -> None:
     model = await find_model(wanted, manifest, model_id(manifest, wanted.model), out)
     settings = wanted.given.over(policy(manifest))
     rejected: list[str] = []
-    options = wanted.options
-    jobs = expansion(manifest, model, Looks(), options, lambda _row, _header, reason: rejected.append(reason))
-    costs, rows, ids, shown = [], [], [], _Shown()
+    jobs = expansion(manifest, model, Looks(), wanted.options, lambda _row, _header, reason: rejected.append(reason))
+    seen = Seen()
     try:
         for spec, chosen in jobs:
-            if chosen:
-                ids.append(spec.id)
-                costs.append(spec.estimated_usd)
-                rows.append(spec.row)
-                shown.take(spec)
+            seen.take(spec, chosen=chosen)
     finally:
         found |= {"jobs": jobs.census.jobs, "equal_rows": jobs.census.equal_rows}
-    kept = list(range(len(costs)))[: wanted.selection.limit]
-    if wanted.selection.sample is not None:
-        kept = spread(rows[: len(kept)], wanted.selection.sample)
-    ids = [ids[index] for index in kept]
     provider = SANDBOX if wanted.sandbox else remote(manifest.root).provider
+    kept = seen.kept(wanted.selection.limit, wanted.selection.sample)
+    ids = [seen.ids[index] for index in kept]
     reused, near = _reusable(wanted.reuse, out, provider, ids)
     begun = _begun(out, provider, ids)
     free = reused | begun
-    costs = [0.0 if ids[place] in free else costs[index] for place, index in enumerate(kept)]
+    to_buy = [index for index in kept if seen.ids[index] not in free]
     prices = model.prices if manifest.document.prices is None else None
     found |= {
-        "selected": len(costs),
+        "selected": len(kept),
+        "to_buy": len(to_buy),
         "rows": jobs.census.rows,
         "rejected": len(rejected),
-        "cost_usd": {
-            "estimated": round(sum(cost or 0.0 for cost in costs), 6) if None not in costs else None,
-            "note": prices.note if prices else "",
-        },
+        "cost_usd": bill(seen, to_buy, settings, out, provider) | {"note": prices.note if prices else ""},
+        "images": seen.images,
         "inlined_bytes": jobs.census.inlined_bytes,
         "model": model.id,
         "out": str(out),
         "provider": provider,
         "reused": sum(one in reused for one in ids),
         "begun": len(begun),
-        "samples": shown.samples(),
+        "expected": expected(out, provider, len(to_buy)),
+        "space": space(out, provider, seen, to_buy),
+        "samples": seen.samples(),
         "settings": wanted.given.sources(manifest.document, settings),
-        "warnings": [*warnings(manifest, options), *near],
+        "warnings": [*seen.warnings(), *_said_before(manifest, wanted, out, seen), *near],
+        "next": _next(wanted, len(to_buy)),
     }
+
+
+def _said_before(manifest: Any, wanted: o.Wanted, out: Any, seen: Any) -> list[str]:  # noqa: ANN401
+    """Give what `run` would warn of, or ask."""
+    from batcher.cli.prepare import warnings
+    from batcher.errors import BatcherError
+    from batcher.ledger.reader import Reader
+
+    said = list(warnings(manifest, wanted.options))
+    try:
+        with Reader(out) as reader:
+            done = sum(row["jobs"] for row in reader.ask("states") if row["listed"] and row["state"] == "done")
+            left_out = done - reader.count_done(seen.ids)
+    except BatcherError:
+        return said
+    if left_out > 0:
+        asks = "; `run` asks first" if left_out * 2 > done else ""
+        said.append(f"{left_out:,} finished jobs are no longer named: they leave the totals, their files stay{asks}")
+    return said
+
+
+def _next(wanted: o.Wanted, to_buy: int) -> str | None:
+    from batcher.show.words import command
+
+    if not to_buy or wanted.manifest == "-":
+        return None
+    rehearse = ["--sandbox"] if wanted.sandbox else []
+    given = ["--model", wanted.model] if wanted.model else []
+    sample = ["--sample", "4"] if to_buy > _SAMPLED and wanted.selection.sample is None else []
+    return command("run", wanted.manifest, *given, *rehearse, *sample)
 
 
 def _begun(out: Any, provider: str, ids: list[str]) -> set[str]:  # noqa: ANN401 - a Path
@@ -161,39 +187,6 @@ def _reusable(folder: Any, out: Any, provider: str, ids: list[str]) -> tuple[set
         f"{sibling} has results of {count:,} of these: --reuse {sibling} takes them over, unbought"
         for sibling, count in near
     ]
-
-
-class _Shown:
-    """Keeps the first job, the last, and one between, drawn evenly."""
-
-    def __init__(self) -> None:
-        self._seen = 0
-        self._kept: list[Any] = []
-        self._chance = random.Random(0)  # noqa: TID251, S311 - which sample is shown is no secret, and the same each time
-
-    def take(self, spec: Any) -> None:  # noqa: ANN401 - a Spec
-        self._seen += 1
-        if len(self._kept) < _SHOWN:
-            self._kept.append(spec)
-            return
-        if self._chance.random() < 1 / self._seen:
-            self._kept[1] = self._kept[2]
-        self._kept[2] = spec
-
-    def samples(self) -> list[dict[str, object]]:
-        return [{"job_id": one.id, "name": one.name, "inputs": as_named(one)} for one in self._kept]
-
-
-def as_named(spec: Any) -> Any:  # noqa: ANN401 - a Spec; JSON comes out
-    """Give a job's inputs with each local image as the manifest names it."""
-    paths = {f"sha256:{image.sha256}": image.path for image in spec.images}
-
-    def named(value: Any) -> Any:  # noqa: ANN401
-        if isinstance(value, list):
-            return [named(item) for item in value]
-        return paths.get(value, value) if isinstance(value, str) else value
-
-    return {name: named(value) for name, value in spec.inputs.items()}
 
 
 async def find_model(wanted: o.Wanted, manifest: Any, asked: str, out: Any) -> Any:  # noqa: ANN401
@@ -235,31 +228,7 @@ async def find_model(wanted: o.Wanted, manifest: Any, asked: str, out: Any) -> A
 
 
 def _print(found: dict[str, Any]) -> None:
-    from batcher.show.words import jobs, money, size
+    from batcher.show.bill import lines
 
-    cost = found["cost_usd"]
-    typer.echo(f"{found['name']}: {jobs(found['jobs'])} from {found['rows']:,} rows, for {found['model']}")
-    if found["selected"] != found["jobs"]:
-        typer.echo(f"  of which {found['selected']:,} are selected")
-    if found["equal_rows"]:
-        typer.echo(f"  {found['equal_rows']:,} equal to earlier rows: they make further samples of the same inputs")
-    if found["begun"]:
-        typer.echo(f"  {found['begun']:,} are done or under way already, and cost nothing more")
-    if found["reused"]:
-        typer.echo(f"  {found['reused']:,} are taken over from another run, and cost nothing")
-    if found["rejected"]:
-        typer.echo(f"  {found['rejected']:,} bad rows would be skipped")
-    typer.echo(f"  estimated cost {money(cost['estimated'])}" + (f" ({cost['note']})" if cost["note"] else ""))
-    if found["inlined_bytes"]:
-        typer.echo(f"  local images to send: {size(found['inlined_bytes'])}")
-    typer.echo(f"  results go to {found['out']}")
-    for warning in found["warnings"]:
-        typer.echo(f"  warning: {warning}")
-    for sample in found["samples"]:
-        typer.echo(f"\n  files/{sample['name']}  ({sample['job_id']})")
-        for name, value in sample["inputs"].items():
-            text = json_.dumps(value, ensure_ascii=False)
-            typer.echo(f"    {name}: {text if len(text) < 200 else text[:197] + '...'}")  # noqa: PLR2004
-    changed = {name: one for name, one in found["settings"].items() if one["from"] != "default"}
-    for name, one in changed.items():
-        typer.echo(f"\n  {name} = {one['value']}  (from the {one['from']})")
+    for line in lines(found):
+        typer.echo(line)

@@ -9,6 +9,7 @@ from batcher.cli import options as o
 
 
 def run(
+    context: typer.Context,
     manifest: o.Manifest,
     *,
     out: o.OutOption = None,
@@ -42,7 +43,7 @@ def run(
         out=out,
         model=model,
         options=Options(o.read_sets(sets), where, skip_invalid),
-        given=o.Given(concurrency, max_cost, max_time, patience),
+        given=o.Given(concurrency, max_cost, max_time, patience, o.by_environment(context)),
         selection=Selection(limit, sample, where),
         sandbox=sandbox,
         reuse=reuse,
@@ -70,7 +71,7 @@ async def run_manifest(wanted: o.Wanted, *, as_json: bool) -> int:
     """Open the run directory, take the manifest's jobs in, work."""
     from batcher.cli.prepare import model_id, out_dir, policy
     from batcher.cli.work import work
-    from batcher.errors import ManifestFaulty, TokenMissing
+    from batcher.errors import ManifestFaulty, NotMeant, TokenMissing
     from batcher.manifest.manifest import open_manifest
     from batcher.run import discard, open_run
     from batcher.settings import SANDBOX, remote
@@ -86,8 +87,9 @@ async def run_manifest(wanted: o.Wanted, *, as_json: bool) -> int:
         async with open_run(out, provider=provider, beside=manifest.root, make=True, rebuild=rebuild) as opened:
             await _take_in(opened, manifest, asked, wanted, settings)
             await _take_over(opened, wanted.reuse)
+            await _confirm(opened, settings, wanted)
             return await work(opened, settings, quiet=wanted.quiet, as_json=as_json)
-    except (ManifestFaulty, TokenMissing):
+    except (ManifestFaulty, TokenMissing, NotMeant):
         if fresh and not rebuild:
             discard(out)
         raise
@@ -148,6 +150,27 @@ async def _take_over(opened: Any, folder: Any) -> None:  # noqa: ANN401 - a Run,
     for sibling, count in held_by_siblings(opened.out, opened.provider, waiting_in(opened.out)).items():
         message = f"{sibling} has results of {jobs(count)} of these: --reuse {sibling} takes them over, unbought"
         say(f"note: {message}")
+
+
+async def _confirm(opened: Any, settings: Any, wanted: o.Wanted) -> None:  # noqa: ANN401
+    """Ask, on a terminal, whether so much money is meant to be spent. Raises NotMeant."""
+    import sys
+
+    from batcher.errors import NotMeant
+    from batcher.run.forecast import asks
+    from batcher.settings import SANDBOX
+    from batcher.show.words import jobs, money
+
+    if wanted.yes or opened.provider == SANDBOX or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return
+    limits = settings.limits
+    waiting, cost, spent = await opened.to_spend(limits.max_cost_usd)
+    if not asks(cost, limits.max_cost_usd, spent, limits.confirm_above_usd):
+        return
+    capped = "" if limits.max_cost_usd is None else f", and no more than {money(limits.max_cost_usd)} in all"
+    question = f"{jobs(waiting)} may cost {money(cost)}{capped}. Go on?"
+    if not typer.confirm(question, err=True):
+        raise NotMeant("nothing was sent", "see a few first: add --sample 4")
 
 
 def _ask_unlisted(many: Any) -> None:  # noqa: ANN401 - a TooManyUnlisted, imported late

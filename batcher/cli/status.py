@@ -2,22 +2,27 @@
 
 import json as json_
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
 from batcher.cli import options as o
 
+By = Annotated[
+    str | None,
+    typer.Option("--by", metavar="VAR", help="Jobs and cost by a variable or an input: scene, resolution, model ..."),
+]
 
-def status(out: o.Out, *, json: o.Json = False) -> None:
+
+def status(out: o.Out, *, by: By = None, json: o.Json = False) -> None:
     """Say where a run stands, at work or not.
 
-    Example: batcher status runs/products
+    Examples: batcher status runs/products; batcher status runs/products --by scene
     """
     from batcher.clock import Clock
     from batcher.ledger.lock import is_locked
     from batcher.ledger.reader import Reader
-    from batcher.show.status import board_of
+    from batcher.show.status import board_of, by_value, table
     from batcher.show.status import status as look
     from batcher.show.words import command, summary
 
@@ -30,6 +35,9 @@ def status(out: o.Out, *, json: o.Json = False) -> None:
             "per_minute": round(board.rate * 60, 2),
             "left_seconds": board.left and [round(one, 1) for one in board.left],
         }
+    if by is not None:
+        with Reader(out) as reader:
+            found["by"] = {"variable": by, "values": by_value(reader, by)}
     if json:
         typer.echo(json_.dumps(found, ensure_ascii=False))
         return
@@ -41,6 +49,10 @@ def status(out: o.Out, *, json: o.Json = False) -> None:
         _say(board)
     for line in summary(found, out):
         if not (board and line.startswith("next: ")):  # that is for when it has ended
+            typer.echo(line)
+    if by is not None:
+        typer.echo("")
+        for line in table(found["by"]["values"], by):
             typer.echo(line)
 
 

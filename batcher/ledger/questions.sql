@@ -176,3 +176,30 @@ WHERE state = 'done' AND completed_at >= submitted_at ORDER BY 1 LIMIT 1 OFFSET 
 -- How many jobs took so long at the server, in bins of :width seconds; what took longer than all is in the last one.
 SELECT min(CAST((completed_at - submitted_at - :low) / :width AS INTEGER), :bins - 1) AS bin, count(*) AS jobs FROM jobs
 WHERE state = 'done' AND completed_at - submitted_at >= :low GROUP BY 1;
+
+-- name: active
+-- How many jobs were done, and in how many stretches of so many seconds any was.
+SELECT count(*) AS jobs, count(DISTINCT CAST(settled_at / :stretch AS INTEGER)) AS stretches FROM jobs WHERE state = 'done';
+
+-- name: by_value
+-- Jobs and money by what a variable or an input is, in the order in which the values come.
+WITH valued AS (
+  SELECT id, position, state, coalesce(
+    (SELECT coalesce(value, '') FROM json_each(jobs.spec, '$.vars') WHERE key = :by),
+    (SELECT coalesce(value, '') FROM json_each(jobs.spec, '$.inputs') WHERE key = :by),
+    CASE :by WHEN 'model' THEN json_extract(spec, '$.model') WHEN 'sample' THEN sample WHEN 'row' THEN json_extract(spec, '$.row')
+      WHEN 'original' THEN json_extract(spec, '$.sources[0]') WHEN 'state' THEN state WHEN 'kind' THEN kind END) AS value
+  FROM jobs WHERE listed = 1),
+bills AS (SELECT job_id, total(billed_usd) AS billed,
+  total(CASE WHEN billed_usd IS NULL AND outcome NOT IN ('turned_away', 'refused') THEN estimated_usd END) AS unbilled
+  FROM attempts GROUP BY job_id)
+SELECT value, count(*) AS jobs, sum(state = 'done') AS done, sum(state = 'failed') AS failed,
+  sum(state = 'uncertain') AS uncertain, sum(state = 'cancelled') AS cancelled,
+  sum(state NOT IN ('done', 'failed', 'uncertain', 'cancelled')) AS "left",
+  total(billed) AS billed, total(unbilled) AS unbilled
+FROM valued LEFT JOIN bills ON bills.job_id = valued.id GROUP BY value ORDER BY min(position);
+
+-- name: variables
+-- What the first jobs can be told apart by.
+SELECT DISTINCT key FROM (SELECT spec FROM jobs WHERE listed = 1 LIMIT 200) AS first, json_each(first.spec, '$.vars')
+UNION SELECT DISTINCT key FROM (SELECT spec FROM jobs WHERE listed = 1 LIMIT 200) AS first, json_each(first.spec, '$.inputs');

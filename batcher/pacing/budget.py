@@ -40,8 +40,12 @@ class Budget:
 
     def short_of(self, estimated: float) -> bool:
         """Say whether jobs of that estimate, all that are left, cost more than what is left of the money."""
-        dearest = max(self._factors.values(), default=1.0)
-        return self.limit is not None and self.spoken_for + estimated * dearest > self.limit + _A_HAIR
+        return self.limit is not None and self.spoken_for + estimated * self.dearest > self.limit + _A_HAIR
+
+    @property
+    def dearest(self) -> float:
+        """The most that was billed for a dollar of an estimate, of any kind of job."""
+        return max(self._factors.values(), default=1.0)
 
     def reserve(self, job_id: str, kind: Hashable, estimate: float | None) -> None:
         """Set aside what a job may cost, as it is submitted."""

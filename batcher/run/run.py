@@ -291,19 +291,24 @@ class Run:
                 await self.ledger.file_moved(owner["id"], owner["file"], now_at)
         return stem
 
-    async def pace(self, policy: Policy) -> Pace:
-        """Make the deciders, and tell them what the ledger remembers."""
-        limits, retry = policy.limits, policy.retry
+    async def budget(self, limit: float | None) -> Budget:
+        """Give what the ledger knows of the user's money."""
         money = await self.ledger.ask("money")
         spoken_for = sum(
             row["billed"] + row["unbilled"] for row in money if row["outcome"] not in {"turned_away", "refused"}
         )
+        budget = Budget(limit, spoken_for)
+        for row in await self.ledger.ask("bills"):
+            budget.learn(kind_of(row["model"], row["resolution"]), row["estimated"], row["billed"])
+        return budget
+
+    async def pace(self, policy: Policy) -> Pace:
+        """Make the deciders, and tell them what the ledger remembers."""
+        limits, retry = policy.limits, policy.retry
         usual = Usual()
         for row in reversed(await self.ledger.ask("latencies")):
             usual.learn(kind_of(row["model"], row["resolution"]), max(0.0, row["seconds"]))
-        budget = Budget(limits.max_cost_usd, spoken_for)
-        for row in await self.ledger.ask("bills"):
-            budget.learn(kind_of(row["model"], row["resolution"]), row["estimated"], row["billed"])
+        budget = await self.budget(limits.max_cost_usd)
         budget.broad = await self.short_of_money(budget)
         return Pace(
             window=Window(limits.concurrency),
@@ -318,6 +323,16 @@ class Run:
     async def short_of_money(self, budget: Budget) -> bool:
         """Say whether the jobs that wait may cost more than is left."""
         return budget.short_of(float((await self.ledger.ask("left_estimate"))[0][0]))
+
+    async def to_spend(self, limit: float | None) -> tuple[int, float, float]:
+        """Give how many jobs wait, what they may cost, and what is spoken for already, in USD."""
+        budget = await self.budget(limit)
+        rows = await self.ledger.ask("states")
+        waiting = sum(
+            row["jobs"] for row in rows if row["listed"] and row["selected"] and row["state"] == State.PENDING
+        )
+        estimate = float((await self.ledger.ask("left_estimate"))[0][0])
+        return waiting, estimate * budget.dearest, budget.spoken_for
 
     async def _states(self) -> dict[str, int]:
         """Count the jobs that this run is to bring to rest."""

@@ -1,17 +1,24 @@
 """The state of a run from its ledger: counts, money, files, and why it stopped."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from rich.cells import cell_len
+
+from batcher.errors import WrongUse
 from batcher.job import SETTLED, State
 from batcher.ledger.reader import Reader
+from batcher.manifest.faults import did_you_mean
 from batcher.settings import SANDBOX
 from batcher.show.board import Board, Money, named
+from batcher.show.log import plain
 from batcher.show.pace import RECENT, Count, left
-from batcher.show.words import duration
+from batcher.show.words import duration, money
+
+_COLUMN: Final = 48
 
 
 def status(out: Path) -> dict[str, Any]:
@@ -47,6 +54,46 @@ def status_of(reader: Reader) -> dict[str, Any]:
         "pace": None,
         "stopped": _stopped(asdict(stopped)) if stopped else None,
     }
+
+
+ALSO: Final = ("model", "sample", "row", "original", "state", "kind")
+"""What jobs can be told apart by beside their variables and inputs."""
+
+
+def by_value(reader: Reader, variable: str) -> list[dict[str, Any]]:
+    """Give jobs and money by the values of a variable or an input. Raises WrongUse where no job has it."""
+    rows = reader.ask("by_value", by=variable)
+    if variable not in ALSO and all(row["value"] is None for row in rows):
+        known = [*(row["key"] for row in reader.ask("variables")), *ALSO]
+        raise WrongUse(f"--by {variable}: no job has it{did_you_mean(variable, known)}")
+    return [{name: row[name] for name in _OF_A_VALUE} | _money_of(row) for row in rows]
+
+
+def _money_of(row: Any) -> dict[str, float]:  # noqa: ANN401 - a row
+    return {"billed_usd": round(row["billed"], 6), "unbilled_usd": round(row["unbilled"], 6)}
+
+
+_OF_A_VALUE: Final = ("value", "jobs", "done", "failed", "uncertain", "cancelled", "left")
+
+
+def table(rows: list[dict[str, Any]], variable: str, most: int = 100) -> Iterator[str]:
+    """Write that for people: the first `most` values, and how many more there are."""
+    names = [name for name in _OF_A_VALUE[1:] if name in {"jobs", "done"} or any(row[name] for row in rows)]
+    head = [variable, *names, "billed"]
+    cells = [
+        [_short(row["value"]), *(f"{row[name]:,}" for name in names), money(row["billed_usd"])] for row in rows[:most]
+    ]
+    wide = [max(cell_len(one[n]) for one in [head, *cells]) for n in range(len(head))]
+    for one in [head, *cells]:
+        first = one[0] + " " * (wide[0] - cell_len(one[0]))
+        yield plain("  ".join([first, *(text.rjust(width) for text, width in zip(one[1:], wide[1:], strict=True))]))
+    if len(rows) > most:
+        yield f"... and {len(rows) - most:,} more values: --json has them all"
+
+
+def _short(value: object) -> str:
+    text = "(none)" if value in {None, ""} else str(value)
+    return text if len(text) <= _COLUMN else text[: _COLUMN - 1] + "…"
 
 
 def board_of(reader: Reader, now: float) -> Board:

@@ -179,15 +179,16 @@ def test_the_starter_manifest_is_valid_and_never_overwrites(batcher: Batcher) ->
     assert batcher("plan", "batch.yaml", "--json").json()["fault_count"] == 0
 
 
-def on_a_terminal(batcher: Batcher, *arguments: str) -> str:
+def on_a_terminal(batcher: Batcher, *arguments: str, columns: int = 80, typed: bytes = b"", **more: str) -> str:
     """Run on a real pseudo-terminal; give what was drawn."""
     ours, theirs = pty.openpty()
-    environ = {**batcher.environ, "TERM": "xterm-256color", "COLUMNS": "80", "LINES": "24"}
+    environ = {**batcher.environ, "TERM": "xterm-256color", "COLUMNS": str(columns), "LINES": "24", **more}
     command = [sys.executable, "-m", "batcher", *arguments]
     with subprocess.Popen(
         command, cwd=batcher.folder, env=environ, stdin=theirs, stdout=theirs, stderr=theirs
     ) as process:
         os.close(theirs)
+        os.write(ours, typed)
         drawn = b""
         while True:
             try:

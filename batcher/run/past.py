@@ -1,0 +1,74 @@
+"""What earlier work tells of work to come: its pace, the size of its files, and what was billed against estimates."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from batcher.engine.pace import kind_of
+from batcher.errors import BatcherError
+from batcher.ledger.reader import Reader
+
+_FEW: Final = 5
+_STRETCH: Final = 10.0
+"""Seconds; stretches in which nothing ended are pauses, and say nothing of the pace."""
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What a run directory tells. Bytes of a file on average, jobs a second while it was at work."""
+
+    folder: Path
+    jobs: int
+    rate: float
+    bytes_each: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Bills:
+    """What was billed for each dollar of an estimate, by kind of job; of so many bills."""
+
+    count: int
+    factors: Mapping[tuple[str, str], float]
+
+    def factor(self, model: str, resolution: object) -> float:
+        """Give it for such a job; 1 where no bill tells."""
+        return self.factors.get(kind_of(model, resolution), 1.0)
+
+
+def past(out: Path, provider: str) -> Past | None:
+    """Give what the run directory itself tells, else the youngest one beside it that has done enough."""
+    beside = sorted(out.parent.glob("*/ledger.sqlite"), key=lambda file: file.stat().st_mtime, reverse=True)
+    for folder in [out, *(file.parent for file in beside[:20])]:
+        if found := _of(folder, provider):
+            return found
+    return None
+
+
+def _of(folder: Path, provider: str) -> Past | None:
+    try:
+        with Reader(folder) as reader:
+            if reader.meta().get("provider") != provider:
+                return None
+            pace, files = reader.ask("active", stretch=_STRETCH)[0], reader.ask("files")[0]
+    except BatcherError:
+        return None
+    if pace["jobs"] < _FEW:
+        return None
+    each = files["bytes"] / files["files"] if files["files"] else None
+    return Past(folder, pace["jobs"], pace["jobs"] / (pace["stretches"] * _STRETCH), each)
+
+
+def bills(out: Path, provider: str) -> Bills:
+    """Give what the run directory was billed so far, in its latest 200 jobs."""
+    try:
+        with Reader(out) as reader:
+            rows = reader.ask("bills") if reader.meta().get("provider") == provider else []
+    except BatcherError:  # there is none yet
+        rows = []
+    sums: dict[tuple[str, str], tuple[float, float]] = {}
+    for row in rows:
+        kind = kind_of(row["model"], row["resolution"])
+        billed, estimated = sums.get(kind, (0.0, 0.0))
+        sums[kind] = (billed + row["billed"], estimated + row["estimated"])
+    return Bills(len(rows), {kind: billed / estimated for kind, (billed, estimated) in sums.items()})

@@ -1,0 +1,88 @@
+"""Says what a run would do and cost, before it: lines for people, from the facts that `plan --json` prints."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from batcher.show.log import plain
+from batcher.show.words import duration, jobs, money, size
+
+_LONG: Final = 200
+_WHICH: Final = {1: ("the one",), 2: ("first", "last"), 3: ("first", "between", "last")}
+
+
+def lines(found: Mapping[str, Any]) -> Iterator[str]:
+    """Give the lines."""
+    yield f"{found['name']}: {jobs(found['jobs'])} from {found['rows']:,} rows, for {found['model']}"
+    yield ""
+    for name, text in _facts(found):
+        yield f"  {name:<9} {text}"
+    yield from (f"  {'warning':<9} {one}" for one in found["warnings"])
+    samples = found["samples"]
+    for which, sample in zip(_WHICH.get(len(samples), ()), samples, strict=True):
+        yield f"\n  {which:<9} files/{sample['name']}  ({sample['job_id']})"
+        for name, value in sample["inputs"].items():
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            yield plain(f"    {name}: {text if len(text) < _LONG else text[: _LONG - 3] + '...'}")
+    set_ = {name: one for name, one in found["settings"].items() if one["from"] != "default"}
+    if set_:
+        yield ""
+    for name, one in set_.items():
+        yield f"  {name} = {one['value']}  (from the {one['from']})"
+    if found["next"]:
+        yield f"\nnext: {found['next']}"
+
+
+def _facts(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if found["selected"] != found["jobs"]:
+        yield "selected", f"{found['selected']:,} of them"
+    if found["equal_rows"]:
+        yield "equal", f"{found['equal_rows']:,} equal to earlier rows: further samples of the same inputs"
+    if found["begun"]:
+        yield "done", f"{found['begun']:,} are done or under way already, and cost nothing more"
+    if found["reused"]:
+        yield "reused", f"{found['reused']:,} are taken over from another run, and cost nothing"
+    if found["rejected"]:
+        yield "rejected", f"{found['rejected']:,} bad rows would be skipped"
+    if not found["to_buy"]:
+        yield "left", "nothing: no job would be bought"
+        yield "results", f"are in {found['out']}"
+        return
+    yield from _cost(found["cost_usd"])
+    yield "time", _time(found["expected"])
+    if found["images"]:
+        yield "sends", f"{found['images']:,} local images, {size(found['inlined_bytes'])}"
+    yield "space", _space(found["space"])
+    yield "results", f"go to {found['out']}"
+
+
+def _cost(cost: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    parts = [
+        f"{one['jobs']:,} x {one['resolution'] or 'one'} at {money(one['each'])}" if one["each"] is not None else ""
+        for one in cost["by_resolution"]
+    ]
+    note = f" ({cost['note']})" if cost["note"] else ""
+    of = f": {', '.join(parts)}" if parts and all(parts) else ""
+    yield "cost", f"{money(cost['estimated'])} estimated{of}{note}"
+    if cost["bills"]:
+        yield "", f"{money(cost['repriced'])} by the last {cost['bills']:,} bills of this run"
+    if cost["limit"] is not None:
+        enough = cost["affordable"] is None
+        word = (
+            "is enough" if enough else f"pays for about {cost['affordable']:,}, one of each row before a second of any"
+        )
+        yield "limit", f"{money(cost['limit'])} {word}"
+    if cost["asks"]:
+        yield "asks", f"before it spends, on a terminal: it is above confirm_above_usd {money(cost['confirm_above'])}"
+
+
+def _time(expected: Mapping[str, Any] | None) -> str:
+    if expected is None:
+        return "not known: no earlier run tells the pace; a --sample would"
+    low, high = map(duration, expected["seconds"])
+    return f"{low} to {high}, at the pace of {expected['from']}"
+
+
+def _space(space: Mapping[str, Any]) -> str:
+    guess = "as its files so far are" if space["known"] else "a guess"
+    return f"about {size(space['needed'])} ({guess}), {size(space['free'])} free"

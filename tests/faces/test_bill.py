@@ -1,0 +1,166 @@
+"""The bill before the run, the question that it asks, and who cost what after it."""
+
+import shutil
+from collections.abc import Callable
+
+import pytest
+
+from batcher.manifest.fused import looks_like_many
+from tests.faces.conftest import PHOTOS
+from tests.faces.test_terminal import on_a_terminal
+from tests.real.api import Api
+from tests.real.conftest import MODEL, Batcher
+
+Until = Callable[[Callable[[], bool]], None]
+MANIFEST = f"""model: {MODEL}
+inputs: {{prompt: "{{{{ stem }}}} on {{{{ scene }}}}", image_urls: ["{{{{ path }}}}"]}}
+jobs: {{glob: "photos/*.jpg"}}
+matrix: {{scene: [slate, marble], resolution: [1K, 4K]}}
+limits: {{confirm_above_usd: 2}}
+"""
+
+
+@pytest.fixture
+def catalogue(batcher: Batcher) -> Batcher:
+    shutil.copytree(PHOTOS, batcher.folder / "photos")
+    (batcher.folder / "m.yaml").write_text(MANIFEST)
+    return batcher
+
+
+def test_a_plan_is_a_bill(catalogue: Batcher, api: Api) -> None:
+    plan = catalogue("plan", "m.yaml", "--json", BATCHER_CONCURRENCY="7").json()
+    cost = plan["cost_usd"]
+    assert cost["by_resolution"] == [
+        {"resolution": "1K", "jobs": 12, "each": 0.15},
+        {"resolution": "4K", "jobs": 12, "each": 0.3},
+    ]
+    assert (cost["estimated"], cost["repriced"], cost["bills"], cost["asks"]) == (5.4, None, 0, True)
+    assert (plan["images"], plan["expected"], plan["to_buy"]) == (24, None, 24)
+    assert plan["inlined_bytes"] == 4 * sum(file.stat().st_size for file in PHOTOS.glob("*.jpg"))
+    assert plan["space"]["free"] > plan["space"]["needed"] > 1e8
+    assert plan["settings"]["concurrency"] == {"value": 7, "from": "environment"}
+    assert plan["settings"]["confirm_above_usd"] == {"value": 2, "from": "manifest"}
+    assert catalogue("plan", "m.yaml", "-j", "7", "--json").json()["settings"]["concurrency"]["from"] == "option"
+    said = catalogue("plan", "m.yaml", "--max-cost", "3").out
+    for word in ("12 x 1K at $0.15", "12 x 4K at $0.30", "pays for about 13", "first ", "between ", "last ", "bottle on slate",
+                 "next: batcher run m.yaml --sample 4"):  # fmt: skip
+        assert word in said
+    assert api.requests == []
+
+
+def test_a_sample_tells_the_price_the_pace_and_the_space_of_the_rest(catalogue: Batcher) -> None:
+    assert catalogue("run", "m.yaml", "--sample", "6").code == 0
+    plan = catalogue("plan", "m.yaml", "--json").json()
+    assert (plan["begun"], plan["to_buy"], plan["cost_usd"]["bills"]) == (6, 18, 6)
+    assert plan["cost_usd"]["repriced"] == pytest.approx(18 * 0.12)  # what the server bills, whatever was estimated
+    assert plan["space"]["known"]
+    assert plan["space"]["needed"] < 1e6
+    assert plan["expected"]["from"].endswith("runs/m")
+    assert plan["expected"]["seconds"][0] < plan["expected"]["seconds"][1]
+    catalogue("run", "m.yaml", "--yes")
+    assert "no job would be bought" in catalogue("plan", "m.yaml").out
+
+
+def test_a_run_asks_once_on_a_terminal_and_takes_no_for_an_answer(catalogue: Batcher, api: Api) -> None:
+    said = on_a_terminal(catalogue, "run", "m.yaml", typed=b"n\n")
+    assert "24 jobs may cost $5.40. Go on?" in said
+    assert "nothing was sent" in said
+    assert api.journal == []
+    assert not (catalogue.folder / "runs/m/ledger.sqlite").exists()
+    capped = on_a_terminal(catalogue, "run", "m.yaml", "--max-cost", "2.50", typed=b"n\n")
+    assert "and no more than $2.50 in all" in capped
+    assert "24 done" in on_a_terminal(catalogue, "run", "m.yaml", typed=b"y\n")
+    assert "Go on?" not in on_a_terminal(catalogue, "run", "m.yaml")
+
+
+def test_no_question_where_nobody_is_asked_or_little_is_spent(catalogue: Batcher, api: Api) -> None:
+    assert "Go on?" not in on_a_terminal(catalogue, "run", "m.yaml", "--max-cost", "1.5")
+    assert "Go on?" not in on_a_terminal(catalogue, "run", "m.yaml", "--yes", "-o", "b")
+    assert catalogue("run", "m.yaml", "-o", "c").code == 0
+    assert "Go on?" not in on_a_terminal(
+        catalogue, "run", "m.yaml", "--sandbox", "--limit", "17", BATCHER_SANDBOX_ARGS="--speed 50"
+    )
+
+
+def test_cost_and_ends_by_any_variable_or_input(catalogue: Batcher) -> None:
+    (catalogue.folder / "m.yaml").write_text(MANIFEST.replace("marble", "FAIL"))
+    assert catalogue("run", "m.yaml").code == 1
+    by = catalogue("status", "runs/m", "--by", "scene", "--json").json()["by"]
+    slate, fails = by["values"]
+    assert (by["variable"], slate["value"], slate["jobs"], slate["done"], slate["billed_usd"]) == (
+        "scene",
+        "slate",
+        12,
+        12,
+        1.44,
+    )
+    assert (fails["value"], fails["failed"], fails["done"], fails["billed_usd"]) == ("FAIL", 12, 0, 0)
+    for name, count in (("resolution", 2), ("stem", 6), ("original", 6), ("model", 1), ("sample", 1), ("kind", 2)):
+        assert len(catalogue("status", "runs/m", "--by", name, "--json").json()["by"]["values"]) == count
+    assert "did you mean `scene`?" in catalogue("status", "runs/m", "--by", "scnee").err
+    assert catalogue("status", "runs/m", "--by", "scnee").code == 64
+    lines = catalogue("status", "runs/m", "--by", "scene").out.splitlines()
+    assert lines[-2].split() == ["slate", "12", "12", "0", "$1.44"]
+
+
+def test_a_row_of_many_products_is_warned_about(catalogue: Batcher) -> None:
+    photos = ", ".join(f'"photos/{name}.jpg"' for name in ("mug", "vase", "bowl", "jar", "candle"))
+    (catalogue.folder / "one.yaml").write_text(f"model: {MODEL}\ninputs: {{prompt: x, image_urls: [{photos}]}}\n")
+    assert (
+        "row 1 has 5 images that look like 5 products: one request makes one picture"
+        in catalogue("plan", "one.yaml").out
+    )
+    assert "look like" not in catalogue("plan", "m.yaml").out
+
+
+@pytest.mark.parametrize(
+    ("images", "many"),
+    [
+        (["a/mug-front.jpg", "a/mug-back.jpg", "a/mug-top.jpg", "a/mug-side.jpg"], False),
+        (["mug.jpg", "vase.jpg", "bowl.jpg"], False),
+        (["IMG_1.jpg", "IMG_2.jpg", "IMG_3.jpg", "IMG_14.jpg"], True),
+        (
+            ["https://x.example/1/mug.jpg?a=1", "https://x.example/2/vase.jpg", "https://x.example/3/jar.jpg", "d.png"],
+            True,
+        ),
+        (["data:image/png;base64,AA"] * 5, False),
+    ],
+)
+def test_names_tell_views_of_one_thing_from_many_things(images: list[str], many: bool) -> None:
+    assert looks_like_many(images) is many
+
+
+@pytest.mark.parametrize("columns", [80, 160])
+def test_the_board_is_drawn_on_a_terminal_of_any_width(batcher: Batcher, api: Api, columns: int) -> None:
+    api.delay = 0.6
+    drawn = on_a_terminal(
+        batcher,
+        "run",
+        batcher.csv([f"p{n}" for n in range(9)] + ["FAIL"]),
+        "--model",
+        MODEL,
+        "-j",
+        "3",
+        columns=columns,
+    )
+    for stage in ("submitted", "running", "fetched", "done", "failed", "uncertain"):
+        assert f"  {stage}" in drawn
+    assert "of 3" in drawn and "billed so far" in drawn
+    plain = on_a_terminal(batcher, "run", batcher.csv(["q"], "b.csv"), "--model", MODEL, columns=columns, NO_COLOR="1")
+    assert "\x1b[3" not in plain.replace("\x1b[?25", "")
+
+
+def test_status_shows_a_run_at_work_as_it_shows_itself(batcher: Batcher, api: Api, until: Until) -> None:
+    api.delay = 3.0
+    process = batcher.start("run", batcher.csv([f"p{n}" for n in range(6)]), "--model", MODEL, "-j", "2")
+    until(lambda: len(api.journal) == 2)
+    found = batcher("status", "runs/jobs", "--json").json()
+    assert set(found["pace"]) == {"per_minute", "left_seconds"}
+    said = batcher("status", "runs/jobs").out
+    assert "a run is at work on this directory" in said
+    assert "0 of 6 settled (0 %)" in said
+    assert "next:" not in said
+    drawn = on_a_terminal(batcher, "status", "runs/jobs", columns=100)
+    assert "submitted" in drawn and "of 2" in drawn
+    process.kill()
+    process.communicate()
