@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal
 
 from dotenv import dotenv_values
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 API_BASE: Final = "https://model-api.runcomfy.net"
 BALANCE_BASE: Final = "https://api.runcomfy.net"
@@ -31,39 +31,53 @@ def seconds(value: object) -> object:
     raise ValueError("is no duration: write 90s, 30m or 1h30m")
 
 
-Seconds = Annotated[float, BeforeValidator(seconds), Field(gt=0)]
+Seconds = Annotated[
+    float,
+    BeforeValidator(seconds),
+    Field(gt=0),
+    WithJsonSchema(
+        {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string", "pattern": r"^(\d+(\.\d+)?[smhd])+$"}]}
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How much at once, how fast, for how much money."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
     concurrency: Annotated[int, Field(ge=1, le=10_000)] = 32
-    """Requests outstanding at the server."""
+    """Jobs at the server at once."""
     requests_per_second: Annotated[float, Field(gt=0)] | None = None
-    """Submissions and polls together."""
+    """Requests a second, submissions and polls together."""
     max_cost_usd: Annotated[float, Field(ge=0)] | None = None
+    """USD that are never passed: what was billed, is reserved or at risk counts. Where it is short, every row gets its
+    first job before any its second."""
     confirm_above_usd: Annotated[float, Field(ge=0)] = 20.0
+    """USD above which `run` asks first, on a terminal."""
     max_time: Seconds | None = None
-    """After this many seconds no more jobs are submitted."""
+    """Time after which no more jobs are submitted: `90s`, `30m`, `8h`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
     """What is tried again, and when a run gives up."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid"}
+    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
 
     attempts: Annotated[int, Field(ge=1, le=20)] = 1
-    """Submissions a job may take when its generation fails."""
+    """Submissions that a job may take when its generation fails; each may be billed."""
     uncertain: Literal["hold", "resubmit"] = "hold"
+    """What becomes of a submission whose answer was lost: `hold` it for you, or `resubmit` it, which may bill twice."""
     max_uncertain: Annotated[int, Field(ge=0)] = 20
+    """Uncertain submissions of one start after which the run stops."""
     max_failures: Annotated[int, Field(ge=1)] = 50
-    """In a row."""
+    """Failures in a row after which the run stops."""
     job_timeout: Seconds = 3600.0
+    """How long a job may be at work at the server: `1h`."""
     patience: Seconds = 21_600.0
+    """How long a server that is silent or full is waited for: `6h`."""
 
 
 @dataclass(frozen=True, slots=True)

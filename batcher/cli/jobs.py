@@ -5,10 +5,14 @@ from typing import Annotated
 
 import typer
 
+from batcher.cli import complete
 from batcher.cli import options as o
 
-State = Annotated[str | None, typer.Option("--state", help="Only jobs in this state.")]
-Kind = Annotated[str | None, typer.Option("--kind", help="Only jobs that failed, or are uncertain, in this way.")]
+State = Annotated[str | None, typer.Option("--state", help="Only jobs in this state.", autocompletion=complete.state)]
+Kind = Annotated[
+    str | None,
+    typer.Option("--kind", help="Only jobs that failed, or are uncertain, in this way.", autocompletion=complete.kind),
+]
 JobId = Annotated[str | None, typer.Option("--job", help="Only this job.")]
 
 

@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
+from batcher.cli import complete
 from batcher.errors import WrongUse
 
 Manifest = Annotated[str, typer.Argument(help="A YAML, CSV or JSONL manifest; - reads it from standard input.")]
-Out = Annotated[Path, typer.Argument(help="The run directory.")]
+Out = Annotated[Path, typer.Argument(help="The run directory.", autocompletion=complete.out)]
 OutOption = Annotated[
     Path | None,
     typer.Option(
@@ -21,7 +22,13 @@ OutOption = Annotated[
     ),
 ]
 ModelId = Annotated[
-    str | None, typer.Option("--model", envvar="BATCHER_MODEL", help="Model id, for CSV and JSONL manifests.")
+    str | None,
+    typer.Option(
+        "--model",
+        envvar="BATCHER_MODEL",
+        help="Model id, for CSV and JSONL manifests.",
+        autocompletion=complete.model,
+    ),
 ]
 Sets = Annotated[
     list[str] | None, typer.Option("--set", help="field=value: an input for every job; may stand more than once.")

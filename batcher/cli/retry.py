@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from batcher.cli import complete
 from batcher.cli import options as o
 from batcher.cli.jobs import JobId, Kind, as_text, check
 
@@ -17,7 +18,12 @@ def retry(
     out: o.Out,
     *,
     state: Annotated[
-        str | None, typer.Option("--state", help="failed (the default), uncertain or cancelled; with --again: all.")
+        str | None,
+        typer.Option(
+            "--state",
+            help="failed (the default), uncertain or cancelled; with --again: all.",
+            autocompletion=complete.state,
+        ),
     ] = None,
     kind: Kind = None,
     job: JobId = None,

@@ -11,52 +11,72 @@ from batcher.settings import Limits, Retry
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class RowsFile(_Section):
     """A CSV or JSONL file of jobs."""
 
     file: str
+    """The file, relative to the manifest."""
     columns: dict[str, str] = {}
-    """Variable or input -> the column's heading, where they differ."""
+    """Variable or input: the column's heading, where they differ."""
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    """Of a CSV file; comma, semicolon and tab are told apart without it."""
     encoding: str | None = None
+    """Of the file, as Python names it; UTF-8 without it."""
 
 
 class RowsGlob(_Section):
     """A job for each file that matches; it gives `path`, `stem` and `index`."""
 
     glob: str
+    """A pattern of files, relative to the manifest: `photos/*.jpg`."""
 
 
 class OutputSection(_Section):
     """How files are named."""
 
     name: str | None = None
+    """A template for the file's name, without extension; may hold `/`. Without it: words of the prompt, and the job's
+    id."""
 
 
 class ImagesSection(_Section):
     """What is done to local images before they are sent."""
 
     max_side: Annotated[int, Field(ge=64, le=16_384)] | None = None
+    """Pixels: larger local photos are turned upright, shrunk to it and re-encoded. Without it they are sent as they
+    are."""
 
 
 class Document(_Section):
     """A manifest."""
 
     model: str | None = None
+    """The model's id: `batcher models` lists those known."""
     name: Annotated[str, Field(min_length=1)] | None = None
+    """What the run is called; without it, the file's stem."""
     inputs: dict[str, Any] = {}
+    """What every job sends; strings are templates: `{{ title }}`."""
     jobs: str | RowsFile | RowsGlob | list[dict[str, Any]] | None = None
+    """The rows: a CSV or JSONL file, its details, a pattern of files, or an inline list; without it, one row."""
     matrix: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    """Variable or input: its values. Every combination makes a job, for every row."""
     repeat: Annotated[int, Field(ge=1, le=1_000_000)] = 1
+    """Samples of the same inputs."""
     output: OutputSection = OutputSection()
+    """How files are named."""
     images: ImagesSection = ImagesSection()
+    """What is done to local images before they are sent."""
     limits: Limits = Limits()
+    """How much at once, how fast, for how much money."""
     retry: Retry = Retry()
+    """What is tried again, and when a run gives up."""
     prices: dict[str, Annotated[float, Field(ge=0)]] | None = None
+    """Resolution: USD for one image; `default` where none is named. It wins over the catalogue."""
     id_ignores: Literal["query"] | None = None
+    """`query`: job ids leave the query of URLs out, for signed URLs that change daily."""
 
     @field_validator("prices", mode="before")
     @classmethod

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from batcher.show.log import plain
-from batcher.show.words import duration, jobs, money, size
+from batcher.show.words import duration, jobs, money, rows, size
 
 _LONG: Final = 200
 _WHICH: Final = {1: ("the one",), 2: ("first", "last"), 3: ("first", "between", "last")}
@@ -13,7 +13,7 @@ _WHICH: Final = {1: ("the one",), 2: ("first", "last"), 3: ("first", "between", 
 
 def lines(found: Mapping[str, Any]) -> Iterator[str]:
     """Give the lines."""
-    yield f"{found['name']}: {jobs(found['jobs'])} from {found['rows']:,} rows, for {found['model']}"
+    yield f"{found['name']}: {jobs(found['jobs'])} from {rows(found['rows'])}, for {found['model']}"
     yield ""
     for name, text in _facts(found):
         yield f"  {name:<9} {text}"

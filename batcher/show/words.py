@@ -43,6 +43,11 @@ def jobs(count: int) -> str:
     return f"{count:,} job{'' if count == 1 else 's'}"
 
 
+def rows(count: int) -> str:
+    """Write a number of rows."""
+    return f"{count:,} row{'' if count == 1 else 's'}"
+
+
 def counts(states: Mapping[str, int]) -> str:
     """Write how many jobs are in each state, the empty ones left out."""
     found = [f"{states[state]:,} {state}" for state in State if states.get(state)]

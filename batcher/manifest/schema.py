@@ -1,0 +1,41 @@
+"""A JSON Schema of manifests for editors, from the same models that read them."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from batcher.catalog import Model
+from batcher.manifest.document import Document
+
+TITLE: Final = "batcher manifest"
+_TEMPLATE: Final = {"type": "string", "pattern": r"\{[{%]"}
+
+
+def editor_schema(models: Iterable[Model]) -> dict[str, Any]:
+    """Give the schema. Of these models the inputs are known by name; a template may stand for any value."""
+    schema = Document.model_json_schema()
+    schema |= {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": TITLE,
+        "allOf": [
+            {
+                "if": {"properties": {"model": {"const": model.id}}, "required": ["model"]},
+                "then": {"properties": {"inputs": _inputs(model)}},
+            }
+            for model in models
+        ],
+    }
+    return schema
+
+
+def _inputs(model: Model) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {name: _or_template(one) for name, one in model.properties.items()},
+        "additionalProperties": False,
+    }
+
+
+def _or_template(schema: Mapping[str, Any]) -> dict[str, Any]:
+    said = {name: value for name, value in schema.items() if name in {"description", "default"}}
+    plain = {name: value for name, value in schema.items() if name not in {"description", "default", "format"}}
+    return {**said, "anyOf": [plain, _TEMPLATE]}

@@ -1,0 +1,111 @@
+"""What makes it pleasant: a manifest to begin from, editors and shells that help, words near to those meant."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from batcher.catalog import bundled
+from batcher.cli.app import app
+from batcher.manifest.schema import editor_schema
+from tests.faces.conftest import PHOTOS
+from tests.real.conftest import MODEL, Batcher
+
+MANIFESTS = PHOTOS.parent
+
+
+@pytest.fixture(scope="module")
+def schema() -> jsonschema.Draft202012Validator:
+    found = editor_schema(bundled().values())
+    jsonschema.Draft202012Validator.check_schema(found)
+    return jsonschema.Draft202012Validator(found)
+
+
+@pytest.mark.parametrize("file", sorted(MANIFESTS.glob("*.yaml")), ids=lambda file: str(file.name))
+def test_editors_accept_every_example(schema: jsonschema.Draft202012Validator, file: Path) -> None:
+    assert [error.message for error in schema.iter_errors(yaml.safe_load(file.read_text()))] == []
+
+
+GOOD = {"model": MODEL, "inputs": {"prompt": "x", "image_urls": ["{{ a }}"], "resolution": "{{ b }}"}}
+
+
+@pytest.mark.parametrize(
+    ("change", "good"),
+    [
+        ({}, True),
+        ({"jobs": "a.csv", "retry": {"job_timeout": "1h30m"}, "prices": {"1K": 0.1}}, True),
+        ({"jobs": {"glob": "*.jpg"}, "limits": {"max_cost_usd": 4}}, True),
+        ({"jobs": [{"a": 1}], "matrix": {"b": ["1K"]}}, True),
+        ({"inptus": {}}, False),
+        ({"limits": {"concurency": 3}}, False),
+        ({"limits": {"concurrency": 0}}, False),
+        ({"retry": {"uncertain": "maybe"}}, False),
+        ({"retry": {"patience": "soon"}}, False),
+        ({"inputs": {"prompt": "x", "resolution": "8K"}}, False),
+        ({"inputs": {"prmpt": "x"}}, False),
+        ({"matrix": {"b": []}}, False),
+    ],
+)
+def test_editors_see_the_faults_that_the_reader_sees(
+    schema: jsonschema.Draft202012Validator, batcher: Batcher, change: dict[str, Any], good: bool
+) -> None:
+    manifest = GOOD | change
+    assert schema.is_valid(manifest) is good
+    manifest = {**manifest, "jobs": manifest.get("jobs", [{"a": "https://i.invalid/1.png", "b": "1K"}])}
+    if good and isinstance(manifest["jobs"], str | dict):
+        return  # its files are not here
+    (batcher.folder / "m.yaml").write_text(json.dumps(manifest).replace('{"a": 1}', '{"a": "https://i.invalid/1.png"}'))
+    assert batcher("plan", "m.yaml").code == (0 if good else 65)
+
+
+def test_a_starter_begins_with_the_photos_that_are_there(
+    batcher: Batcher, schema: jsonschema.Draft202012Validator
+) -> None:
+    shutil.copytree(PHOTOS, batcher.folder / "shop" / "photos")
+    assert batcher("init", "shop/restyle.yaml").code == 0
+    text = (batcher.folder / "shop/restyle.yaml").read_text()
+    assert text.startswith("# yaml-language-server: $schema=batcher.schema.json\n")
+    assert "[jobs]" not in text
+    assert schema.is_valid(yaml.safe_load(text))
+    assert batcher("plan", "shop/restyle.yaml", "--json").json()["jobs"] == 12
+    assert json.loads((batcher.folder / "shop/batcher.schema.json").read_text()) == editor_schema(bundled().values())
+    (batcher.folder / "batcher.schema.json").write_text("mine")
+    assert batcher("init").code == 0
+    assert (batcher.folder / "batcher.schema.json").read_text() == "mine"
+    assert schema.is_valid(yaml.safe_load((batcher.folder / "batch.yaml").read_text()))
+
+
+def complete(batcher: Batcher, words: str) -> list[str]:
+    environ = {"_BATCHER_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split(" ")) - 1)}
+    script = Path(sys.executable).with_name("batcher")
+    return subprocess.check_output([script], cwd=batcher.folder, env=batcher.environ | environ, text=True).split()
+
+
+def test_the_shell_completes_commands_directories_and_words(batcher: Batcher) -> None:
+    batcher.run_csv(["a"])
+    assert complete(batcher, "batcher sta") == ["status"]
+    assert complete(batcher, "batcher status ru") == ["runs/jobs"]
+    assert complete(batcher, "batcher jobs runs/jobs --state un") == ["uncertain"]
+    assert complete(batcher, "batcher jobs runs/jobs --kind re") == ["refused"]
+    assert complete(batcher, "batcher run x.csv --model goo") == [MODEL]
+    assert "batcher" in batcher("--show-completion", SHELL="/bin/bash").out
+
+
+@pytest.mark.parametrize(
+    "name", sorted(command.name or command.callback.__name__ for command in app.registered_commands if command.callback)
+)
+def test_every_command_shows_an_example(batcher: Batcher, name: str) -> None:
+    assert f"batcher {name}" in batcher(name, "--help").out
+
+
+def test_a_word_that_is_near_is_offered(batcher: Batcher) -> None:
+    assert "Did you mean 'status'?" in batcher("statsu", "x").err
+    assert "--concurrency" in batcher("run", "m.yaml", "--concurency", "3").err
+    (batcher.folder / "m.yaml").write_text(f"model: {MODEL}\nlimits: {{concurency: 3}}\n")
+    assert "did you mean `concurrency`?" in batcher("plan", "m.yaml").err
