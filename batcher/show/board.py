@@ -132,9 +132,7 @@ def _stages(board: Board, width: int) -> Table:
         window += f", the server takes {board.window:,}"
     elif board.holds:
         window += f", held {board.holds:,}x"
-    kinds = ", ".join(
-        f"{count:,} {kind}" for kind, count in sorted(board.kinds.items(), key=lambda one: -one[1])[:_KINDS]
-    )
+    kinds = _kinds(board.kinds)
     rows = [
         ("submitted", total - has(State.PENDING, 0), total, "", "cyan"),
         ("running", at_server, board.ceiling or total, window, "cyan"),
@@ -163,6 +161,12 @@ def _stages(board: Board, width: int) -> Table:
         ]
         table.add_row(*(cells if width >= _NARROW else (cells[0], *cells[2:])))
     return table
+
+
+def _kinds(kinds: Mapping[str, int]) -> str:
+    """Write the kinds of failures, the most frequent first; a single one needs no number."""
+    most = sorted(kinds.items(), key=lambda one: -one[1])[:_KINDS]
+    return most[0][0] if len(most) == 1 else ", ".join(f"{count:,} {kind}" for kind, count in most)
 
 
 def _shown(kinds: str, last: str, width: int) -> str:
