@@ -78,8 +78,10 @@ def photographed(out: Path, images: Path) -> None:
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         for name, (width, height, address, click) in VIEWS.items():
-            scheme = "dark" if name.endswith("dark") else "light"
-            page = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme).new_page()
+            context = browser.new_context(
+                viewport={"width": width, "height": height}, color_scheme="dark" if name.endswith("dark") else "light"
+            )
+            page = context.new_page()
             page.goto((out / "report.html").resolve().as_uri() + address)
             page.wait_for_selector("html[data-ready]")
             if click:
