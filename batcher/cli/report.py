@@ -1,5 +1,6 @@
 """`batcher report`: writes a page of a run's pictures, to be opened from disk."""
 
+import asyncio
 import json as json_
 import sys
 from typing import Annotated
@@ -13,6 +14,9 @@ def report(
     out: o.Out,
     *,
     most: Annotated[int, typer.Option("--most", min=1, help="Show no more than N jobs, evenly spread.")] = 20_000,
+    originals: Annotated[
+        bool, typer.Option("--originals", help="Fetch originals that are named by URL, once, to show them beside.")
+    ] = False,
     open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
     json: o.Json = False,
 ) -> None:
@@ -22,7 +26,7 @@ def report(
     """
     from batcher.show.report.flags import WORDS
     from batcher.show.report.report import write_report
-    from batcher.show.words import jobs
+    from batcher.show.words import command, jobs
 
     terminal = sys.stderr.isatty()
 
@@ -30,13 +34,30 @@ def report(
         if terminal:
             print(f"\r{count:,} of {jobs(of)} ", end="\n" if count == of else "", file=sys.stderr, flush=True)
 
+    missed = 0
+    if originals:
+        from batcher.run.originals import fetch_originals, remote_originals
+
+        missed = asyncio.run(fetch_originals(out, remote_originals(out, most), told))
     written = write_report(out, most=most, told=told)
     if json:
-        facts = {"report": str(written.file), "jobs": written.jobs, "shown": written.shown, "cards": written.cards}
+        facts = {
+            "report": str(written.file),
+            "jobs": written.jobs,
+            "shown": written.shown,
+            "cards": written.cards,
+            "elsewhere": written.elsewhere,
+            "missed": missed,
+        }
         typer.echo(json_.dumps(facts | {"flags": dict(written.flags)}, ensure_ascii=False))
     else:
         odd = ", ".join(f"{count:,} {WORDS[flag]}" for flag, count in sorted(written.flags.items()))
         typer.echo(f"wrote {written.file}" + (f"; worth a look: {odd}" if odd else ""))
+        if missed:
+            typer.echo(f"{missed:,} originals could not be fetched")
+        elif written.elsewhere:
+            again = command("report", out, "--originals")
+            typer.echo(f"{written.elsewhere:,} originals are named by URL: {again} fetches them, to be shown beside")
     if open_it:
         import webbrowser
 

@@ -40,7 +40,7 @@ def test_every_command_and_every_key_is_in_it() -> None:
 
 def typed() -> list[tuple[str, str]]:
     """Give every command of ours that stands in a document, in a block or in a line."""
-    found = []
+    found: list[tuple[str, str]] = []
     for document in DOCUMENTS:
         text = document.read_text()
         blocks = "\n".join(block for language, block in BLOCK.findall(text) if language in {"", "sh"})

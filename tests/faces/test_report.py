@@ -10,6 +10,8 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from tests.faces.conftest import EVIL, rehearse
+from tests.real.api import Api
+from tests.real.conftest import MODEL, Batcher
 
 
 class Opened:
@@ -244,3 +246,23 @@ def test_thumbnails_are_made_once(rehearsed: Path, tmp_path: Path) -> None:
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / "out/thumbs").rglob("*.webp")} == thumbs
     looks = (tmp_path / "out/thumbs/looks.jsonl").read_text().splitlines()
     assert len({json.loads(line)[0] for line in looks}) == len(looks) == 8
+
+
+def test_originals_named_by_url_are_fetched_once_when_asked_for(batcher: Batcher, api: Api, page_of: Opened) -> None:
+    good, gone = f"{api.base}/files/r-1/original.png", f"{api.base}/files/r-99/gone.png"
+    (batcher.folder / "jobs.csv").write_text(
+        f"prompt,image_urls\na,{good}\nb,{good}\nc,{gone}\nd,http://127.0.0.1:9/x.png\n"
+    )
+    assert batcher("run", "jobs.csv", "--model", MODEL).code == 0
+    asked = len(api.requests)
+    plain = batcher("report", "runs/jobs")
+    assert "3 originals are named by URL: batcher report runs/jobs --originals fetches them" in plain.out
+    assert len(api.requests) == asked
+    told = batcher("report", "runs/jobs", "--originals", "--json").json()
+    assert (told["missed"], told["elsewhere"]) == (2, 2)
+    assert api.downloads_with_token == 0
+    page = page_of(out=batcher.folder / "runs/jobs")
+    assert page.locator(".holder").count() == 2
+    asked = len([one for one in api.requests if "original" in one[1]])
+    batcher("report", "runs/jobs", "--originals")
+    assert len([one for one in api.requests if "original" in one[1]]) == asked

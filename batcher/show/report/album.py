@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -63,10 +64,12 @@ class Album:
         self._folder = out / FOLDER
         self._folder.mkdir(exist_ok=True)
         self._looks: dict[str, Look] = {}
+        self._writing = threading.Lock()
         self._troubles: dict[str, Trouble] = {}
         self._pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 2, thread_name_prefix="thumbs")
         for sha256, look in _remembered(self._folder / "looks.jsonl"):
             self._looks[sha256] = look
+        self._urls = dict(_noted(self._folder / "originals.jsonl"))
         self._file: TextIO = (self._folder / "looks.jsonl").open("a", encoding="utf-8")
 
     def close(self) -> None:
@@ -79,12 +82,26 @@ class Album:
         fresh = {one.sha256: one for one in wanted if not self._has(one)}
         for one, found in zip(fresh.values(), self._pool.map(self._make, fresh.values()), strict=True):
             if isinstance(found, Look):
-                if one.sha256 not in self._looks:
-                    self._file.write(json.dumps([one.sha256, *_facts(found)]) + "\n")
-                self._looks[one.sha256] = found
+                self._remember(one.sha256, found)
             else:
                 self._troubles[one.sha256] = found
         self._file.flush()
+
+    def keep(self, url: str, content: bytes) -> bool:
+        """Look at an original that was fetched, and remember it by its URL; say whether it could be seen."""
+        one = Wanted(Path(), hashlib.sha256(content).hexdigest(), original=True)
+        found = self._seen(content, one)
+        if not isinstance(found, Look):
+            return False
+        with self._writing, (self._folder / "originals.jsonl").open("a", encoding="utf-8") as file:
+            self._remember(one.sha256, found)
+            file.write(json.dumps([url, one.sha256]) + "\n")
+            self._urls[url] = one.sha256
+        return True
+
+    def by_url(self, url: str) -> str | None:
+        """Give the digest of an original that was fetched from there."""
+        return self._urls.get(url)
 
     def of(self, sha256: str) -> Look | None:
         """Give what a picture looks like, None where it could not be seen."""
@@ -108,6 +125,11 @@ class Album:
         names = [self.thumb(one.sha256), *([self.view(one.sha256)] if one.original else [])]
         return one.sha256 in self._looks and all((self._folder.parent / name).is_file() for name in names)
 
+    def _remember(self, sha256: str, look: Look) -> None:
+        if sha256 not in self._looks:
+            self._file.write(json.dumps([sha256, *_facts(look)]) + "\n")
+        self._looks[sha256] = look
+
     def _make(self, one: Wanted) -> Look | Trouble:
         try:
             content = one.path.read_bytes()
@@ -115,6 +137,9 @@ class Album:
             return "missing"
         if hashlib.sha256(content).hexdigest() != one.sha256:
             return "changed"
+        return self._seen(content, one)
+
+    def _seen(self, content: bytes, one: Wanted) -> Look | Trouble:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -157,6 +182,19 @@ def _print(picture: Image.Image) -> str:
 
 def _facts(look: Look) -> tuple[int, int, str, str]:
     return look.width, look.height, look.print, base64.b64encode(look.tiny).decode("ascii")
+
+
+def _noted(file: Path) -> Iterator[tuple[str, str]]:
+    """Read which originals were fetched, by URL."""
+    if not file.is_file():
+        return
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                url, sha256 = json.loads(line)
+                yield url, sha256
+            except (ValueError, TypeError):
+                continue
 
 
 def _remembered(file: Path) -> Iterator[tuple[str, Look]]:

@@ -51,6 +51,8 @@ class Gallery:
         self.words = Words()
         self.cards = 0
         self.flags: dict[str, int] = {}
+        self.elsewhere: set[str] = set()
+        """Originals that are not here."""
 
     def cards_of(self, jobs: Iterable[Shown]) -> Iterator[Card]:
         """Give a card for each output, or one for a job that has none; thumbnails are made on the way."""
@@ -117,12 +119,13 @@ class Gallery:
         found: list[Card] = []
         local = {image.path: image.sha256 for image in job.spec.images}
         for source in job.spec.sources:
-            sha256 = local.get(source)
+            sha256 = local.get(source) or self._album.by_url(source)
             card: Card = {"name": str(shortened(source))}
             if sha256 and self._album.of(sha256) and not self._album.trouble(sha256):
                 card |= {"thumb": self._album.thumb(sha256), "src": self._album.view(sha256)}
             elif source.startswith(("https://", "http://")):
                 card["link"] = source
+                self.elsewhere.add(source)
             found.append(card)
         return found
 
@@ -164,7 +167,9 @@ class Gallery:
         return None if size == output.bytes else "changed"
 
     def _first_original(self, job: Job) -> Look | None:
-        return next((look for image in job.spec.images if (look := self._album.of(image.sha256))), None)
+        local = {image.path: image.sha256 for image in job.spec.images}
+        digests = (local.get(source) or self._album.by_url(source) for source in job.spec.sources)
+        return next((look for digest in digests if digest and (look := self._album.of(digest))), None)
 
 
 def variables(job: Job) -> dict[str, str]:

@@ -39,6 +39,8 @@ class Written:
     shown: int
     cards: int
     flags: Mapping[str, int]
+    elsewhere: int
+    """Originals that the manifest names by URL, and that were not fetched."""
 
 
 def write_report(out: Path, *, most: int = MOST, told: Told | None = None) -> Written:
@@ -50,7 +52,7 @@ def write_report(out: Path, *, most: int = MOST, told: Told | None = None) -> Wr
     with Reader(out) as reader:
         meta, status = reader.meta(), status_of(reader)
         every = reader.listed_places()
-        places = _spread(every, most)
+        places = spread_places(every, most)
         album = Album(out)
         try:
             gallery = Gallery(Places(out, Path(str(meta.get("root") or "."))), album)
@@ -69,10 +71,11 @@ def write_report(out: Path, *, most: int = MOST, told: Told | None = None) -> Wr
         finally:
             album.close()
     draft.replace(file)
-    return Written(file, len(every), len(places), gallery.cards, gallery.flags)
+    return Written(file, len(every), len(places), gallery.cards, gallery.flags, len(gallery.elsewhere))
 
 
-def _spread(places: "array[int]", most: int) -> "array[int]":
+def spread_places(places: "array[int]", most: int) -> "array[int]":
+    """Give no more than `most` of the places, evenly spread."""
     if len(places) <= most:
         return places
     return array("q", (places[(2 * n + 1) * len(places) // (2 * most)] for n in range(most)))
