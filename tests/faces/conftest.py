@@ -54,8 +54,9 @@ def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    """Give a browser. It runs an event loop of its own, so it must be gone before tests that run one."""
     from playwright.sync_api import sync_playwright
 
     if CHROMIUM is None:
