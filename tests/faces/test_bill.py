@@ -78,8 +78,9 @@ def test_no_question_where_nobody_is_asked_or_little_is_spent(catalogue: Batcher
     assert "Go on?" not in on_a_terminal(catalogue, "run", "m.yaml", "--yes", "-o", "b")
     assert catalogue("run", "m.yaml", "-o", "c").code == 0
     (catalogue.folder / "m.yaml").write_text(MANIFEST.replace("confirm_above_usd: 2", "confirm_above_usd: 0"))
-    quick = {"BATCHER_SANDBOX_ARGS": "--speed 50"}
-    assert "Go on?" not in on_a_terminal(catalogue, "run", "m.yaml", "--sandbox", "--limit", "1", **quick)
+    assert "Go on?" not in on_a_terminal(
+        catalogue, "run", "m.yaml", "--sandbox", "--limit", "1", BATCHER_SANDBOX_ARGS="--speed 50"
+    )
 
 
 def test_cost_and_ends_by_any_variable_or_input(catalogue: Batcher) -> None:
