@@ -45,7 +45,7 @@ Seconds = Annotated[
 class Limits:
     """How much at once, how fast, for how much money."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     concurrency: Annotated[int, Field(ge=1, le=10_000)] = 32
     """Jobs at the server at once."""
@@ -64,7 +64,7 @@ class Limits:
 class Retry:
     """What is tried again, and when a run gives up."""
 
-    __pydantic_config__: ClassVar = {"extra": "forbid", "use_attribute_docstrings": True}
+    __pydantic_config__: ClassVar = {"extra": "forbid"}
 
     attempts: Annotated[int, Field(ge=1, le=20)] = 1
     """Submissions that a job may take when its generation fails; each may be billed."""

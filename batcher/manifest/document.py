@@ -11,7 +11,7 @@ from batcher.settings import Limits, Retry
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class RowsFile(_Section):

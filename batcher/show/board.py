@@ -2,17 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
-
-from rich.console import Group, RenderableType
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Final
 
 from batcher.job import SETTLED, State
 from batcher.settings import SANDBOX
 from batcher.show.log import plain
 from batcher.show.words import counts, duration, money
+
+if TYPE_CHECKING:  # drawing needs rich, which takes a start 50 ms; saying where a run stands does not
+    from rich.console import RenderableType
+    from rich.table import Table
 
 _NARROW: Final = 64
 _WIDE: Final = 120
@@ -109,8 +108,12 @@ def line(board: Board) -> str:
     return "; ".join(parts)
 
 
-def drawn(board: Board, width: int) -> RenderableType:
+def drawn(board: Board, width: int) -> "RenderableType":
     """Draw it, for a terminal of that many columns."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
     head = Table.grid(expand=True)
     head.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
     head.add_column(justify="right", no_wrap=True)
@@ -122,7 +125,11 @@ def drawn(board: Board, width: int) -> RenderableType:
     return Group(head, _stages(board, width), *below)
 
 
-def _stages(board: Board, width: int) -> Table:
+def _stages(board: Board, width: int) -> "Table":
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+    from rich.text import Text
+
     has = board.states.get
     total = board.total
     at_server = has(State.SUBMITTING, 0) + has(State.RUNNING, 0)

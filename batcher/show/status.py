@@ -6,8 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from rich.cells import cell_len
-
 from batcher.errors import WrongUse
 from batcher.job import SETTLED, State
 from batcher.ledger.reader import Reader
@@ -78,6 +76,8 @@ _OF_A_VALUE: Final = ("value", "jobs", "done", "failed", "uncertain", "cancelled
 
 def table(rows: list[dict[str, Any]], variable: str, most: int = 100) -> Iterator[str]:
     """Write that for people: the first `most` values, and how many more there are."""
+    from rich.cells import cell_len
+
     names = [name for name in _OF_A_VALUE[1:] if name in {"jobs", "done"} or any(row[name] for row in rows)]
     head = [variable, *names, "billed"]
     cells = [

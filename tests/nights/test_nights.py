@@ -29,6 +29,7 @@ def test_the_same_seed_gives_the_same_trace() -> None:
     assert first["trace"] != other["trace"]
 
 
+@pytest.mark.long
 def test_a_kill_at_one_in_five_acts_loses_nothing() -> None:
     found = night({"jobs": 3, "seed": 3, "every_act": True, "stride": 5})
     assert found["findings"] == []
@@ -57,6 +58,7 @@ def test_a_kill_at_one_in_nine_suspension_points_loses_nothing() -> None:
     assert found["deaths"] == found["nights"] - 1 > 8
 
 
+@pytest.mark.long
 def test_many_nights_of_every_fault_keep_every_promise() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.nights.many", "--count", "25", "--seed", "900000", "--workers", "1"],

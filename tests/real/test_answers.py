@@ -173,6 +173,7 @@ def test_uncertain_jobs_are_resubmitted_where_the_user_prefers_gaps_filled(batch
     assert api.prompts() == ["a", "a"]
 
 
+@pytest.mark.long
 def test_a_service_that_is_not_there_ends_a_run_after_the_patience_set(batcher: Batcher) -> None:
     done = batcher("run", batcher.csv(["a"]), "--model", "google/nano-banana/pro/edit", "--patience", "1s",
                    RUNCOMFY_MODEL_API_BASE="http://127.0.0.1:9")  # fmt: skip

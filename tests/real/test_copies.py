@@ -16,6 +16,8 @@ from tests.real.conftest import MODEL, Batcher, end
 Until = Callable[[Callable[[], bool]], None]
 PROMPTS = [f"p{n}" for n in range(6)]
 
+pytestmark = pytest.mark.long
+
 
 def stopped(batcher: Batcher) -> dict[str, object]:
     found: dict[str, object] = batcher("status", "runs/jobs", "--json").json()["stopped"]
