@@ -1,0 +1,88 @@
+"""What a job costs in requests, commits and statements: counts that no slow machine can blur. A guard, not a race."""
+
+import tempfile
+import tracemalloc
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+from batcher.clock import Clock
+from batcher.job import Move, Output, State
+from batcher.ledger.database import InlineDatabase
+from batcher.ledger.enrolment import Choice, enrol
+from batcher.ledger.ledger import Ledger
+from tests.bench.books import spec
+from tests.nights.play import Life, Scenario
+
+JOBS = 300
+
+
+class Counted(Life):
+    """A life that counts its acts by name."""
+
+    def __init__(self, scenario: Scenario, folder: Path) -> None:
+        super().__init__(scenario, folder, 0, None)
+        self.by_name: Counter[str] = Counter()
+
+    def act(self, what: str) -> None:
+        self.by_name[what] += 1
+        super().act(what)
+
+
+def night(scenario: Scenario) -> Counted:
+    with tempfile.TemporaryDirectory() as folder:
+        life = Counted(scenario, Path(folder))
+        try:
+            assert life.loop.run_until_complete(life._run()) == 0
+        finally:
+            life.loop.close()
+    return life
+
+
+QUIET = Scenario(jobs=JOBS, seed=11, slots=16, concurrency=20, latency=30.0, sigma=0.5, mishaps={})
+
+
+def test_a_job_takes_few_requests_and_commits_are_shared() -> None:
+    life = night(QUIET)
+    asked = len(life.calls) / JOBS
+    assert asked <= 5.2, f"{asked:.2f} requests a job: its submission, two looks on average, its result"
+    commits = life.by_name["begins a transaction"] / JOBS
+    assert commits <= 6, f"{commits:.2f} transactions a job"
+
+
+def test_a_window_as_large_as_the_slots_takes_little_more() -> None:
+    life = night(replace(QUIET, concurrency=16))
+    assert len(life.calls) / JOBS <= 7
+
+
+async def test_a_jobs_life_is_so_many_statements(tmp_path: Path) -> None:
+    database = InlineDatabase(tmp_path / "ledger.sqlite")
+    ledger = Ledger(database, Clock())
+    await ledger.open()
+    await ledger.transact(lambda c: enrol(c, [(spec(1), True)], Choice(), 0.0, sure=True))
+    (job,) = await ledger.waiting(1)
+    statements: list[str] = []
+    database._connection.set_trace_callback(statements.append)
+    output = Output(1, "https://x.example/a", "files/a.png", 7, "h", "image/png", 1, 1, 0.0)
+    for move in (Move(State.SUBMITTING), Move(State.RUNNING, request_id="a"), Move(State.FETCHING, outputs=(output,)),
+                 Move(State.DONE, outputs=(output,), billed_usd=0.1)):  # fmt: skip
+        job = await ledger.record(job, move)
+    ours = [one for one in statements if not one.startswith("-- ")]  # the others are triggers, and have no text of ours
+    assert len(ours) <= 26, "\n".join(ours)
+    assert sum(one.startswith("COMMIT") for one in ours) == 4
+    await ledger.close()
+
+
+async def test_three_times_the_jobs_take_no_more_memory_to_enrol(tmp_path: Path) -> None:
+    peaks = []
+    for count in (12_000, 36_000):
+        database = InlineDatabase(tmp_path / f"{count}.sqlite")
+        ledger = Ledger(database, Clock())
+        await ledger.open()
+        tracemalloc.start()
+        named = ((spec(n), True) for n in range(count))
+        await ledger.transact(lambda c, named=named: enrol(c, named, Choice(), 0.0, sure=True))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        await ledger.close()
+    assert peaks[1] <= 1.25 * peaks[0], peaks
