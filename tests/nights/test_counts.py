@@ -1,9 +1,11 @@
 """What a job costs in requests, commits and statements: counts that no slow machine can blur. A guard, not a race."""
 
+import sqlite3
 import tempfile
 import tracemalloc
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from batcher.clock import Clock
@@ -73,6 +75,10 @@ async def test_a_jobs_life_is_so_many_statements(tmp_path: Path) -> None:
     await ledger.close()
 
 
+def enrolled(count: int, connection: sqlite3.Connection) -> None:
+    enrol(connection, ((spec(n), True) for n in range(count)), Choice(), 0.0, sure=True)
+
+
 async def test_three_times_the_jobs_take_no_more_memory_to_enrol(tmp_path: Path) -> None:
     peaks = []
     for count in (12_000, 36_000):
@@ -80,8 +86,7 @@ async def test_three_times_the_jobs_take_no_more_memory_to_enrol(tmp_path: Path)
         ledger = Ledger(database, Clock())
         await ledger.open()
         tracemalloc.start()
-        named = ((spec(n), True) for n in range(count))
-        await ledger.transact(lambda c, named=named: enrol(c, named, Choice(), 0.0, sure=True))
+        await ledger.transact(partial(enrolled, count))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         await ledger.close()
