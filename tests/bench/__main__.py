@@ -9,12 +9,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import books, expand, files, flight, gallery, million, pace, polling
+from tests.bench import books, expand, files, flight, gallery, million, pace, polling, shared
 from tests.bench.common import Line, batcher, took
 
 PARTS: dict[str, Callable[[argparse.Namespace], list[Line]]] = {
     "start": lambda _: start_up(),
     "polling": lambda _: polling.lines(),
+    "shared": lambda _: shared.lines(),
     "books": lambda _: books.lines(),
     "files": lambda _: files.lines(200, 4),
     "expand": lambda options: expand.lines(options.rows),
