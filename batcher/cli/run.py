@@ -107,6 +107,8 @@ async def _take_in(opened: Any, manifest: Any, asked: str, wanted: o.Wanted, set
     else:
         rejected = await _expand(opened, manifest, model, wanted, stands_for)
     await opened.note(_facts(manifest, settings, wanted, rejected))
+    if await opened.selects_nothing():
+        say("warning: the selection leaves no job of the manifest")
     for warning in warnings(manifest, wanted.options):
         say(f"warning: {warning}")
         await opened.warn(warning)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -82,6 +83,8 @@ class Run:
         self.policy = Policy()
         self._signals = 0
         self._early: Halt | None = None
+        self._would_cost = 0.0
+        """In USD, with all that is left, where the money was not enough for it."""
 
     async def connect(self) -> Wire:
         """Find the way to the API, starting the sandbox for a rehearsal. Raises TokenMissing, WrongRun."""
@@ -98,6 +101,11 @@ class Run:
             and (row["state"] != State.PENDING or (row["listed"] and row["selected"]))
             for row in rows
         )
+
+    async def selects_nothing(self) -> bool:
+        """Say whether the manifest names jobs, and none of them is selected."""
+        listed = [row for row in await self.ledger.ask("states") if row["listed"]]
+        return bool(listed) and not any(row["selected"] for row in listed)
 
     def listen(self, listener: Listener) -> None:
         """Tell this listener of every event from now on."""
@@ -182,6 +190,9 @@ class Run:
             await asyncio.to_thread(ballast.load)
             halt = await self._drive(policy, meta)
             ballast.drop()
+        if halt and halt.reason == "budget" and self.engine:
+            estimate = float((await self.ledger.ask("left_estimate"))[0][0])
+            self._would_cost = self.engine.budget.spoken_for + estimate * self.engine.budget.dearest
         outcome = self._outcome(await self._states(), halt)
         await self._close_books(meta, outcome)
         return outcome
@@ -355,7 +366,7 @@ class Run:
         resume = command("resume", self.out)
         following = {
             "token": f"RUNCOMFY_TOKEN=... {resume}",
-            "budget": f"{resume} --max-cost USD",
+            "budget": f"{resume} --max-cost {math.ceil(self._would_cost * 100 - 1e-6) / 100:.2f}",
             "uncertain": command("retry", self.out, "--state", "uncertain"),
             "moved": f"{resume} --yes",
             "failures": command("jobs", self.out, "--state", "failed"),

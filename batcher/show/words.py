@@ -59,6 +59,8 @@ def summary(found: Mapping[str, Any], out: Path) -> list[str]:
     states, cost = found["states"], found["cost_usd"]
     rehearsal = " (rehearsal on the sandbox: no money was spent)" if found["provider"] == SANDBOX else ""
     lines = [f"{found['name']}: {counts(states)}{rehearsal}"]
+    if others := found["total"] - found["selected"]:
+        lines.append(f"{jobs(others)} more of the manifest {'is' if others == 1 else 'are'} not selected by this run")
     if found["files"]:
         lines.append(f"{found['files']:,} files, {size(found['bytes'])}, in {out / 'files'}")
     if cost["worst_case"]:

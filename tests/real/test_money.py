@@ -1,5 +1,7 @@
 """What is spent: never past the cap, for every row first where it is short, and asked for before."""
 
+import shlex
+
 from tests.real.api import Api
 from tests.real.conftest import MODEL, Batcher
 
@@ -46,6 +48,22 @@ def test_where_money_is_short_every_row_comes_before_a_second_of_any(batcher: Ba
     assert api.prompts() == ["a x", "b x", "c x", "d x", "a y", "b y"]
     assert batcher("run", "m.yaml", "--max-cost", "80").code == 0
     assert api.prompts()[6:] == ["a z", "b z", "c y", "c z", "d y", "d z"]
+
+
+def test_the_command_that_goes_on_has_the_amount_in_it(batcher: Batcher, api: Api) -> None:
+    assert batcher.run_csv([f"p{n}" for n in range(20)], "--max-cost", "1.00").code == 75
+    stopped = batcher("status", "runs/jobs", "--json").json()["stopped"]
+    words = shlex.split(stopped["next"])
+    assert words[:4] == ["batcher", "resume", "runs/jobs", "--max-cost"]
+    assert 1.0 < float(words[4]) <= 3.0
+    assert batcher(*words[1:]).code == 0
+
+
+def test_a_selection_that_leaves_nothing_is_said(batcher: Batcher, api: Api) -> None:
+    done = batcher.run_csv(["a", "b"], "--where", "prompt == 'z'")
+    assert "the selection leaves no job of the manifest" in done.err
+    assert "2 jobs more of the manifest are not selected" in done.err
+    assert api.journal == []
 
 
 def test_retry_obeys_the_cap(batcher: Batcher, api: Api) -> None:
