@@ -1,18 +1,18 @@
 """What the shell completes: run directories, states, kinds, models. Quick, and silent where it knows nothing."""
 
 from collections.abc import Iterator
+from glob import escape
 from pathlib import Path
 
 
 def out(incomplete: str) -> Iterator[str]:
-    """Complete a run directory: what is typed, and below it up to two levels what holds a ledger."""
-    typed = Path(incomplete)
-    base = typed if incomplete.endswith("/") or not incomplete else typed.parent
-    for depth in ("*/ledger.sqlite", "*/*/ledger.sqlite"):
-        for ledger in sorted(base.glob(depth))[:200]:
-            name = str(ledger.parent)
-            if name.startswith(incomplete.removeprefix("./")):
-                yield name
+    """Complete a run directory: what holds a ledger, and begins as is typed or lies in a folder that does."""
+    whole = not incomplete or incomplete.endswith("/")
+    base, begun = (Path(incomplete), "") if whole else (Path(incomplete).parent, Path(incomplete).name)
+    inner = "runs/*" if not begun else f"{escape(begun)}*/*"  # not the whole of a home directory
+    for pattern in (f"{escape(begun)}*/ledger.sqlite", f"{inner}/ledger.sqlite"):
+        for ledger in sorted(base.glob(pattern))[:200]:
+            yield str(ledger.parent)
 
 
 def state(incomplete: str) -> Iterator[str]:

@@ -327,6 +327,8 @@ class Engine:
         except Leave:
             pass
         except Overtaken:
+            if self._jobs[job.id].state is State.PENDING:  # nothing was sent for what was set aside
+                self._pace.budget.release(job.id)
             self.wake()
         except LedgerBroken as broken:
             self._ledger_broke(broken)

@@ -103,9 +103,9 @@ def board_of(reader: Reader, now: float) -> Board:
     for row in reader.ask("states"):
         if row["listed"] and row["selected"]:
             states[row["state"]] += row["jobs"]
-    started = float(meta.get("started_at") or now)  # type: ignore[arg-type]
-    ages = {age: max(0.0, min(age, now - started)) for age in (RECENT, now - started)}
-    lately, whole = (Count(reader.ask("done_since", after=now - age)[0]["jobs"], age) for age in ages.values())
+    started = min(now, float(meta.get("started_at") or now))  # type: ignore[arg-type]
+    ages = (min(RECENT, now - started), now - started)
+    lately, whole = (Count(reader.ask("done_since", after=now - age)[0]["jobs"], age) for age in ages)
     to_come = sum(count for state, count in states.items() if State(state) not in SETTLED)
     policy: Any = meta.get("policy") or {}
     trouble = _trouble(reader, now)

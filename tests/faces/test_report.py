@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -268,3 +269,32 @@ def test_originals_named_by_url_are_fetched_once_when_asked_for(batcher: Batcher
     asked = len([one for one in api.requests if "original" in one[1]])
     batcher("report", "runs/jobs", "--originals")
     assert len([one for one in api.requests if "original" in one[1]]) == asked
+
+
+def test_links_in_a_run_directory_lead_out_of_it_nowhere(rehearsed: Path, tmp_path: Path) -> None:
+    out, mine = tmp_path / "out", tmp_path / "mine"
+    shutil.copytree(rehearsed, out)
+    mine.mkdir()
+    (mine / "letter").write_text("dear")
+    (out / "report.html").unlink()
+    (out / "report.html").symlink_to(mine / "letter")
+    assert rehearse(tmp_path, "report", "out") == 0
+    assert (mine / "letter").read_text() == "dear"
+    assert not (out / "report.html").is_symlink()
+    shutil.rmtree(out / "thumbs")
+    (out / "thumbs").symlink_to(mine)
+    assert rehearse(tmp_path, "report", "out") == 64
+    assert [file.name for file in mine.iterdir()] == ["letter"]
+
+
+def test_reports_written_at_once_are_each_whole(rehearsed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(rehearsed, out)
+    shutil.rmtree(out / "thumbs")
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda _: rehearse(tmp_path, "report", "out"), range(4))) == [0] * 4
+    text = (out / "report.html").read_text()
+    assert text.rstrip().endswith("</html>")
+    data = text.partition('id="data">')[2].partition("</script>")[0]
+    assert len(json.loads(data)["cards"]) == 6
+    assert not list(out.rglob("*.part"))

@@ -15,6 +15,8 @@ from typing import Final, Literal, TextIO
 
 from PIL import Image, ImageOps
 
+from batcher.errors import WrongUse
+
 FOLDER: Final = "thumbs"
 THUMB: Final = 400
 """Pixels of a thumbnail's longer side."""
@@ -62,6 +64,8 @@ class Album:
 
     def __init__(self, out: Path) -> None:
         self._folder = out / FOLDER
+        if self._folder.is_symlink():
+            raise WrongUse(f"{self._folder} is a symbolic link: thumbnails are kept inside the run directory")
         self._folder.mkdir(exist_ok=True)
         self._looks: dict[str, Look] = {}
         self._writing = threading.Lock()
@@ -169,8 +173,10 @@ class Album:
     def _save(self, picture: Image.Image, name: str, profile: bytes | None) -> None:
         file = self._folder.parent / name
         file.parent.mkdir(exist_ok=True)
-        draft = file.with_suffix(".part")
-        picture.save(draft, "WEBP", quality=_QUALITY, method=2, icc_profile=profile or b"")
+        draft = file.with_name(f"{file.name}.{os.getpid()}-{threading.get_ident()}.part")
+        draft.unlink(missing_ok=True)
+        with draft.open("xb") as made:
+            picture.save(made, "WEBP", quality=_QUALITY, method=2, icc_profile=profile or b"")
         draft.replace(file)
 
 

@@ -48,7 +48,7 @@ def write_report(out: Path, *, most: int = MOST, told: Told | None = None) -> Wr
 
     Beyond `most` jobs, that many are shown, evenly spread over the manifest.
     """
-    draft, file = out / ".report.html.part", out / "report.html"
+    draft, file = out / f".report-{os.getpid()}.part", out / "report.html"
     with Reader(out) as reader:
         meta, status = reader.meta(), status_of(reader)
         every = reader.listed_places()
@@ -64,13 +64,15 @@ def write_report(out: Path, *, most: int = MOST, told: Told | None = None) -> Wr
                 "shown": len(places),
                 "flagWords": WORDS,
             }
-            with draft.open("w", encoding="utf-8", newline="\n") as page:
+            draft.unlink(missing_ok=True)
+            with draft.open("x", encoding="utf-8", newline="\n") as page:
                 _write(page, head, status, gallery, (jobs, figures(reader, status), next_command(status, out)))
                 page.flush()
                 os.fsync(page.fileno())
+            draft.replace(file)
         finally:
             album.close()
-    draft.replace(file)
+            draft.unlink(missing_ok=True)
     return Written(file, len(every), len(places), gallery.cards, gallery.flags, len(gallery.elsewhere))
 
 
