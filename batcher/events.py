@@ -71,6 +71,15 @@ class Silence:
 
 
 @dataclass(frozen=True, slots=True)
+class Stopping:
+    """No more is submitted; what is in flight may still be waited for."""
+
+    at: float
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Noted:
     """Something for the log alone."""
 
@@ -87,7 +96,7 @@ class Ended:
     stopped: Stopped | None
 
 
-Event = Started | Moved | Held | Warned | Silence | Noted | Ended
+Event = Started | Moved | Held | Warned | Silence | Stopping | Noted | Ended
 
 
 class Listener(Protocol):

@@ -53,6 +53,26 @@ def _top(
     pass
 
 
+_SHORT = {
+    "run": "Run a manifest; run it again, and it goes on.",
+    "plan": "The bill: what a run would do, cost and take.",
+    "resume": "Go on with the run in a directory.",
+    "status": "Where a run stands; --by VAR: who cost what.",
+    "jobs": "List jobs: id, state, name, request, error.",
+    "retry": "Let failed or uncertain jobs go on.",
+    "cancel": "Cancel what is still queued at the server.",
+    "pause": "End the run at work, until `resume`.",
+    "adopt": "Give a job the request id that you found.",
+    "report": "Write a page of before and after.",
+    "verify": "Hash every file again; mend what can be.",
+    "doctor": "Check token, balance, space, images, clock.",
+    "models": "List models, or one's inputs and price.",
+    "init": "Write a manifest to begin from.",
+    "set": "Change settings of the run at work.",
+    "sandbox": "Serve a stand-in for the API on loopback.",
+}
+"""What fits a line of `batcher --help`."""
+
 for command in (
     run.run,
     plan.plan,
@@ -69,8 +89,9 @@ for command in (
     models.models,
     init.init,
 ):
-    app.command()(command)
-app.command("set")(change.change)
-app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})(
-    sandbox.sandbox
-)
+    app.command(short_help=_SHORT[command.__name__])(command)
+app.command("set", short_help=_SHORT["set"])(change.change)
+app.command(
+    short_help=_SHORT["sandbox"],
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+)(sandbox.sandbox)

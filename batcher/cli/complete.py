@@ -1,6 +1,7 @@
 """What the shell completes: run directories, states, kinds, models. Quick, and silent where it knows nothing."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from glob import escape
 from pathlib import Path
 
@@ -10,9 +11,11 @@ def out(incomplete: str) -> Iterator[str]:
     whole = not incomplete or incomplete.endswith("/")
     base, begun = (Path(incomplete), "") if whole else (Path(incomplete).parent, Path(incomplete).name)
     inner = "runs/*" if not begun else f"{escape(begun)}*/*"  # not the whole of a home directory
-    for pattern in (f"{escape(begun)}*/ledger.sqlite", f"{inner}/ledger.sqlite"):
-        for ledger in sorted(base.glob(pattern))[:200]:
-            yield str(ledger.parent)
+    dot = "./" if incomplete.startswith("./") else ""
+    with suppress(OSError):  # what cannot be read completes nothing
+        for pattern in (f"{escape(begun)}*/ledger.sqlite", f"{inner}/ledger.sqlite"):
+            for ledger in sorted(base.glob(pattern))[:200]:
+                yield f"{dot}{ledger.parent}"
 
 
 def state(incomplete: str) -> Iterator[str]:

@@ -105,7 +105,8 @@ async def _expand(named: _Named, manifest: str, out: Path | None, model: str | N
         wanted = o.Wanted(manifest, out, model, options, o.Given(), Selection(), rehearsing)
         found = await find_model(wanted, opened, model_id(opened, model), named.out)
         costs = []
-        for spec, _ in expansion(opened, found, Looks(), options, None):
+        capped = opened.document.limits.max_cost_usd is not None
+        for spec, _ in expansion(opened, found, Looks(), options, None, capped=capped):
             named.outputs += int(spec.inputs.get("num_images") or spec.inputs.get("number_of_images") or 1)  # type: ignore[call-overload]
             named.urls.update(one for one in spec.sources if one.startswith(("http://", "https://")))
             costs.append(spec.estimated_usd)

@@ -1,13 +1,15 @@
 """`batcher init`: writes a commented starter manifest, and a schema of manifests for editors beside it."""
 
 import json
+from collections import Counter
+from glob import escape
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
 SCHEMA: Final = "batcher.schema.json"
-_PHOTOS: Final = ("jpg", "jpeg", "png", "webp")
+_PHOTOS: Final = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 
 
 def init(
@@ -25,9 +27,10 @@ def init(
 
     if path.is_dir():
         path = path / "batch.yaml"
+    starter = _starter(path.parent)
     try:
         with path.open("x", encoding="utf-8") as file:
-            file.write(_starter(path.parent))
+            file.write(starter)
     except FileExistsError:
         raise WrongUse(f"{path} is there already", "give another name: batcher init NAME.yaml") from None
     except OSError as error:
@@ -43,7 +46,7 @@ def _starter(folder: Path) -> str:
     example, _, end = rest.partition("# [/jobs]\n")
     if pattern := _photos(folder):
         example = f"""# One job for each photo: {{{{ path }}}}, {{{{ stem }}}} and {{{{ index }}}} are known of it.
-jobs: {{glob: "{pattern}"}}
+jobs: {{glob: {json.dumps(pattern, ensure_ascii=False)}}}
 """
         begin = begin.replace("{{ product }}", "{{ stem }}").replace("{{ photo }}", "{{ path }}")
         end = end.replace("{{ product | slug }}", "{{ stem | slug }}")
@@ -52,10 +55,15 @@ jobs: {{glob: "{pattern}"}}
 
 def _photos(folder: Path) -> str | None:
     """Give the pattern of photos in a folder or in one right below it, None where there are none."""
-    for place in [folder, *sorted(one for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))]:
-        for ending in _PHOTOS:
-            if any(place.glob(f"*.{ending}")):
-                return f"{place.relative_to(folder) / '*'}.{ending}".removeprefix("./")
+    try:
+        inner = sorted(one for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
+        for place in [folder, *inner]:
+            endings = Counter(one.suffix for one in place.iterdir() if one.suffix.lower() in _PHOTOS)
+            name = str(place.relative_to(folder))
+            if endings and name.isprintable():  # bytes that are no text cannot stand in a manifest
+                return f"{'' if name == '.' else escape(name) + '/'}*{endings.most_common(1)[0][0]}"
+    except OSError:
+        return None
     return None
 
 

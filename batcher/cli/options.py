@@ -138,6 +138,29 @@ class Wanted:
     quiet: bool = False
     verbose: bool = False
 
+    def words(self, *, whole: bool = False) -> list[str]:
+        """Give the options again as words of a command, those of the environment left out; `whole`: no selection."""
+        chosen = self.selection
+        given = {
+            "--out": self.out,
+            "--model": self.model,
+            "--limit": None if whole else chosen.limit,
+            "--sample": None if whole else chosen.sample,
+            "--where": None if whole else chosen.where,
+            "--reuse": self.reuse,
+            "--concurrency": self.given.concurrency,
+            "--max-cost": self.given.max_cost,
+            "--max-time": self.given.max_time,
+            "--patience": self.given.patience,
+        }
+        hidden = {f"--{name.replace('_', '-')}" for name in self.given.by_environment}
+        words = [f"--set={name}={value}" for name, value in self.options.sets.items()]
+        for name, value in given.items():
+            if value is not None and name not in hidden:
+                words += [name, f"{value:g}" if isinstance(value, float) else str(value)]
+        flags = {"--skip-invalid": self.options.skip_invalid, "--sandbox": self.sandbox}
+        return [*words, *(name for name, on in flags.items() if on and name not in hidden)]
+
 
 def _seconds(option: str, text: str | None) -> float | None:
     from batcher.settings import seconds

@@ -96,7 +96,14 @@ async def _plan_into(found: dict[str, Any], wanted: o.Wanted) -> None:
     model = await find_model(wanted, manifest, model_id(manifest, wanted.model), out)
     settings = wanted.given.over(policy(manifest))
     rejected: list[str] = []
-    jobs = expansion(manifest, model, Looks(), wanted.options, lambda _row, _header, reason: rejected.append(reason))
+    jobs = expansion(
+        manifest,
+        model,
+        Looks(),
+        wanted.options,
+        lambda _row, _header, reason: rejected.append(reason),
+        capped=settings.limits.max_cost_usd is not None,
+    )
     seen = Seen()
     try:
         for spec, chosen in jobs:
@@ -117,8 +124,8 @@ async def _plan_into(found: dict[str, Any], wanted: o.Wanted) -> None:
         "rows": jobs.census.rows,
         "rejected": len(rejected),
         "cost_usd": bill(seen, to_buy, settings, out, provider) | {"note": prices.note if prices else ""},
-        "images": seen.images,
-        "inlined_bytes": jobs.census.inlined_bytes,
+        "images": sum(seen.images[index] for index in to_buy),
+        "inlined_bytes": sum(seen.image_bytes[index] for index in to_buy),
         "model": model.id,
         "out": str(out),
         "provider": provider,
@@ -128,8 +135,13 @@ async def _plan_into(found: dict[str, Any], wanted: o.Wanted) -> None:
         "space": space(out, provider, seen, to_buy),
         "samples": seen.samples(),
         "settings": wanted.given.sources(manifest.document, settings),
-        "warnings": [*seen.warnings(), *_said_before(manifest, wanted, out, seen), *near],
-        "next": _next(wanted, len(to_buy)),
+        "warnings": [
+            *_nothing(kept, jobs.census.jobs),
+            *seen.warnings(),
+            *_said_before(manifest, wanted, out, seen),
+            *near,
+        ],
+        "next": _next(wanted, len(to_buy), len(begun)),
     }
 
 
@@ -152,15 +164,19 @@ def _said_before(manifest: Any, wanted: o.Wanted, out: Any, seen: Any) -> list[s
     return said
 
 
-def _next(wanted: o.Wanted, to_buy: int) -> str | None:
+def _nothing(kept: list[int], jobs: int) -> list[str]:
+    return [] if kept or not jobs else ["the selection leaves no job of the manifest"]
+
+
+def _next(wanted: o.Wanted, to_buy: int, begun: int) -> str | None:
+    """Give the command that buys what was priced; at first, where it is much, a few of it."""
     from batcher.show.words import command
 
     if not to_buy or wanted.manifest == "-":
         return None
-    rehearse = ["--sandbox"] if wanted.sandbox else []
-    given = ["--model", wanted.model] if wanted.model else []
-    sample = ["--sample", "4"] if to_buy > _SAMPLED and wanted.selection.sample is None else []
-    return command("run", wanted.manifest, *given, *rehearse, *sample)
+    narrowed = any((wanted.selection.limit, wanted.selection.sample, wanted.selection.where))
+    first = ["--sample", "4"] if to_buy > _SAMPLED and not narrowed and not begun else []
+    return command("run", wanted.manifest, *wanted.words(), *first)
 
 
 def _begun(out: Any, provider: str, ids: list[str]) -> set[str]:  # noqa: ANN401 - a Path
@@ -191,12 +207,14 @@ def _reusable(folder: Any, out: Any, provider: str, ids: list[str]) -> tuple[set
 
 async def find_model(wanted: o.Wanted, manifest: Any, asked: str, out: Any) -> Any:  # noqa: ANN401
     """Give the model: bundled, known to the run directory, or from the API's catalogue."""
+    from difflib import get_close_matches
     from tempfile import TemporaryDirectory
 
     from batcher.catalog import bundled, read_entry
     from batcher.cli.prepare import unknown_model
     from batcher.errors import TokenMissing, WrongUse
     from batcher.ledger.reader import Reader
+    from batcher.manifest.faults import did_you_mean
     from batcher.provider.rehearsal import sandbox
     from batcher.run.catalogue import look_up
     from batcher.run.parts import http_wire
@@ -211,7 +229,8 @@ async def find_model(wanted: o.Wanted, manifest: Any, asked: str, out: Any) -> A
 
     async def ask(endpoint: Any) -> Any:  # noqa: ANN401
         if not endpoint.token:
-            raise TokenMissing(f"{asked} is not bundled, and the API's catalogue needs a token")
+            near = did_you_mean(asked, list(known)) if get_close_matches(asked, list(known), cutoff=0.6) else ""
+            raise TokenMissing(f"{asked} is not bundled, and the API's catalogue needs a token{near}")
         wire = http_wire(endpoint)
         try:
             return await look_up(wire, asked)

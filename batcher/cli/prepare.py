@@ -57,9 +57,10 @@ def policy(manifest: Manifest) -> Policy:
     return Policy(manifest.document.limits, manifest.document.retry)
 
 
-def expansion(manifest: Manifest, model: Model, looks: Looks, options: Options, reject: Reject | None) -> Expansion:
-    """Begin to expand, once what depends on the model is checked."""
-    capped = manifest.document.limits.max_cost_usd is not None
+def expansion(
+    manifest: Manifest, model: Model, looks: Looks, options: Options, reject: Reject | None, *, capped: bool
+) -> Expansion:
+    """Begin to expand, once what depends on the model is checked. `capped`: there is a limit to the cost."""
     if capped and not manifest.document.prices and model.prices is None:
         line = manifest.marked.line("limits", "max_cost_usd")
         message = f"the price of {model.id} is not known: say it under `prices:`, or drop the limit"

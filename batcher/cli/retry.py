@@ -45,8 +45,8 @@ def retry(
     if state not in {"failed", "uncertain", "cancelled", None}:
         raise WrongUse(f"--state {state}: only failed, uncertain and cancelled jobs are retried")
     which = Which(state, kind, as_text(job), again)
-    which = _ask(out, which, yes=yes)
-    _tell(out, asyncio.run(_retry(out, which)), as_json=json)
+    which, kinds = _ask(out, which, yes=yes)
+    _tell(out, asyncio.run(_retry(out, which)), kinds, as_json=json)
     return 0
 
 
@@ -54,7 +54,8 @@ def _ask(out: o.Out, which: Any, *, yes: bool) -> Any:  # noqa: ANN401 - a Which
     """Say what may be billed twice, and ask; give what was agreed to. Raises WrongUse where nobody can answer."""
     from dataclasses import replace
 
-    from batcher.errors import WrongUse
+    from batcher.cli.ask import sure
+    from batcher.errors import NotMeant, WrongUse
     from batcher.ledger.reader import Reader
     from batcher.show.words import command, jobs, money
 
@@ -66,17 +67,31 @@ def _ask(out: o.Out, which: Any, *, yes: bool) -> Any:  # noqa: ANN401 - a Which
             f"see: {command('jobs', out)}; an uncertain one needs --state uncertain, a done one --again",
         )
     risky = [job for job in found if which.buys(job)]
+    kinds = _by_kind(found)
     if not risky or yes:
-        return which
+        return which, kinds
     if which.state == "uncertain":
         _say_evidence(out)
     cost = sum(job.spec.estimated_usd or 0.0 for job in risky)
     said = f"{jobs(len(risky))} may be billed twice, up to {money(cost)}"
     if not sys.stdin.isatty():
         raise WrongUse(f"{said}; nothing was changed", "if that is meant, add --yes")
-    if not typer.confirm(f"{said}. Go on?", err=True):
-        raise WrongUse("nothing was changed")
-    return replace(which, only=[job.id for job in found])
+    sure(f"{said}. Go on?", NotMeant("nothing was changed"))
+    return replace(which, only=[job.id for job in found]), kinds
+
+
+def _by_kind(found: Any) -> str:  # noqa: ANN401 - a list of Jobs
+    """Say what went wrong with how many, and what buying those anew may cost that are bought anew."""
+    from collections import Counter
+
+    from batcher.job import LIFE, State
+    from batcher.show.words import money
+
+    kinds = Counter(job.kind or job.state for job in found)
+    said = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
+    anew = [job for job in found if LIFE[job.state].retry.get(job.kind) is State.PENDING]
+    cost = sum(job.spec.estimated_usd or 0.0 for job in anew)
+    return f" ({said}{f'; may cost {money(cost)}' if cost else ''})" if said else ""
 
 
 def _say_evidence(out: o.Out) -> None:
@@ -111,13 +126,13 @@ async def _retry(out: o.Out, which: Any) -> Any:  # noqa: ANN401 - a Which in, a
     return await do_or_leave(out, {"do": "retry", "which": asdict(which)}, do)
 
 
-def _tell(out: o.Out, said: Any, *, as_json: bool) -> None:  # noqa: ANN401 - a Said
+def _tell(out: o.Out, said: Any, kinds: str, *, as_json: bool) -> None:  # noqa: ANN401 - a Said
     from batcher.show.words import command, jobs
 
     moved = said.facts["jobs"]
     if as_json:
         typer.echo(json_.dumps({"jobs": moved, "left_to_run_at_work": said.by_run}))
     elif said.by_run and moved:
-        typer.echo(f"{jobs(moved)} will go on: the run that is at work takes them up")
+        typer.echo(f"{jobs(moved)} will go on{kinds}: the run that is at work takes them up")
     else:
-        typer.echo(f"{jobs(moved)} will go on; next: {command('resume', out)}" if moved else "no such jobs")
+        typer.echo(f"{jobs(moved)} will go on{kinds}; next: {command('resume', out)}" if moved else "no such jobs")

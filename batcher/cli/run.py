@@ -105,7 +105,8 @@ async def _take_in(opened: Any, manifest: Any, asked: str, wanted: o.Wanted, set
     if await opened.has_taken(stands_for):
         rejected = (await opened.meta()).get("rejected") or 0
     else:
-        rejected = await _expand(opened, manifest, model, wanted, stands_for)
+        capped = settings.limits.max_cost_usd is not None
+        rejected = await _expand(opened, manifest, model, wanted, stands_for, capped=capped)
     await opened.note(_facts(manifest, settings, wanted, rejected))
     if await opened.selects_nothing():
         say("warning: the selection leaves no job of the manifest")
@@ -114,7 +115,15 @@ async def _take_in(opened: Any, manifest: Any, asked: str, wanted: o.Wanted, set
         await opened.warn(warning)
 
 
-async def _expand(opened: Any, manifest: Any, model: Any, wanted: o.Wanted, stands_for: str) -> int:  # noqa: ANN401
+async def _expand(
+    opened: Any,  # noqa: ANN401
+    manifest: Any,  # noqa: ANN401
+    model: Any,  # noqa: ANN401
+    wanted: o.Wanted,
+    stands_for: str,
+    *,
+    capped: bool,
+) -> int:
     """Take the manifest's jobs in, all or none; give how many rows were rejected."""
     from batcher.cli.prepare import expansion
     from batcher.cli.rejected import Rejected
@@ -126,7 +135,7 @@ async def _expand(opened: Any, manifest: Any, model: Any, wanted: o.Wanted, stan
     sure = wanted.yes
     while True:
         reject = Rejected(opened.out / "rejected.csv")
-        jobs = expansion(manifest, model, looks, wanted.options, reject)
+        jobs = expansion(manifest, model, looks, wanted.options, reject, capped=capped)
         try:
             await opened.enrol(jobs, looks.fresh, choice, sure=sure, stands_for=stands_for)
         except TooManyUnlisted as many:
@@ -149,15 +158,19 @@ async def _take_over(opened: Any, folder: Any) -> None:  # noqa: ANN401 - a Run,
         again = f"; {jobs(reused.fetched)} with damaged files are fetched again, not bought" if reused.fetched else ""
         say(f"{jobs(reused.taken)} taken over from {folder}{again}")
         return
-    for sibling, count in held_by_siblings(opened.out, opened.provider, waiting_in(opened.out)).items():
-        message = f"{sibling} has results of {jobs(count)} of these: --reuse {sibling} takes them over, unbought"
-        say(f"note: {message}")
+    near = held_by_siblings(opened.out, opened.provider, waiting_in(opened.out))
+    if near:
+        sibling = max(near, key=near.__getitem__)
+        others = f" (and {len(near) - 1} more have some)" if len(near) > 1 else ""
+        said = f"{sibling} has results of {jobs(near[sibling])} of these{others}"
+        say(f"note: {said}: --reuse {sibling} takes them over, unbought")
 
 
 async def _confirm(opened: Any, settings: Any, wanted: o.Wanted) -> None:  # noqa: ANN401
     """Ask, on a terminal, whether so much money is meant to be spent. Raises NotMeant."""
     import sys
 
+    from batcher.cli.ask import sure
     from batcher.errors import NotMeant
     from batcher.run.forecast import asks
     from batcher.settings import SANDBOX
@@ -170,20 +183,23 @@ async def _confirm(opened: Any, settings: Any, wanted: o.Wanted) -> None:  # noq
     if not asks(cost, limits.max_cost_usd, spent, limits.confirm_above_usd):
         return
     capped = "" if limits.max_cost_usd is None else f", and no more than {money(limits.max_cost_usd)} in all"
-    question = f"{jobs(waiting)} may cost {money(cost)}{capped}. Go on?"
-    if not typer.confirm(question, err=True):
-        raise NotMeant("nothing was sent", "see a few first: add --sample 4")
+    sure(
+        f"{jobs(waiting)} may cost {money(cost)}{capped}. Go on?",
+        NotMeant("nothing was sent", "see a few first: add --sample 4"),
+    )
 
 
 def _ask_unlisted(many: Any) -> None:  # noqa: ANN401 - a TooManyUnlisted, imported late
     """Ask whether an edit that leaves out most of what is done is meant. Raises WrongUse."""
     import sys
 
-    from batcher.errors import WrongUse
+    from batcher.cli.ask import sure
+    from batcher.errors import NotMeant
 
-    said = str(many)
-    if not sys.stdin.isatty() or not typer.confirm(f"{said}; their files stay. Go on?", err=True):
-        raise WrongUse(f"{said} by this manifest; nothing was changed", "if that is meant, add --yes")
+    refused = NotMeant(f"{many} by this manifest; nothing was changed", "if that is meant, add --yes")
+    if not sys.stdin.isatty():
+        raise refused
+    sure(f"{many}; their files stay. Go on?", refused)
 
 
 async def _model(opened: Any, manifest: Any, asked: str) -> Any:  # noqa: ANN401
@@ -210,9 +226,11 @@ async def _check_manifest(opened: Any, manifest: Any, wanted: o.Wanted) -> None:
 
 def _facts(manifest: Any, settings: Any, wanted: o.Wanted, rejected: int) -> dict[str, object]:  # noqa: ANN401
     from batcher.run.run import policy_facts
+    from batcher.show.words import command
 
     return {
         "name": manifest.name,
+        "whole": None if manifest.file == "-" else command("run", manifest.file, *wanted.words(whole=True)),
         "manifest": manifest.key,
         "manifest_file": manifest.file if manifest.file == "-" else manifest.path.name,
         "manifest_sha256": manifest.sha256,

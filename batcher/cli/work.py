@@ -16,7 +16,7 @@ from batcher.settings import Policy
 from batcher.show.log import Log, plain
 from batcher.show.progress import listener
 from batcher.show.status import status
-from batcher.show.words import summary
+from batcher.show.words import command, summary
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -36,13 +36,18 @@ async def work(run: Run, policy: Policy, *, quiet: bool, as_json: bool) -> int:
     elif not quiet:
         run.listen(listener(asyncio.get_running_loop().time))
     listen_to_signals(run)
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
     try:
         outcome = await run.work(policy)
     finally:
         log.close()
     if not as_json and not quiet:
-        for line in summary(status(run.out), run.out):
+        found = status(run.out)
+        for line in summary(found, run.out, took=loop.time() - begun):
             say(line)
+        if found["files"]:
+            say(f"look at it: {command('report', run.out, '--open')}")
     elif outcome.stopped and not as_json:
         say_stopped(outcome.stopped)
     return outcome.exit_code
@@ -52,9 +57,17 @@ def listen_to_signals(run: Run) -> None:
     """Hand signals to the run. One that was ignored when we started, as under nohup, stays ignored."""
     loop = asyncio.get_running_loop()
 
+    pressed = 0
+
     def stop(number: int) -> None:
+        nonlocal pressed
+        pressed += 1
         run.stop(number)
-        say("stopping: waiting for submissions on their way and files in hand; once more to drop everything")
+        if pressed == 1:
+            say("stopping: waiting for submissions on their way and files in hand; once more drops them,")
+            say("and what was being submitted then may be billed all the same")
+        elif pressed == 2:  # noqa: PLR2004 - the second
+            say("dropped: what was being submitted may be billed; the next start holds such jobs as uncertain")
 
     for one in _SIGNALS:
         if signal.getsignal(one) is not signal.SIG_IGN:

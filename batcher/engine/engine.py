@@ -12,7 +12,7 @@ from batcher.engine.legs import Leave, Legs
 from batcher.engine.pace import Pace
 from batcher.engine.rules import bought_again
 from batcher.errors import EXIT_BUG, EXIT_STOPPED, EXIT_TOKEN, EXIT_UNREACHABLE, BatcherError, LedgerBroken, WrongUse
-from batcher.events import Held, Silence
+from batcher.events import Held, Silence, Stopping
 from batcher.job import IN_FLIGHT, Job, Move, State
 from batcher.ledger.ledger import Ledger, Overtaken
 from batcher.pacing.budget import Budget
@@ -119,12 +119,13 @@ class Engine:
         if patience.to_tell(now):
             lasts = now - patience.since if patience.since is not None else 0.0
             since = self._clock.now() - lasts
-            self._tell(f"the server has given nothing useful since {rfc3339(since)}: {patience.why}", since)
+            message = f"the server has given nothing useful since {rfc3339(since)}: {patience.why}"
+            self._tell(Silence(self._clock.now(), message, since))
         elif patience.over():
-            self._tell("the server answers again", None)
+            self._tell(Silence(self._clock.now(), "the server answers again", None))
 
-    def _tell(self, message: str, since: float | None) -> None:
-        task = asyncio.create_task(self._ledger.say(Silence(self._clock.now(), message, since)))
+    def _tell(self, event: Silence | Stopping) -> None:
+        task = asyncio.create_task(self._ledger.say(event))
         self._told.add(task)
         task.add_done_callback(self._told_one)
 
@@ -137,6 +138,8 @@ class Engine:
         """Stop submitting; the first reason stands, the hardest way to end counts."""
         if self.halted is None:
             self.halted = halt
+            if halt.drain < Drain.LEAVE:  # what is left as it is ends at once, and a ledger that failed tells nobody
+                self._tell(Stopping(self._clock.now(), halt.reason, halt.message))
         elif halt.drain > self.halted.drain:
             said = halt if halt.reason == "interrupted" else self.halted
             self.halted = replace(said, drain=halt.drain)
@@ -228,6 +231,10 @@ class Engine:
         if scarce := self.legs.scarce(self.in_flight + self._states[State.FETCHING]):
             self.stop(Halt("disk", scarce, EXIT_STOPPED, Drain.FINISH))
             return 0
+        if self._pace.budget.rose:
+            self._pace.budget.rose = False
+            left = float((await self._ledger.ask("left_estimate"))[0][0])
+            self.broaden(broad=self._pace.budget.short_of(left))
         await self._read_ahead(room)
         bodies = self._bodies()
         started = 0

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from batcher.job import SETTLED, Job, Kind, Move, State
+from batcher.job import Job, Kind, Move, State
 from batcher.pacing.budget import Budget
 from batcher.pacing.caution import Caution
 from batcher.pacing.patience import Patience
@@ -105,7 +105,7 @@ class Pace:
                 self.budget.release(after.id)
             elif before.billed_usd is None:
                 self.budget.settle(after.id, _kind(after), after.spec.estimated_usd, move.billed_usd)
-            if after.state in SETTLED:
+            if after.state is State.DONE:
                 self.budget.keep(after.id)
             return None
         if after.state is State.RUNNING:
@@ -120,8 +120,6 @@ class Pace:
         elif after.state is State.PENDING:
             self.budget.release(after.id)
             return self._turned_away(move, running, now)
-        if after.state in SETTLED:
-            self.budget.keep(after.id)
         return None
 
     def _turned_away(self, move: Move, running: int, now: float) -> float | None:

@@ -1,13 +1,13 @@
 -- Every question that is asked of the ledger, by the writer or by readers in other processes.
 
 -- name: waiting
--- The jobs to be submitted next, in the manifest's order.
-SELECT * FROM jobs WHERE state = 'pending' AND listed = 1 AND selected = 1 AND not_before <= :now
+-- The jobs to be submitted next, in the manifest's order. SQLite would take the index by state, and sort all that wait.
+SELECT * FROM jobs INDEXED BY jobs_waiting WHERE state = 'pending' AND listed = 1 AND selected = 1 AND not_before <= :now
 ORDER BY position LIMIT :limit;
 
 -- name: waiting_broad
 -- The same, one job of each row before a second of any.
-SELECT * FROM jobs WHERE state = 'pending' AND listed = 1 AND selected = 1 AND not_before <= :now
+SELECT * FROM jobs INDEXED BY jobs_broad WHERE state = 'pending' AND listed = 1 AND selected = 1 AND not_before <= :now
 ORDER BY turn, position LIMIT :limit;
 
 -- name: left_estimate
@@ -19,6 +19,13 @@ SELECT total(nano_usd) / 1e9 FROM tally WHERE state = 'pending' AND listed = 1 A
 SELECT total(nano_usd) / 1e9 AS usd, total(jobs) AS jobs FROM tally
 WHERE state IN ('pending', 'submitting', 'running', 'fetching') AND listed = 1 AND selected = 1;
 
+-- name: unbilled
+-- What is at the server, or may be, at the price that it was submitted at.
+SELECT jobs.id AS id, json_extract(spec, '$.model') AS model, json_extract(spec, '$.inputs.resolution') AS resolution,
+  attempts.estimated_usd AS estimated
+FROM attempts JOIN jobs ON jobs.id = attempts.job_id AND jobs.attempt = attempts.number
+WHERE attempts.outcome IN ('open', 'uncertain') AND attempts.billed_usd IS NULL AND attempts.estimated_usd > 0;
+
 -- name: bills
 -- What the attempts that were billed last had been estimated to cost.
 SELECT json_extract(spec, '$.model') AS model, json_extract(spec, '$.inputs.resolution') AS resolution,
@@ -29,7 +36,7 @@ JOIN jobs ON jobs.id = latest.job_id JOIN attempts ON attempts.job_id = jobs.id 
 WHERE attempts.billed_usd IS NOT NULL AND attempts.estimated_usd > 0 ORDER BY latest.seq DESC LIMIT 200;
 
 -- name: next_due
-SELECT min(not_before) FROM jobs WHERE state = 'pending' AND listed = 1 AND selected = 1;
+SELECT min(not_before) FROM jobs INDEXED BY jobs_due WHERE state = 'pending' AND listed = 1 AND selected = 1;
 
 -- name: under_way
 -- What an earlier process left in these states; unlisted ones too, for they are paid for.
@@ -147,7 +154,7 @@ SELECT count(*) AS jobs FROM jobs WHERE state = 'done' AND settled_at > :after;
 
 -- name: latest_trouble
 -- What was said of the server among the last events.
-SELECT at, type, facts FROM events WHERE seq > (SELECT max(seq) FROM events) - 500 AND type IN ('Held', 'Silence')
+SELECT at, type, facts FROM events WHERE seq > (SELECT max(seq) FROM events) - 500 AND type IN ('Held', 'Silence', 'Stopping', 'Started')
 ORDER BY seq;
 
 -- name: listed_places

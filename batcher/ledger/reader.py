@@ -5,6 +5,7 @@ import shlex
 import sqlite3
 from array import array
 from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Final, Self
 
@@ -25,8 +26,11 @@ class Reader:
     def __init__(self, out: Path) -> None:
         file = out / "ledger.sqlite"
         if not file.is_file():
-            raise NotFound(f"{out} is no run directory: there is no ledger.sqlite in it")
-        self._connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
+            raise NotFound(f"{out} is no run directory: there is no ledger.sqlite in it{_near(out)}")
+        try:
+            self._connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
+        except sqlite3.Error as error:
+            raise unreadable(error) from error
         self._connection.row_factory = sqlite3.Row
         try:
             version = self._connection.execute("PRAGMA user_version").fetchone()[0]
@@ -119,6 +123,15 @@ class Reader:
         """Give why the last run on this directory stopped, None if it ended by itself."""
         rows = self.ask("last_ended")
         return stopped_of(rows[0]["facts"]) if rows else None
+
+
+def _near(out: Path) -> str:
+    """Name the run directories that may have been meant: one of a near name, else those inside."""
+    beside = sorted(file.parent for file in out.absolute().parent.glob("*/ledger.sqlite"))
+    if near := get_close_matches(out.name, [one.name for one in beside], n=1, cutoff=0.6):
+        return f"; did you mean `{out.parent / near[0]}`?"
+    inside = sorted(str(file.parent) for file in out.glob("*/ledger.sqlite"))
+    return f"; in it are: {', '.join(inside[:8])}" if inside else ""
 
 
 def _unfit(version: int, out: Path) -> LedgerUnreadable:

@@ -61,6 +61,8 @@ class Expansion:
         self._where = self._condition()
         self._check_names_of_inputs()
         self._ids = Ids(model.id)
+        self._told: set[Fault] = set()
+        """What was said of the manifest itself already."""
         self._fields = frozenset(model.properties) - _PER_RUN
         self._readers = {name: reader(schema) for name, schema in model.properties.items()}
         self._makers = self._made() if not self.faults else []
@@ -79,10 +81,9 @@ class Expansion:
             for row in rows:
                 if not checked:
                     checked = True
-                    if isinstance(rows, Rows) and rows.header is not None:
-                        self._check_variables(row, rows)
-                        if self.faults:
-                            break
+                    self._check_variables(row, rows)
+                    if self.faults:
+                        break
                 yield from self._row(row, rows)
             if not self.faults and self.census.jobs == 0:
                 self.faults.add(Fault(self._manifest.file, 1, "jobs", "names no job"))
@@ -134,21 +135,38 @@ class Expansion:
                 line = self._manifest.marked.line("inputs", name)
                 self.faults.add(Fault(self._manifest.file, line, f"inputs.{name}", message))
 
-    def _check_variables(self, row: Row, rows: Rows) -> None:
-        """Say once, not for every row, that a template asks for a column that is not there."""
-        header = {heading.strip() for heading in rows.header or ()}
+    def _columns(self, row: Row, rows: object) -> tuple[set[str], str] | None:
+        """Give the names that rows have, and what to call where they are from; None where each row has its own."""
         jobs = self._manifest.document.jobs
-        renamed = jobs.columns if isinstance(jobs, RowsFile) else {}
-        known = header | set(renamed) | set(row.values) | set(self._manifest.document.matrix) | _PER_RUN
-        for name, value in self._inputs.items():
-            if name in header or name in self._manifest.document.matrix or name in self._sets:
-                continue
-            for asked in sorted(_names_in(value) - known):
-                line = self._manifest.marked.line("inputs", name)
-                message = f"asks for `{asked}`, which is no column of {rows.label} and not in the matrix"
-                self.faults.add(
-                    Fault(self._manifest.file, line, f"inputs.{name}", message + did_you_mean(asked, known))
-                )
+        if isinstance(rows, Rows):
+            if rows.header is None:
+                return None
+            renamed = set(jobs.columns) if isinstance(jobs, RowsFile) else set()
+            header = {heading.strip() for heading in rows.header}
+            return header | renamed | set(row.values), f"no column of {rows.label}"
+        if isinstance(jobs, list):
+            return {str(key) for job in jobs for key in job}, "in no job"
+        return set(row.values), "nothing that is known of a file" if jobs else "no variable"
+
+    def _check_variables(self, row: Row, rows: object) -> None:
+        """Say once, not for every row, that a template asks for a name that is not there."""
+        found = self._columns(row, rows)
+        if found is None:
+            return
+        columns, where = found
+        matrix = set(self._manifest.document.matrix)
+        known = columns | matrix | _PER_RUN
+        asks = [
+            (("inputs", name), _names_in(value) - known)
+            for name, value in self._inputs.items()
+            if name not in columns | matrix and name not in self._sets
+        ]
+        if self._name:
+            asks.append((("output", "name"), self._name.names - known - set(self._model.properties) - {"job_id"}))
+        for path, names in asks:
+            for asked in sorted(names):
+                message = f"asks for `{asked}`, which is {where} and not in the matrix" + did_you_mean(asked, known)
+                self.faults.add(Fault(self._manifest.file, self._manifest.marked.line(*path), ".".join(path), message))
 
     def _made(self) -> list[tuple[str, Callable[[Mapping[str, object]], object]]]:
         """Give what makes each input's value of a job's variables; what depends on none is made once."""
@@ -175,11 +193,31 @@ class Expansion:
 
     def _bad_row(self, row: Row, rows: object, bad: Bad) -> None:
         if self._reject is None:
-            self.faults.add(Fault(self._manifest.rows_label, row.line, bad.field, str(bad)))
+            self._note(row, bad)
             return
         self.census.rejected += 1
         header = rows.header if isinstance(rows, Rows) else None
         self._reject(row, header, f"{bad.field}: {bad}" if bad.field else str(bad))
+
+    def _note(self, row: Row, bad: Bad) -> None:
+        """Note what is wrong where it stands: in the row, or once in the manifest or the option that every row has."""
+        top, manifest = bad.field.partition(".")[0], self._manifest
+        file, line = manifest.rows_label, row.line
+        if bad.field == "--where" or (top in self._sets and top not in row.values):
+            file, line = ("--where" if bad.field == "--where" else "--set"), 1
+        elif top in row.values:
+            pass
+        elif top in manifest.document.matrix:
+            file, line = manifest.file, manifest.marked.line("matrix", top)
+        elif top in self._inputs and _is_fixed(self._inputs[top]):
+            file, line = manifest.file, manifest.marked.line("inputs", top)
+        field = "" if bad.field == "--where" else bad.field
+        fault = Fault(file, line, field, str(bad))
+        if (file, line) != (manifest.rows_label, row.line):
+            if fault in self._told:
+                return
+            self._told.add(fault)
+        self.faults.add(fault)
 
     def _jobs_of(self, row: Row) -> Iterator[tuple[Spec, bool]]:
         if row.problem:

@@ -6,6 +6,7 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, Final
 
@@ -78,7 +79,7 @@ def open_manifest(file: str, *, name: str | None = None, stdin: IO[bytes] | None
         path = Path(file).absolute()
         root = path.parent
         if not path.is_file():
-            raise NotFound(f"{file} does not exist" if not path.exists() else f"{file} is no file")
+            raise NotFound(f"{file} does not exist{_near(path)}" if not path.exists() else f"{file} is no file")
     digest = _digest(path)
     faults = Faults()
     if path.suffix.lower() in _ROWS:
@@ -95,6 +96,17 @@ def open_manifest(file: str, *, name: str | None = None, stdin: IO[bytes] | None
     if title is None:
         raise WrongUse("a manifest from standard input needs a `name:` or -o DIR")
     return Manifest(file, path, root, title, document, marked, digest, rows_file)
+
+
+def _near(path: Path) -> str:
+    """Give a manifest whose name is near to one that is not there."""
+    kinds = _YAML | _ROWS
+    try:
+        names = [one.name for one in path.parent.iterdir() if one.suffix.lower() in kinds]
+    except OSError:
+        return ""
+    near = get_close_matches(path.name, names, n=1, cutoff=0.6)
+    return f"; did you mean `{near[0]}`?" if near else ""
 
 
 def _marked(path: Path, file: str, faults: Faults) -> Marked:

@@ -26,6 +26,8 @@ class Budget:
     """Billed, else estimated, of everything submitted; uncertain jobs at full price."""
     broad: bool = False
     """Money is short: one job of each row goes before a second of any."""
+    rose: bool = False
+    """Some kind of job has become dearer since this was last looked at."""
     _held: dict[str, _Held] = field(default_factory=dict)
     _factors: dict[Hashable, float] = field(default_factory=dict)
     """Kind -> the most that was billed for each dollar of an estimate."""
@@ -52,6 +54,11 @@ class Budget:
         held = self._held[job_id] = _Held(kind, estimate or 0.0, self.price(kind, estimate))
         self.spoken_for += held.usd
 
+    def hold(self, job_id: str, kind: Hashable, estimate: float | None) -> None:
+        """Take note of a job that an earlier process submitted: it is spoken for at its estimate, and may be dearer."""
+        held = self._held[job_id] = _Held(kind, estimate or 0.0, self.price(kind, estimate))
+        self.spoken_for += held.usd - held.estimate
+
     def release(self, job_id: str) -> None:
         """Give it back: certainly not accepted."""
         if held := self._held.pop(job_id, None):
@@ -63,10 +70,10 @@ class Budget:
             return
         held = self._held.pop(job_id, None)
         self.spoken_for += billed - (held.usd if held else estimate or 0.0)
-        self.learn(kind, estimate, billed)
+        self.learn(kind, held.estimate if held else estimate, billed)
 
     def keep(self, job_id: str) -> None:
-        """Take note that a job has come to rest without a bill: what was set aside stays spoken for."""
+        """Take note that a job is done without a bill: what was set aside stays spoken for, for good."""
         self._held.pop(job_id, None)
 
     def learn(self, kind: Hashable, estimate: float | None, billed: float) -> None:
@@ -74,6 +81,7 @@ class Budget:
         if not estimate or billed / estimate <= self._factors.get(kind, 1.0):
             return
         self._factors[kind] = billed / estimate
+        self.rose = True
         for held in self._held.values():
             if held.kind == kind:
                 dearer = self.price(kind, held.estimate)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from batcher.errors import Bug
+from batcher.errors import Bug, WrongUse
 from batcher.settings import SANDBOX, Endpoint, Secret
 
 
@@ -33,7 +33,10 @@ async def sandbox(folder: Path, options: tuple[str, ...] = ()) -> AsyncIterator[
         line = await child.stdout.readline() if child.stdout else b""
         base = line.decode().strip()
         if not base:
-            raise Bug(f"the sandbox did not start; see {folder / 'sandbox.log'}")
+            said = (folder / "sandbox.log").read_text("utf-8", "replace").strip().rpartition("\n")[2]
+            if options:
+                raise WrongUse(f"the sandbox did not start: {said}", "see: batcher sandbox --help")
+            raise Bug(f"the sandbox did not start: {said}; see {folder / 'sandbox.log'}")
         yield Endpoint(base=base, token=Secret(SANDBOX), provider=SANDBOX)
     finally:
         if child.stdin:

@@ -32,7 +32,7 @@ class Seen:
         """Resolution and estimate."""
         self.outputs = array("H")
         self.rows = array("q")
-        self.images = 0
+        self.images, self.image_bytes = array("H"), array("q")
         self.model = ""
         self._fused: list[tuple[int, int]] = []
         self._shown: list[Spec] = []
@@ -49,7 +49,8 @@ class Seen:
         price = (None if resolution is None else str(resolution), spec.estimated_usd)
         self.priced.append(self._prices.setdefault(price, price))
         self.outputs.append(min(1000, max(1, _count(spec.inputs))))
-        self.images += len(spec.images)
+        self.images.append(min(65_535, len(spec.images)))
+        self.image_bytes.append(sum(image.bytes for image in spec.images))
         if (not self.rows or self.rows[-1] != spec.row) and looks_like_many(spec.sources):
             self._fused.append((spec.row, len(spec.sources)))
         self.rows.append(spec.row)

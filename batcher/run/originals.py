@@ -15,6 +15,8 @@ from batcher.show.report.report import spread_places
 _AT_ONCE: Final = 8
 _MOST: Final = 64 * 2**20
 """Bytes of an original."""
+_LONGEST: Final = 120.0
+"""Seconds that one may take."""
 _GOOD: Final = 200
 
 Told = Callable[[int, int], None]
@@ -58,7 +60,7 @@ async def fetch_originals(out: Path, urls: Iterable[str], told: Told | None = No
 async def _content(wire: Wire, url: str) -> bytes | None:
     """Give an original's bytes; None where it cannot be had, or is too large."""
     try:
-        async with wire.download(url) as download:
+        async with asyncio.timeout(_LONGEST), wire.download(url) as download:
             if isinstance(download, WireFault) or download.status != _GOOD:
                 return None
             blocks, total = [], 0

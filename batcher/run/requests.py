@@ -17,6 +17,7 @@ from batcher.job import Job, Move, State
 from batcher.ledger import asks
 from batcher.ledger.adoption import adoptable
 from batcher.ledger.again import Which
+from batcher.manifest.faults import did_you_mean
 from batcher.provider import runcomfy
 from batcher.provider.replies import (
     CancelDone,
@@ -225,7 +226,8 @@ def changed(policy: Policy, settings: Mapping[str, str]) -> Policy:
         group = next((one for one in (Limits, Retry) if key in {field.name for field in fields(one)}), None)
         if group is None or key in _FIXED:
             known = sorted({field.name for one in (Limits, Retry) for field in fields(one)} - _FIXED)
-            raise WrongUse(f"{name} cannot be set on a run at work", f"what can: {', '.join(known)}")
+            meant = did_you_mean(name, known) if key not in _FIXED else ""
+            raise WrongUse(f"{name} cannot be set on a run at work{meant}", f"what can: {', '.join(known)}")
         said = policy.limits if group is Limits else policy.retry
         wanted = {**asdict(said), key: None if value.lower() == "none" else value}
         try:

@@ -311,6 +311,9 @@ class Run:
         budget = Budget(limit, spoken_for)
         for row in await self.ledger.ask("bills"):
             budget.learn(kind_of(row["model"], row["resolution"]), row["estimated"], row["billed"])
+        for row in await self.ledger.ask("unbilled"):
+            budget.hold(row["id"], kind_of(row["model"], row["resolution"]), row["estimated"])
+        budget.rose = False
         return budget
 
     async def pace(self, policy: Policy) -> Pace:
@@ -360,6 +363,8 @@ class Run:
         halt = halt or Halt("bug", f"{left} jobs were left without a reason", 70, Drain.FINISH)
         running = states.get(State.RUNNING, 0) + states.get(State.FETCHING, 0)
         message = halt.message + (f"; {running} are at the server, and run on there" if running else "")
+        if cut := states.get(State.SUBMITTING, 0):
+            message += f"; {cut} were being submitted: they may be billed, and the next start holds them as uncertain"
         return Outcome(halt.exit_code, self._stopped(halt, message))
 
     def _stopped(self, halt: Halt, message: str) -> Stopped:

@@ -46,7 +46,8 @@ def _facts(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "rejected", f"{found['rejected']:,} bad rows would be skipped"
     if not found["to_buy"]:
         yield "left", "nothing: no job would be bought"
-        yield "results", f"are in {found['out']}"
+        if found["begun"]:
+            yield "results", f"are in {found['out']}"
         return
     yield from _cost(found["cost_usd"])
     yield "time", _time(found["expected"])

@@ -23,7 +23,7 @@ class Count:
     @property
     def rate(self) -> float:
         """Jobs a second."""
-        return self.jobs / self.seconds if self.seconds > 0 else 0.0
+        return max(0.0, self.jobs / self.seconds) if self.seconds > 0 else 0.0
 
 
 def left(jobs: int, lately: Count, whole: Count) -> tuple[float, float] | None:
@@ -34,7 +34,7 @@ def left(jobs: int, lately: Count, whole: Count) -> tuple[float, float] | None:
     """
     if not jobs:
         return (0.0, 0.0)
-    if lately.jobs < _FEW or lately.seconds < _BRIEF or not whole.jobs:
+    if lately.jobs < _FEW or lately.seconds < _BRIEF or whole.rate <= 0:
         return None
     error = min(_UNSURE, _NINE_IN_TEN * (1 / lately.jobs + 1 / jobs) ** 0.5)
     quick, slow = max(lately.rate, whole.rate), min(lately.rate, whole.rate)

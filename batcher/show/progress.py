@@ -3,15 +3,16 @@
 import sys
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final, TextIO
 
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from batcher.events import Ended, Event, Held, Moved, Noted, Silence, Started, Warned
+from batcher.events import Ended, Event, Held, Moved, Noted, Silence, Started, Stopping, Warned
 from batcher.job import SETTLED, State
 from batcher.settings import SANDBOX
-from batcher.show.board import Board, Money, drawn, line, named
+from batcher.show.board import Board, Money, affordable, drawn, line, named
 from batcher.show.log import plain
 from batcher.show.pace import Meter, left
 from batcher.show.words import counts, duration
@@ -40,6 +41,7 @@ class Tally:
         self._hold: tuple[float, str] | None = None
         """Until when submissions wait, and why."""
         self._silence = ""
+        self._stopping = ""
         self._meter = Meter(now(), 0)
 
     def take(self, event: Event) -> None:
@@ -57,6 +59,8 @@ class Tally:
                 self._hold = (self._now() + seconds, why)
             case Silence(message=message, since=since):
                 self._silence = message if since is not None else ""
+            case Stopping(message=message):
+                self._stopping = f"no more is submitted: {message}"
             case _:
                 pass
 
@@ -82,8 +86,15 @@ class Tally:
         now, states = self._now(), dict(self.states)
         started = self._started
         settled = sum(states.get(state, 0) for state in SETTLED)
+        to_come, cost = self._money(states)
         lately, whole = self._meter.lately(now, settled), self._meter.whole(now, settled)
         trouble = [self._silence] if self._silence else []
+        if self._stopping:
+            trouble.append(self._stopping)
+            to_come = sum(states.get(state, 0) for state in (State.SUBMITTING, State.RUNNING, State.FETCHING))
+            cost = replace(cost, end=None)
+        elif to_come < sum(states.values()) - settled:
+            trouble.append(f"the limit pays for about {to_come:,} more of {sum(states.values()) - settled:,}")
         if self._hold and now < self._hold[0]:
             trouble.append(f"submissions wait {duration(self._hold[0] - now)}: {self._hold[1]}")
         ceiling = started.concurrency if started else 0
@@ -94,8 +105,8 @@ class Tally:
             states=states,
             elapsed=now - self._meter.begun,
             rate=lately.rate,
-            left=left(sum(states.values()) - settled, lately, whole),
-            money=self._money(states),
+            left=left(to_come, lately, whole),
+            money=cost,
             ceiling=ceiling,
             window=self._window if self._window is not None and self._window < ceiling else None,
             holds=self._holds,
@@ -104,19 +115,24 @@ class Tally:
             last=self._last,
         )
 
-    def _money(self, states: dict[str, int]) -> Money:
-        """Give what it may cost at the end: what was billed here may tell more of the rest than the estimate does."""
+    def _money(self, states: dict[str, int]) -> tuple[int, Money]:
+        """Give how many more jobs there is money for, and what it may cost at the end.
+
+        What was billed here may tell more of the rest than the estimate does.
+        """
+        to_come = sum(states.get(state, 0) for state in State if state not in SETTLED)
         if self._started is None:
-            return Money()
+            return to_come, Money()
         spent, rest = self._started.billed_usd + self._billed, self._started.left_usd
         at_first = sum(self._started.states.get(state, 0) for state in State if state not in SETTLED)
-        to_come = sum(states.get(state, 0) for state in State if state not in SETTLED)
+        limit = self._started.limit_usd
         if rest is None or not at_first:
-            return Money(spent, None, self._started.limit_usd)
+            return to_come, Money(spent, None, limit)
         estimate = rest / at_first
         each = self._billed / self._bills if self._bills else estimate
+        to_come = affordable(to_come, max(estimate, each), spent, limit)
         ends = sorted(spent + to_come * one for one in (estimate, each))
-        return Money(spent, (ends[0], ends[1]), self._started.limit_usd)
+        return to_come, Money(spent, (ends[0], ends[1]), limit)
 
 
 class Lines:

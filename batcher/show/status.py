@@ -11,7 +11,7 @@ from batcher.job import SETTLED, State
 from batcher.ledger.reader import Reader
 from batcher.manifest.faults import did_you_mean
 from batcher.settings import SANDBOX
-from batcher.show.board import Board, Money, named
+from batcher.show.board import Board, Money, affordable, named
 from batcher.show.log import plain
 from batcher.show.pace import RECENT, Count, left
 from batcher.show.words import duration, money
@@ -41,6 +41,8 @@ def status_of(reader: Reader) -> dict[str, Any]:
         "provider": meta.get("provider"),
         "total": sum(row["jobs"] for row in listed),
         "selected": sum(row["jobs"] for row in listed if row["selected"]),
+        "waiting": sum(row["jobs"] for row in listed if row["selected"] and row["state"] == State.PENDING),
+        "whole": meta.get("whole"),
         "states": {state.value: sum(row["jobs"] for row in listed if row["state"] == state) for state in State},
         "unlisted": sum(row["jobs"] for row in rows if not row["listed"]),
         "rejected": meta.get("rejected", 0),
@@ -110,6 +112,14 @@ def board_of(reader: Reader, now: float) -> Board:
     policy: Any = meta.get("policy") or {}
     trouble = _trouble(reader, now)
     cost = status["cost_usd"]
+    in_flight = to_come - states[State.PENDING]
+    end, waiting = _end(reader, cost, states[State.PENDING])
+    words = trouble.words
+    if trouble.stopping:
+        to_come, end = in_flight, None
+    elif waiting < states[State.PENDING]:
+        words = (*words, f"the limit pays for about {waiting:,} more of {states[State.PENDING]:,}")
+        to_come = in_flight + waiting
     return Board(
         name=str(status["name"]),
         where=named(str(status["provider"])),
@@ -118,11 +128,11 @@ def board_of(reader: Reader, now: float) -> Board:
         elapsed=now - started,
         rate=lately.rate,
         left=left(to_come, lately, whole),
-        money=Money(cost["billed"], _end(reader, cost), cost["limit"]),
+        money=Money(cost["billed"], end, cost["limit"]),
         ceiling=int(policy.get("limits", {}).get("concurrency") or 0),
         window=trouble.window,
         holds=trouble.holds,
-        trouble=trouble.words,
+        trouble=words,
         kinds=status["errors"],
     )
 
@@ -132,32 +142,41 @@ class _Trouble:
     holds: int
     window: int | None
     words: tuple[str, ...]
+    stopping: bool
 
 
 def _trouble(reader: Reader, now: float) -> _Trouble:
     """Give what the last events say of the server."""
-    holds, window, silence, hold = 0, None, "", ""
+    holds, window, silence, hold, stopping = 0, None, "", "", ""
     for row in reader.ask("latest_trouble"):
         facts = json.loads(row["facts"])
+        if row["type"] in {"Stopping", "Started"}:
+            stopping = f"no more is submitted: {facts['message']}" if row["type"] == "Stopping" else ""
+            continue
         if row["type"] == "Silence":
             silence = facts["message"] if facts["since"] is not None else ""
             continue
         holds, window = holds + 1, facts.get("window")
         until = row["at"] + facts["seconds"]
         hold = f"submissions wait {duration(until - now)}: {facts['why']}" if now < until else ""
-    return _Trouble(holds, window, tuple(one for one in (silence, hold) if one))
+    return _Trouble(holds, window, tuple(one for one in (silence, stopping, hold) if one), bool(stopping))
 
 
-def _end(reader: Reader, cost: Mapping[str, Any]) -> tuple[float, float] | None:
-    """Give the least and the most that a run may have cost at its end, by estimates and by what was billed."""
+def _end(reader: Reader, cost: Mapping[str, Any], pending: int) -> tuple[tuple[float, float] | None, int]:
+    """Give the least and the most that a run may have cost at its end, and how many that wait there is money for.
+
+    By estimates, and by what was billed.
+    """
     waiting = float(reader.ask("left_estimate")[0][0])
     bills = reader.ask("bills")
     estimated = sum(row["estimated"] for row in bills)
     factor = sum(row["billed"] for row in bills) / estimated if estimated else 1.0
     if not cost["worst_case"] and not waiting:
-        return None
-    ends = sorted(cost["worst_case"] + waiting * one for one in (1.0, factor))
-    return ends[0], ends[1]
+        return None, pending
+    each = waiting / pending if pending else 0.0
+    paid = affordable(pending, each * max(1.0, factor), cost["worst_case"], cost["limit"])
+    ends = sorted(cost["worst_case"] + paid * each * one for one in (1.0, factor))
+    return (ends[0], ends[1]), paid
 
 
 def _stopped(stopped: Mapping[str, Any]) -> dict[str, Any]:

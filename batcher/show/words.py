@@ -54,15 +54,16 @@ def counts(states: Mapping[str, int]) -> str:
     return ", ".join(found) or "no jobs"
 
 
-def summary(found: Mapping[str, Any], out: Path) -> list[str]:
-    """Say at the end of a run what is done, what is not and why, and the one command that goes on."""
+def summary(found: Mapping[str, Any], out: Path, took: float | None = None) -> list[str]:
+    """Say at the end of a run what is done, what is not and why, and the one command that goes on. `took`: seconds."""
     states, cost = found["states"], found["cost_usd"]
     rehearsal = " (rehearsal on the sandbox: no money was spent)" if found["provider"] == SANDBOX else ""
     lines = [f"{found['name']}: {counts(states)}{rehearsal}"]
     if others := found["total"] - found["selected"]:
         lines.append(f"{jobs(others)} more of the manifest {'is' if others == 1 else 'are'} not selected by this run")
     if found["files"]:
-        lines.append(f"{found['files']:,} files, {size(found['bytes'])}, in {out / 'files'}")
+        lasted = "" if took is None else f"; this start took {duration(took)}"
+        lines.append(f"{found['files']:,} files, {size(found['bytes'])}, in {out / 'files'}{lasted}")
     if cost["worst_case"]:
         parts = [f"{'pretended bill' if rehearsal else 'billed'} {money(cost['billed'])}"]
         if cost["reserved"]:
@@ -90,10 +91,14 @@ def next_command(found: Mapping[str, Any], out: Path) -> str | None:
     if found["stopped"]:
         return str(found["stopped"]["next"])
     states = found["states"]
+    if found["waiting"]:  # let go on by the user, or never begun
+        return command("resume", out)
     if states["failed"]:
         return command("retry", out) + " && " + command("resume", out)
     if states["uncertain"]:
         return command("retry", out, "--state", "uncertain")
     if states["cancelled"]:
         return command("retry", out, "--state", "cancelled") + " && " + command("resume", out)
+    if found["total"] > found["selected"] and found["whole"]:
+        return str(found["whole"])
     return None

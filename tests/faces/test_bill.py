@@ -43,7 +43,7 @@ def test_a_plan_is_a_bill(catalogue: Batcher, api: Api) -> None:
     assert catalogue("plan", "m.yaml", "-j", "7", "--json").json()["settings"]["concurrency"]["from"] == "option"
     said = catalogue("plan", "m.yaml", "--max-cost", "3").out
     for word in ("12 x 1K at $0.15", "12 x 4K at $0.30", "pays for about 13", "first ", "between ", "last ", "bottle on slate",
-                 "next: batcher run m.yaml --sample 4"):  # fmt: skip
+                 "next: batcher run m.yaml --max-cost 3 --sample 4"):  # fmt: skip
         assert word in said
     assert api.requests == []
 
@@ -67,6 +67,9 @@ def test_a_run_asks_once_on_a_terminal_and_takes_no_for_an_answer(catalogue: Bat
     assert "nothing was sent" in said
     assert api.journal == []
     assert not (catalogue.folder / "runs/m/ledger.sqlite").exists()
+    for no in (b"\x03", b"\x04"):  # Ctrl-C, and the end of input
+        assert "nothing was sent" in on_a_terminal(catalogue, "run", "m.yaml", typed=no)
+        assert not (catalogue.folder / "runs/m/ledger.sqlite").exists()
     capped = on_a_terminal(catalogue, "run", "m.yaml", "--max-cost", "2.50", typed=b"n\n")
     assert "and no more than $2.50 in all" in capped
     assert "24 done" in on_a_terminal(catalogue, "run", "m.yaml", typed=b"y\n")
@@ -165,3 +168,32 @@ def test_status_shows_a_run_at_work_as_it_shows_itself(batcher: Batcher, api: Ap
     assert "submitted" in drawn and "of 2" in drawn
     process.kill()
     process.communicate()
+
+
+def test_what_comes_next_is_what_was_priced(catalogue: Batcher) -> None:
+    def then(*options: str) -> str:
+        return str(catalogue("plan", "m.yaml", *options, "--json").json()["next"])
+
+    assert then("--where", "stem == 'mug'") == "batcher run m.yaml --where 'stem == '\"'\"'mug'\"'\"''"
+    assert then("--limit", "3", "-o", "other") == "batcher run m.yaml --out other --limit 3"
+    assert then("--set", "output_format=png") == "batcher run m.yaml --set=output_format=png --sample 4"
+    assert catalogue("run", "m.yaml", "--sample", "4").code == 0
+    assert then() == "batcher run m.yaml", "the sample has been seen"
+    summary = catalogue("status", "runs/m").out
+    assert "20 jobs more of the manifest are not selected" in summary
+    assert summary.rstrip().endswith("next: batcher run m.yaml")
+    assert "the selection leaves no job" in catalogue("plan", "m.yaml", "--where", "stem == 'mog'").out
+    alone = catalogue("plan", "m.yaml", "--where", "stem == 'jar'", "--json").json()
+    assert alone["selected"] == 4
+    assert alone["images"] == alone["to_buy"] == 4 - alone["begun"]
+
+
+def test_a_word_that_is_near_is_offered_wherever_it_stands(catalogue: Batcher) -> None:
+    assert "did you mean `m.yaml`?" in catalogue("plan", "n.yaml").err
+    catalogue("run", "m.yaml", "--limit", "1")
+    assert "did you mean `runs/m`?" in catalogue("status", "runs/mm").err
+    assert "in it are: runs/m" in catalogue("status", "runs").err
+    assert "did you mean" in catalogue("plan", "m.yaml", "--model", MODEL + "s", RUNCOMFY_TOKEN="").err
+    typo = catalogue("run", "m.yaml", "--sandbox", BATCHER_SANDBOX_ARGS="--fault fial=0.1")
+    assert typo.code == 64
+    assert "fial" in typo.err

@@ -1,6 +1,7 @@
 """What makes it pleasant: a manifest to begin from, editors and shells that help, words near to those meant."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -109,3 +110,13 @@ def test_a_word_that_is_near_is_offered(batcher: Batcher) -> None:
     assert "--concurrency" in batcher("run", "m.yaml", "--concurency", "3").err
     (batcher.folder / "m.yaml").write_text(f"model: {MODEL}\nlimits: {{concurency: 3}}\n")
     assert "did you mean `concurrency`?" in batcher("plan", "m.yaml").err
+
+
+@pytest.mark.parametrize("name", ["plain", "ph [old]", 'p"q', "größe 磨", b"caf\xe9"])
+def test_a_starter_about_any_folder_can_be_read(batcher: Batcher, name: str | bytes) -> None:
+    place = batcher.folder / (name if isinstance(name, str) else os.fsdecode(name))
+    place.mkdir()
+    shutil.copy(PHOTOS / "mug.jpg", place / "IMG_1.JPG")
+    assert batcher("init").code == 0
+    plan = batcher("plan", "batch.yaml", "--json").json()
+    assert (plan["fault_count"], plan["images"]) == (0, 0 if isinstance(name, bytes) else 2)

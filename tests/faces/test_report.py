@@ -68,9 +68,9 @@ def shown(page: Any) -> int:
 def test_it_opens_from_disk_and_every_picture_is_there(page_of: Opened) -> None:
     page = page_of()
     assert shown(page) == 6
-    assert page.locator("#found").inner_text() == "6 pictures"
+    assert page.locator("#found").inner_text() == "5 pictures and 1 job without one"
     until(page, "[...document.querySelectorAll('#show img')].every(i => i.complete && i.naturalWidth > 0)")
-    assert page.locator("#show img").count() == 10  # before and after of five; one failed
+    assert page.locator("#show img").count() == 11  # before and after of five; one failed, and shows its original
     assert "failed: failed" in page.locator("#show").inner_text()
     page.locator("button.title", has_text="a#1 50%").first.click()
     page.locator("#following").click()
@@ -83,7 +83,7 @@ def test_what_a_manifest_holds_is_text(page_of: Opened) -> None:
     assert page.title() == EVIL
     assert page.locator("h1").inner_text() == EVIL
     page.locator("#search").fill("onerror")
-    until(page, "document.querySelector('#found').textContent.startsWith('2 of')")
+    until(page, "document.querySelector('#found').textContent.endsWith(', of 6 in all')")
     assert EVIL in page.locator(".caption p").first.inner_text()
     assert (
         page.evaluate("""() => { const s = document.createElement('script'); s.textContent = 'window.owned = 1';
@@ -155,9 +155,10 @@ def test_one_picture_is_seen_large_by_the_keyboard_alone(page_of: Opened) -> Non
     page.keyboard.press("b")
     assert page.evaluate(clip) == "inset(0px 0px 0px 100%)"
     page.keyboard.press("b")
+    assert page.evaluate(clip) == "inset(0px 0px 0px 50%)"
     page.locator("#slider").focus()
     page.keyboard.press("ArrowRight")
-    assert page.evaluate(clip) == "inset(0px 0px 0px 1%)"
+    assert page.evaluate(clip) == "inset(0px 0px 0px 51%)"
     facts = page.locator("#facts").inner_text()
     assert "Put the" in facts and "white marble" in facts and "Pretended bill" in facts and "$0.15" in facts
     page.keyboard.press("Escape")
@@ -298,3 +299,36 @@ def test_reports_written_at_once_are_each_whole(rehearsed: Path, tmp_path: Path)
     data = text.partition('id="data">')[2].partition("</script>")[0]
     assert len(json.loads(data)["cards"]) == 6
     assert not list(out.rglob("*.part"))
+
+
+def test_back_closes_a_picture_and_an_address_opens_one(page_of: Opened) -> None:
+    page = page_of()
+    page.locator("button.title").nth(2).click()
+    name = page.locator("#facts h2").inner_text()
+    assert page.locator("#zoom").evaluate("e => e.open")
+    address = page.url.partition("#")[2]
+    page.evaluate("history.back()")
+    until(page, "!document.querySelector('#zoom').open")
+    assert page.url.startswith("file:") and shown(page) == 6
+    again = page_of("#" + address)
+    assert again.locator("#facts h2").inner_text() == name
+    again.keyboard.press("Escape")
+    until(again, "!document.querySelector('#zoom').open")
+    assert "open=" not in again.url
+
+
+def test_a_picture_larger_than_the_window_is_moved_by_the_mouse(page_of: Opened) -> None:
+    page = page_of()
+    page.locator("button.title").nth(2).click()
+    for _ in range(4):
+        page.keyboard.press("+")
+    box = page.locator("#stage").bounding_box()
+    middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    before = page.locator("#stage").evaluate("e => [e.scrollLeft, e.scrollTop]")
+    page.mouse.move(*middle)
+    page.mouse.down()
+    page.mouse.move(middle[0] - 120, middle[1] - 80, steps=4)
+    page.mouse.up()
+    after = page.locator("#stage").evaluate("e => [e.scrollLeft, e.scrollTop]")
+    assert (after[0] - before[0], after[1] - before[1]) == (120, 80)
+    assert page.locator("#slider").input_value() == "50"

@@ -1,11 +1,13 @@
 """What people and programs are told on the command line."""
 
+import fcntl
 import json
 import os
 import pty
 import sqlite3
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -185,10 +187,18 @@ def on_a_terminal(batcher: Batcher, *arguments: str, columns: int = 80, typed: b
     environ = {**batcher.environ, "TERM": "xterm-256color", "COLUMNS": str(columns), "LINES": "24", **more}
     command = [sys.executable, "-m", "batcher", *arguments]
     with subprocess.Popen(
-        command, cwd=batcher.folder, env=environ, stdin=theirs, stdout=theirs, stderr=theirs
+        command,
+        cwd=batcher.folder,
+        env=environ,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509 - so that a typed Ctrl-C is a signal
     ) as process:
         os.close(theirs)
-        os.write(ours, typed)
+        if typed != b"\x03":
+            os.write(ours, typed)
         drawn = b""
         while True:
             try:
@@ -198,6 +208,9 @@ def on_a_terminal(batcher: Batcher, *arguments: str, columns: int = 80, typed: b
             if not block:
                 break
             drawn += block
+            if typed == b"\x03" and b"[y/N]" in drawn:
+                os.write(ours, typed)  # once it is asked: before, it would end the start
+                typed = b""
         process.wait(60)
     os.close(ours)
     return drawn.decode("utf-8", "replace")

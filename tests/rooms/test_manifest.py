@@ -154,7 +154,7 @@ def test_bad_rows_are_set_aside_where_asked_for(folder: Folder) -> None:
         ("retry: {job_timeout: soon}", "m.yaml:2: retry.job_timeout: is no duration: write 90s, 30m or 1h30m"),
         ("inputs: {promt: a}", f"m.yaml:2: inputs.promt: is no input of {MODEL}; did you mean `prompt`?"),
         ("inputs: {prompt: '{{ a', image_urls: [b]}", "m.yaml:2: inputs.prompt: is no template that can be read:"),
-        ("inputs: {prompt: '{{ nix }}', image_urls: [b]}", "m.yaml:1: prompt: 'nix' is undefined here:"),
+        ("inputs: {prompt: '{{ nix }}', image_urls: [b]}", "m.yaml:2: inputs.prompt: asks for `nix`, which is no variable and not in the matrix"),
         ("jobs: gone.csv", "m.yaml:2: jobs: gone.csv does not exist in FOLDER"),
         ("jobs: list.pdf", "m.yaml:2: jobs: list.pdf is no CSV or JSONL file"),
         ("jobs: {glob: '*.tif'}", "m.yaml:2: jobs.glob: *.tif matches no file in FOLDER"),
@@ -165,12 +165,12 @@ def test_bad_rows_are_set_aside_where_asked_for(folder: Folder) -> None:
         ("inputs: !!python/object:os.system {}", "m.yaml:2: is no YAML that can be read:"),
         ("matrix: {scene: []}", "m.yaml:2: matrix.scene: is []:"),
         ("inputs: &a [*a]", "m.yaml:2: has an anchor that contains itself"),
-        ("inputs: {prompt: a, image_urls: [x.jpg]}", "m.yaml:1: image_urls: x.jpg does not exist"),
-        ("inputs: {prompt: a, image_urls: ['s3://b/x']}", "m.yaml:1: image_urls: `s3://b/x` is neither an https URL"),
-        ("inputs: {prompt: a, image_urls: [m.yaml]}", "m.yaml:1: image_urls: m.yaml is no JPEG, PNG or WebP that can be read"),
-        (f"inputs: {{prompt: a, image_urls: [{URL}], resolution: 8K}}", 'm.yaml:1: resolution: is "8K"; the model takes 1K, 2K, 4K'),
-        (f"inputs: {{prompt: a, image_urls: {[URL] * 21}}}", "m.yaml:1: image_urls: has 21 items, the model takes at most 20"),
-        ("inputs: {image_urls: [a]}", "m.yaml:1: image_urls: a does not exist"),
+        ("inputs: {prompt: a, image_urls: [x.jpg]}", "m.yaml:2: image_urls: x.jpg does not exist"),
+        ("inputs: {prompt: a, image_urls: ['s3://b/x']}", "m.yaml:2: image_urls: `s3://b/x` is neither an https URL"),
+        ("inputs: {prompt: a, image_urls: [m.yaml]}", "m.yaml:2: image_urls: m.yaml is no JPEG, PNG or WebP that can be read"),
+        (f"inputs: {{prompt: a, image_urls: [{URL}], resolution: 8K}}", 'm.yaml:2: resolution: is "8K"; the model takes 1K, 2K, 4K'),
+        (f"inputs: {{prompt: a, image_urls: {[URL] * 21}}}", "m.yaml:2: image_urls: has 21 items, the model takes at most 20"),
+        ("inputs: {image_urls: [a]}", "m.yaml:2: image_urls: a does not exist"),
         (f"inputs: {{image_urls: [{URL}]}}", "m.yaml:1: prompt: is missing, and the model requires it"),
     ],
 )  # fmt: skip
@@ -302,3 +302,28 @@ def test_a_manifest_that_is_no_text(folder: Folder) -> None:
 @pytest.mark.parametrize("jobs", ["{&glob : '*.png'}", "{? [a] : b}", "{glob: '**png'}", "{glob: ''}", "{1: 2}"])
 def test_an_odd_source_of_rows_is_a_fault_and_no_bug(yaml: Yaml, jobs: str) -> None:
     assert yaml(f"jobs: {jobs}").faults()
+
+
+def test_a_fault_of_the_manifest_is_said_once_and_where_it_stands(folder: Folder) -> None:
+    text = """model: google/nano-banana/pro/edit
+jobs: [{stem: a}, {stem: b}, {stem: c}]
+inputs:
+  prompt: "{{ stm }} in {{ scene }}"
+  image_urls: [https://i.invalid/1.png]
+  resolution: 8K
+matrix: {scene: [x, y], aspect_ratio: ["4:5", "7:2"]}
+output: {name: "{{ stem }}-{{ scen }}"}
+"""
+    faults = folder.write("m.yaml", text).faults()
+    assert [fault.partition(", which")[0] for fault in faults] == [
+        "m.yaml:4: inputs.prompt: asks for `stm`",
+        "m.yaml:8: output.name: asks for `scen`",
+    ]
+    assert "did you mean `stem`?" in faults[0]
+    faults = folder.write("m.yaml", text.replace("stm", "stem").replace("scen }}", "scene }}")).faults()
+    assert [fault.partition(";")[0] for fault in faults] == ['m.yaml:6: resolution: is "8K"']
+    assert (
+        folder.write("m.yaml", text.replace("stm", "stem").replace("scen }}", "scene }}").replace("8K", "1K"))
+        .faults()[0]
+        .startswith('m.yaml:7: aspect_ratio: is "7:2"')
+    )

@@ -200,6 +200,18 @@ def test_a_bill_above_its_estimate_makes_what_is_in_flight_dearer() -> None:
     assert not budget.short_of(2.5)
 
 
+def test_what_an_earlier_process_submitted_is_dearer_too() -> None:
+    budget = Budget(50.0, spoken_for=61 * 0.1)
+    budget.learn("1K", 0.1, 1.0)
+    for n in range(60):
+        budget.hold(str(n), "1K", 0.1)
+    assert budget.spoken_for == pytest.approx(0.1 + 60)
+    assert not budget.affords("1K", 0.1)
+    for n in range(60):
+        budget.settle(str(n), "1K", 9.9, 1.0)  # the manifest's price has changed since: that of the submission counts
+    assert budget.spoken_for == pytest.approx(60.1)
+
+
 @given(lists(floats(0.05, 0.9), min_size=30, max_size=60), integers(1, 8), floats(0.5, 5))
 def test_no_bill_however_wrong_its_estimate_passes_the_cap_by_more_than_was_in_flight(
     bills: list[float], window: int, cap: float

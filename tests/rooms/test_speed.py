@@ -5,6 +5,7 @@ import json
 import sqlite3
 from pathlib import Path
 
+import pytest
 import rfc8785
 from hypothesis import given
 from hypothesis.strategies import booleans, dictionaries, floats, from_regex, integers, lists, none, recursive, text
@@ -149,3 +150,18 @@ def test_a_ledger_of_the_first_version_comes_forward_with_its_sums(tmp_path: Pat
     assert sums(connection) == counted(connection)
     assert json.dumps(sums(connection)[2]) == "[[1, 5]]"
     connection.close()
+
+
+@pytest.mark.parametrize("question", ["waiting", "waiting_broad", "next_due"])
+async def test_what_waits_is_read_by_its_index_and_never_sorted(tmp_path: Path, question: str) -> None:
+    database = InlineDatabase(tmp_path / "ledger.sqlite")
+    ledger = Ledger(database, Clock())
+    await ledger.open()
+    await ledger.transact(lambda c: enrol(c, [(spec(n), True) for n in range(50)], Choice(), 0.0, sure=True))
+    asked = f"EXPLAIN QUERY PLAN {statements('questions.sql')[question]}"
+    facts = {} if question == "next_due" else {"now": 1.0, "limit": 9}
+    plan = " ".join(row[3] for row in database._connection.execute(asked, facts))
+    assert "TEMP B-TREE" not in plan
+    assert "USING" in plan and "INDEX jobs_" in plan and "by_state" not in plan
+    assert len(await ledger.waiting(9)) == len(await ledger.waiting(9, broad=True)) == 9
+    await ledger.close()

@@ -9,7 +9,7 @@ import threading
 import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal, TextIO
 
@@ -83,8 +83,11 @@ class Album:
 
     def look_at(self, wanted: Iterable[Wanted]) -> None:
         """Make the thumbnails that are not there yet."""
-        fresh = {one.sha256: one for one in wanted if not self._has(one)}
-        for one, found in zip(fresh.values(), self._pool.map(self._make, fresh.values()), strict=True):
+        fresh: dict[str, list[Wanted]] = {}
+        for one in wanted:
+            if not self._has(one):
+                fresh.setdefault(one.sha256, []).append(one)
+        for one, found in self._pool.map(self._first, fresh.values()):
             if isinstance(found, Look):
                 self._remember(one.sha256, found)
             else:
@@ -134,6 +137,16 @@ class Album:
             self._file.write(json.dumps([sha256, *_facts(look)]) + "\n")
         self._looks[sha256] = look
 
+    def _first(self, same: list[Wanted]) -> tuple[Wanted, Look | Trouble]:
+        """Look at the first of some files of one digest that is there; an output may be its own original."""
+        original = any(one.original for one in same)
+        found: Look | Trouble = "missing"
+        for one in dict.fromkeys(replace(one, original=original) for one in same):
+            found = self._make(one)
+            if isinstance(found, Look):
+                return one, found
+        return same[0], found
+
     def _make(self, one: Wanted) -> Look | Trouble:
         try:
             content = one.path.read_bytes()
@@ -148,7 +161,7 @@ class Album:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
                 return self._drawn(content, one)
-        except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError):
+        except Exception:  # noqa: BLE001 - decoders of damaged pictures raise what they like
             return "unreadable"
 
     def _drawn(self, content: bytes, one: Wanted) -> Look:

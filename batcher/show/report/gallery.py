@@ -16,6 +16,7 @@ from batcher.show.report.flags import Flags, Twins, flags
 _AT_ONCE: Final = 200
 _SHOWN: Final = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/avif", "image/bmp", "image/svg+xml")
 _LONG: Final = 200
+_LONGEST: Final = 4_000
 _NONE: Final[list[Output | None]] = [None]
 
 Card = dict[str, Any]
@@ -37,7 +38,9 @@ class Words:
     texts: dict[str, int] = field(default_factory=dict)
 
     def number(self, text: str) -> int:
-        """Give a text's number."""
+        """Give a text's number. A very long one is cut: the sidecar has all of it."""
+        if len(text) > _LONGEST:
+            text = text[:_LONGEST] + "…"
         return self.texts.setdefault(text, len(self.texts))
 
 

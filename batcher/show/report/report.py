@@ -65,7 +65,7 @@ def write_report(out: Path, *, most: int = MOST, told: Told | None = None) -> Wr
                 "flagWords": WORDS,
             }
             draft.unlink(missing_ok=True)
-            with draft.open("x", encoding="utf-8", newline="\n") as page:
+            with draft.open("x", encoding="utf-8", errors="backslashreplace", newline="\n") as page:
                 _write(page, head, status, gallery, (jobs, figures(reader, status), next_command(status, out)))
                 page.flush()
                 os.fsync(page.fileno())
@@ -119,14 +119,16 @@ def _write(
     page.write('{"cards":[')
     page.writelines(("," if n else "") + "\n" + in_page(card) for n, card in enumerate(gallery.cards_of(jobs)))
     page.write('\n],\n"twins":' + in_page(gallery.twins()))
-    page.write(',\n"words":' + in_page(list(gallery.words.texts)))
+    page.write(',\n"words":[')
+    page.writelines(("," if n else "") + in_page(text) for n, text in enumerate(gallery.words.texts))
+    page.write("]")
     page.write(',\n"run":' + in_page(head) + "}")
     page.write(_filled(after, filled))
 
 
 def in_page(value: object) -> str:
-    """Write JSON that cannot end the element it stands in, nor break in any encoding."""
-    text = json.dumps(value, separators=(",", ":"))
+    """Write JSON that cannot end the element it stands in. Halves of pairs become escapes as they are encoded."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 

@@ -73,13 +73,15 @@
     for (const [key, value] of said) if (key.startsWith("v.") && fields.includes(key.slice(2))) chosen.where[key.slice(2)] = value;
   }
 
-  function writeAddress() {
+  // Back closes a picture, and goes to the page before.
+  function writeAddress(open, how = "replaceState") {
     const said = new URLSearchParams({ view: chosen.view });
     if (chosen.view === "sheet") { said.set("rows", chosen.rows); said.set("columns", chosen.columns); }
     for (const key of ["search", "state", "flag"]) if (chosen[key]) said.set(key, chosen[key]);
     for (const [field, value] of Object.entries(chosen.where)) said.set(`v.${field}`, value);
     if (chosen.page) said.set("page", String(chosen.page + 1));
-    history.replaceState(null, "", `#${said}`);
+    if (open) said.set("open", open);
+    history[how](open ? { open } : null, "", `#${said}`);
   }
 
   const hay = (card) => (card.hay ??= [card.name, card.id, card.request ?? "", card.kind ?? "", card.message ?? "", words[card.prompt],
@@ -121,6 +123,7 @@
   function frame(card, withBefore) {
     const open = make("button", { class: "frame", type: "button", "aria-label": `Look at ${card.name}`, onclick: () => zoom.open(card) });
     const original = withBefore && card.thumb ? before(card) : undefined;
+    if (!card.thumb && before(card)) open.append(picture(before(card).thumb, "", { class: "faint" }));
     if (original) open.append(picture(original.thumb, "", { class: "under" }));
     open.append(card.thumb ? picture(card.thumb, alt(card), original ? { class: "over" } : {}) : standsIn(card));
     if (run.rehearsal && card.thumb) open.append(make("span", { class: "stamp" }, "rehearsal"));
@@ -165,7 +168,10 @@
   function showCards() {
     const start = chosen.page * PAGE[chosen.view];
     const shown = found.slice(start, start + PAGE[chosen.view]);
-    return make("ul", { class: `cards ${chosen.view}` }, ...shown.map((card) => cardItem(card, chosen.view === "pairs")));
+    const list = make("ul", { class: `cards ${chosen.view}` }, ...shown.map((card) => cardItem(card, chosen.view === "pairs")));
+    const ratios = shown.filter((card) => card.width).map((card) => card.width / card.height).sort((a, b) => a - b);
+    if (ratios.length) list.style.setProperty("--ratio", String(Math.min(1.8, Math.max(0.6, ratios[Math.floor(ratios.length / 2)]))));
+    return list;
   }
 
   let sheetRows = [];
@@ -197,7 +203,7 @@
         return make("td", {}, make("div", { class: "cell" }, ...here.slice(0, CELL).map((card) => frame(card, false)), more));
       })));
     const most = Math.max(1, ...down.slice(start, start + PAGE.sheet).flatMap(([, cells]) => heads.map((column) => Math.min(CELL, (cells.get(column) ?? []).length))));
-    const tile = Math.min(18 * 16, Math.max(7 * 16, (document.documentElement.clientWidth * 0.94 - 160) / (heads.length * most) - 16));
+    const tile = Math.min(30 * 16, Math.max(7 * 16, (document.documentElement.clientWidth * 0.94 - 160) / (heads.length * most) - 16));
     const table = make("table", { class: "sheet" }, make("thead", {}, head), make("tbody", {}, ...body));
     const box = make("div", { class: "sheet-scroll", tabindex: 0, role: "region", "aria-label": `Contact sheet of ${chosen.rows} by ${chosen.columns}` }, table);
     box.style.setProperty("--tile", `${Math.floor(tile)}px`);
@@ -211,7 +217,7 @@
     const pages = Math.max(1, Math.ceil(units() / PAGE[chosen.view]));
     box.replaceChildren();
     if (pages < 2) return;
-    const turn = (by) => () => { chosen.page += by; draw(); $("gallery").scrollIntoView(); };
+    const turn = (by) => () => { chosen.page += by; draw("pushState"); $("gallery").scrollIntoView(); };
     box.append(make("button", { type: "button", disabled: chosen.page === 0, onclick: turn(-1) }, "Earlier"),
       make("span", {}, `page ${chosen.page + 1} of ${pages}`),
       make("button", { type: "button", disabled: chosen.page >= pages - 1, onclick: turn(1) }, "Later"));
@@ -223,7 +229,7 @@
     return make("div", { class: "empty" }, make("strong", {}, "Nothing matches"), "No picture is as you asked for.", make("br"), clear);
   }
 
-  function draw() {
+  function draw(how) {
     found = cards.filter(matches);
     const pages = () => Math.max(1, Math.ceil(units() / PAGE[chosen.view]));
     let body = !found.length ? empty() : chosen.view === "sheet" ? showSheet() : showCards();
@@ -232,12 +238,14 @@
       body = chosen.view === "sheet" ? showSheet() : showCards();
     }
     $("show").replaceChildren(body);
-    $("found").textContent = found.length === cards.length ? count(cards.length, "picture") : `${found.length.toLocaleString("en")} of ${count(cards.length, "picture")}`;
+    const bare = found.filter((card) => !card.src).length;
+    const pictures = count(found.length - bare, "picture") + (bare ? ` and ${count(bare, "job")} without one` : "");
+    $("found").textContent = found.length === cards.length ? pictures : `${pictures}, of ${cards.length.toLocaleString("en")} in all`;
     document.querySelectorAll(".pager").forEach(pager);
     $("by").hidden = chosen.view !== "sheet";
     for (const radio of document.querySelectorAll('input[name="view"]')) radio.checked = radio.value === chosen.view;
     filters();
-    writeAddress();
+    writeAddress(null, how);
   }
 
   // The controls.
@@ -293,7 +301,7 @@
   // One picture, large.
   const zoom = (() => {
     const dialog = $("zoom"), stage = $("stage"), range = $("slider");
-    let card, scale = 0, holder, comes;
+    let card, scale = 0, holder, comes, kept = 50, closed = false;
 
     const original = () => before(card);
     const step = (by) => { const next = found[found.indexOf(card) + by]; if (next) show(next); };
@@ -321,21 +329,28 @@
     }
 
     function large() {
-      if (!card.src || (!card.thumb && !/^video\//.test(card.mime ?? ""))) return null;
+      if (!card.thumb && !/^video\//.test(card.mime ?? "")) {
+        const only = original();
+        return only ? make("div", { class: "picture" }, make("img", { src: only.src, alt: `Original: ${only.name}`, class: "faint" }), standsIn(card)) : null;
+      }
       if (/^video\//.test(card.mime ?? "")) return make("div", { class: "picture" }, make("video", { src: card.src, controls: true }));
       const box = make("div", { class: "picture" });
       const one = original();
       if (one) box.append(make("img", { src: one.src, alt: `Original: ${one.name}`, class: "under" }));
       box.append(make("img", { src: card.src, alt: alt(card), class: one ? "over" : null }));
-      if (one) {
-        box.append(make("span", { class: "cut" }), make("span", { class: "side left" }, "before"), make("span", { class: "side right" }, "after"));
-        box.addEventListener("pointermove", (event) => { if (event.pointerType === "mouse" || event.buttons) drag(event); });
-        box.addEventListener("pointerdown", drag);
-      }
+      if (one) box.append(make("span", { class: "cut" }), make("span", { class: "side left" }, "before"), make("span", { class: "side right" }, "after"));
+      box.addEventListener("pointermove", (event) => { if (scale || (one && (event.pointerType === "mouse" || event.buttons))) drag(event); });
+      box.addEventListener("pointerdown", (event) => { if (scale || one) { event.preventDefault(); drag(event); } });
       if (run.rehearsal) box.append(make("span", { class: "stamp" }, "rehearsal"));
       return box;
     }
+    let grip;
     function drag(event) {
+      if (scale) {  // larger than the window: it is moved, and the line below compares
+        if (event.type === "pointerdown") grip = { x: event.clientX, y: event.clientY, left: stage.scrollLeft, top: stage.scrollTop };
+        else if (grip && event.buttons) stage.scrollTo(grip.left + grip.x - event.clientX, grip.top + grip.y - event.clientY);
+        return;
+      }
       const box = holder.getBoundingClientRect();
       compare(Math.round(Math.min(100, Math.max(0, ((event.clientX - box.left) / box.width) * 100))));
     }
@@ -371,7 +386,8 @@
       card = next;
       holder = large();
       stage.replaceChildren(holder ?? standsIn(card));
-      $("compare").hidden = !(holder && original());
+      $("compare").hidden = !(card.thumb && original());
+      for (const id of ["in", "out", "fit"]) $(id).disabled = !holder;
       told();
       const place = found.indexOf(card);
       $("place").textContent = place < 0 ? "" : `${(place + 1).toLocaleString("en")} of ${found.length.toLocaleString("en")}`;
@@ -380,11 +396,13 @@
       scale = 0;
       fitted();
       compare(original() ? 50 : 0);
+      writeAddress(card.name);
       $("facts").scrollTop = 0;
     }
 
     function open(next) {
       comes = document.activeElement;
+      writeAddress(next.name, "pushState");
       dialog.showModal();
       show(next);
       stage.focus();
@@ -392,7 +410,12 @@
 
     const keys = {
       ArrowLeft: () => step(-1), ArrowRight: () => step(1), "+": () => rescale(1.5), "=": () => rescale(1.5), "-": () => rescale(1 / 1.5), 0: () => rescale(0),
-      b: () => { if (original()) compare(Number(range.value) >= 100 ? 0 : 100); }, Home: () => show(found[0]), End: () => show(found[found.length - 1]),
+      b: () => {
+        if (!original()) return;
+        const whole = Number(range.value) >= 100;
+        if (!whole) kept = range.value;
+        compare(whole ? kept : 100);
+      }, Home: () => show(found[0]), End: () => show(found[found.length - 1]),
     };
     dialog.addEventListener("keydown", (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey || (event.target === range && /^(Arrow|Home|End)/.test(event.key))) return;
@@ -401,6 +424,7 @@
       if (act) { event.preventDefault(); act(); }
     });
     dialog.addEventListener("close", () => {
+      if (history.state?.open) { closed = true; history.back(); }
       const here = document.getElementById(`card-${card.place}`)?.querySelector("button.title");
       if (here && !here.closest("li").contains(comes)) here.focus();
       else comes?.focus?.();
@@ -409,13 +433,23 @@
     stage.addEventListener("dblclick", () => rescale(scale ? 0 : 1 / fitted()));
     for (const [id, act] of [["previous", () => step(-1)], ["following", () => step(1)], ["in", () => rescale(1.5)], ["out", () => rescale(1 / 1.5)], ["fit", () => rescale(0)], ["close", () => dialog.close()]]) $(id).addEventListener("click", act);
     addEventListener("resize", () => { if (dialog.open) fitted(); });
+    addEventListener("popstate", () => {
+      if (closed) { closed = false; return; }  // by its own button: the page is as it was
+      if (dialog.open) { if (!history.state?.open) dialog.close(); return; }
+      readAddress();
+      $("search").value = chosen.search;
+      draw();
+    });
     return { open, get shown() { return dialog.open; } };
   })();
 
   addEventListener("beforeprint", () => { PAGE.pairs = PAGE.grid = PAGE.sheet = 1000; draw(); });
   addEventListener("afterprint", () => { Object.assign(PAGE, { pairs: 60, grid: 120, sheet: 30 }); draw(); });
   readAddress();
+  const opened = new URLSearchParams(location.hash.slice(1)).get("open");
   setUp();
   draw();
+  const named = opened && cards.find((card) => card.name === opened);
+  if (named) zoom.open(named);
   document.documentElement.dataset.ready = "yes";
 })();
