@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import json
+import shutil
 import signal
 import sys
+import textwrap
 from dataclasses import asdict
 from typing import Any
 
@@ -18,6 +20,8 @@ from batcher.show.progress import listener
 from batcher.show.status import status
 from batcher.show.words import command, summary
 
+_PASTED = ("next: ", "look at it: ")
+"""Lines that hold a command: what is pasted must not be broken."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -85,8 +89,12 @@ def print_json(event: Event) -> None:
 
 def say(line: str) -> None:
     """Print a line to standard error, if anyone still reads it."""
-    with contextlib.suppress(OSError):
-        print(plain(line), file=sys.stderr, flush=True)
+    text = plain(line)
+    with contextlib.suppress(OSError, ValueError):
+        if sys.stderr.isatty() and not line.startswith(_PASTED):
+            width = max(20, shutil.get_terminal_size().columns)
+            text = textwrap.fill(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        print(text, file=sys.stderr, flush=True)
 
 
 def say_stopped(stopped: Stopped) -> None:
