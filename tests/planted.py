@@ -138,7 +138,7 @@ BUGS = [
     Bug(
         "gives a file its name before it is flushed",
         "powercut",
-        [("outputs/store.py", "        os.fsync(self._opened.fileno())\n", "")],
+        [("outputs/store.py", "        os.fsync(self._fd)\n", "")],
     ),
     Bug(
         "does not flush the folder after a file was named",
@@ -146,13 +146,8 @@ BUGS = [
         [
             (
                 "outputs/store.py",
-                "            os.rename(part, name, dst_dir_fd=fd)\n            os.fsync(fd)\n",
-                "            os.rename(part, name, dst_dir_fd=fd)\n",
-            ),
-            (
-                "outputs/store.py",
-                "            os.rename(part.file, name, dst_dir_fd=fd)\n            os.fsync(fd)\n",
-                "            os.rename(part.file, name, dst_dir_fd=fd)\n",
+                "    os.rename(part, name, dst_dir_fd=fd)\n    os.fsync(fd)\n",
+                "    os.rename(part, name, dst_dir_fd=fd)\n",
             ),
         ],
     ),
@@ -161,12 +156,13 @@ BUGS = [
         "powercut",
         [
             (
-                "engine/legs.py",
-                "        await asyncio.to_thread(store.place, got.part, file, job.id)\n",
-                "        early = replace(output, file=file, bytes=got.bytes, sha256=got.sha256)\n"
-                "        said = sidecar(job, early, count, self._tools.origin)\n"
-                "        await asyncio.to_thread(store.write_sidecar, sidecar_file(file), said, f'{job.id}-early')\n"
-                "        await asyncio.to_thread(store.place, got.part, file, job.id)\n",
+                "outputs/store.py",
+                "            _name(part, name, fd)\n"
+                "            if beside:\n"
+                "                _name(beside, sidecar_file(name), fd)\n",
+                "            if beside:\n"
+                "                _name(beside, sidecar_file(name), fd)\n"
+                "            _name(part, name, fd)\n",
             )
         ],
     ),
@@ -176,11 +172,16 @@ BUGS = [
         [
             (
                 "engine/legs.py",
-                "        await asyncio.to_thread(self._write_sidecars, job, placed)\n",
+                "sidecar(job, placed, 1, self._tools.origin) if len(job.outputs) == 1 else None",
+                "None",
+            ),
+            (
+                "engine/legs.py",
+                "        if len(placed) > 1:\n            await asyncio.to_thread(self._write_sidecars, job, placed)\n",
                 "        self._late = getattr(self, '_late', [])\n"
                 "        self._late.append(asyncio.get_running_loop().call_later(\n"
                 "            0.01, self._write_sidecars, job, placed))\n",
-            )
+            ),
         ],
     ),
     Bug(

@@ -14,7 +14,7 @@ from batcher.engine import rules
 from batcher.engine.pace import Pace
 from batcher.hosting.inline import NotUsable, body
 from batcher.job import Job, Kind, Move, Output, State
-from batcher.outputs.download import Dead, Fetched, Interrupted, Wrong, fetch
+from batcher.outputs.download import Dead, Failed, Fetched, Interrupted, Wrong, fetch
 from batcher.outputs.sidecar import Origin, sidecar, sidecar_file
 from batcher.outputs.store import Store
 from batcher.pacing.patience import backoff
@@ -226,13 +226,16 @@ class Legs:
         stale = _needs_result(job)
         tries = 0
         while stale or len(placed) < len(job.outputs):
-            got = await (self._renew(job) if stale else self._try(job, job.outputs[len(placed)]))
+            got: Job | Output | Move | Failed = await (
+                self._renew(job) if stale else self._try(job, job.outputs[len(placed)])
+            )
             match got:
                 case Job():
                     job, stale = got, False
                     continue
                 case Output():
                     placed.append(got)
+                    self._pace.patience.eased()
                     trouble, tries = rules.Trouble(), 0
                     continue
                 case Move():
@@ -251,7 +254,8 @@ class Legs:
     async def _finish(self, job: Job, placed: list[Output]) -> Move:
         size = sum(output.bytes or 0 for output in placed)
         self._usual_bytes += (size - self._usual_bytes) * (0.1 if self._usual_bytes else 1.0)
-        await asyncio.to_thread(self._write_sidecars, job, placed)
+        if len(placed) > 1:
+            await asyncio.to_thread(self._write_sidecars, job, placed)
         return Move(State.DONE, outputs=tuple(placed), billed_usd=job.billed_usd)
 
     def _write_sidecars(self, job: Job, placed: Sequence[Output]) -> None:
@@ -259,12 +263,22 @@ class Legs:
             content = sidecar(job, output, len(placed), self._tools.origin)
             self._tools.store.write_sidecar(sidecar_file(output.file or ""), content, f"{job.id}-{output.index}.json")
 
-    async def _try(self, job: Job, output: Output) -> Output | Dead | Wrong | Interrupted:
+    async def _try(self, job: Job, output: Output) -> Output | Failed:
+        """Fetch an output, and place it; where it is the only one, with its sidecar."""
         async with self._downloads:  # not held while a dead URL is waited for
-            got = await fetch(output.url, self._tools.wire, self._tools.store, f"{job.id}-{output.index}")
-            return await self._place(job, output, got) if isinstance(got, Fetched) else got
+            stem = f"files/{job.spec.name}" if len(job.outputs) == 1 else f"files/{job.spec.name}-{output.index}"
+            stem = await self._tools.make_room(stem, job.id)
 
-    def _took(self, trouble: rules.Trouble, got: Dead | Wrong | Interrupted, *, asked_anew: bool) -> rules.Trouble:
+            def place(got: Fetched) -> Output:
+                file = f"{stem}.{got.media.extension}"
+                placed = got.output(output, file, self._tools.clock.now())
+                said = sidecar(job, placed, 1, self._tools.origin) if len(job.outputs) == 1 else None
+                self._tools.store.place(got.part, file, job.id, said)
+                return placed
+
+            return await fetch(output.url, self._tools.wire, self._tools.store, f"{job.id}-{output.index}", place)
+
+    def _took(self, trouble: rules.Trouble, got: Failed, *, asked_anew: bool) -> rules.Trouble:
         now = self._now()
         match got:
             case Dead():
@@ -277,7 +291,7 @@ class Legs:
             case _:
                 assert_never(got)
 
-    def _given_up(self, trouble: rules.Trouble, got: Dead | Wrong | Interrupted) -> Move | None:
+    def _given_up(self, trouble: rules.Trouble, got: Failed) -> Move | None:
         """Say whether the output is given up. One that does not arrive within the patience set stops the run."""
         now = self._now()
         late = trouble.lasts(now) >= self._retry.patience
@@ -305,15 +319,6 @@ class Legs:
                 return Dead(message)
             case _:
                 return Interrupted(f"the result cannot be had: {reply}")
-
-    async def _place(self, job: Job, output: Output, got: Fetched) -> Output:
-        store, count = self._tools.store, len(job.outputs)
-        stem = f"files/{job.spec.name}" if count == 1 else f"files/{job.spec.name}-{output.index}"
-        stem = await self._tools.make_room(stem, job.id)
-        file = f"{stem}.{got.media.extension}"
-        await asyncio.to_thread(store.place, got.part, file, job.id)
-        self._pace.patience.eased()
-        return got.output(output, file, self._tools.clock.now())
 
     def _strained(self, why: str) -> None:
         now = _loop_now()

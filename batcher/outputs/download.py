@@ -4,20 +4,24 @@ import asyncio
 import binascii
 import errno
 from base64 import b64decode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Generic, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from batcher.job import Output
 from batcher.outputs.media import Media, NotMedia, examine
 from batcher.outputs.store import Part, Store
-from batcher.provider.wire import BLOCK, Download, Wire, WireFault
+from batcher.provider.wire import Download, Wire, WireFault
+
+T = TypeVar("T")
 
 _FULL_HANDED: Final = frozenset({errno.EMFILE, errno.ENFILE})
 _DEAD: Final = frozenset({403, 404, 410})
 MAX_BYTES: Final = 2 * 2**30
+_GATHERED: Final = 2**20
+"""Bytes that go to a thread at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +69,15 @@ class Interrupted:
     message: str
 
 
-Fetch = Fetched | Dead | Wrong | Interrupted
+Failed = Dead | Wrong | Interrupted
 
 
-async def fetch(url: str, wire: Wire, store: Store, key: str) -> Fetch:
-    """Fetch one output into a part named `key`. OSError of the disk is raised."""
-    coming = Coming(store, key)
+async def fetch(url: str, wire: Wire, store: Store, key: str, then: Callable[[Fetched], T]) -> T | Failed:
+    """Fetch one output into a part named `key`. OSError of the disk is raised.
+
+    `then` is called with what came, on the thread that wrote it: what follows a small file costs no other hop.
+    """
+    coming = Coming(store, key, then)
     try:
         if url.startswith("data:"):
             return await asyncio.to_thread(coming.decode, url)
@@ -86,7 +93,7 @@ async def fetch(url: str, wire: Wire, store: Store, key: str) -> Fetch:
             coming.part.drop()
 
 
-async def _stream(url: str, wire: Wire, coming: "Coming") -> Fetch:
+async def _stream(url: str, wire: Wire, coming: "Coming[T]") -> T | Failed:
     async with wire.download(url) as download:
         if isinstance(download, WireFault):
             if download.barred:
@@ -99,7 +106,7 @@ async def _stream(url: str, wire: Wire, coming: "Coming") -> Fetch:
         return await _receive(download, coming)
 
 
-async def _receive(download: Download, coming: "Coming") -> Fetch:
+async def _receive(download: Download, coming: "Coming[T]") -> T | Failed:
     """Take a file's blocks in. A small one is written, flushed and checked in one go."""
     blocks: list[bytes] = []
     held = total = 0
@@ -109,7 +116,7 @@ async def _receive(download: Download, coming: "Coming") -> Fetch:
             held, total = held + len(block), total + len(block)
             if total > MAX_BYTES:
                 return Wrong("too large", "it has over 2 GiB")
-            if held >= BLOCK:
+            if held >= _GATHERED:
                 await asyncio.to_thread(coming.write, blocks)
                 blocks, held = [], 0
     except (ConnectionError, TimeoutError) as error:
@@ -117,12 +124,13 @@ async def _receive(download: Download, coming: "Coming") -> Fetch:
     return await asyncio.to_thread(coming.complete, blocks, download.length)
 
 
-class Coming:
+class Coming(Generic[T]):
     """An output on its way to the disk. Every call blocks: use a thread."""
 
-    def __init__(self, store: Store, key: str) -> None:
+    def __init__(self, store: Store, key: str, then: Callable[[Fetched], T]) -> None:
         self._store = store
         self._key = key
+        self._then = then
         self.part: Part | None = None
         """What is there of it, and is to be dropped unless it becomes whole."""
 
@@ -134,17 +142,22 @@ class Coming:
             self.part.write(block)
         return self.part
 
-    def complete(self, blocks: Sequence[bytes], length: int | None) -> Fetched | Wrong:
-        """Append the last blocks, flush the file and look at it. `length`: the bytes announced."""
-        part = self.write(blocks)
+    def complete(self, blocks: Sequence[bytes], length: int | None) -> T | Wrong:
+        """Append the last blocks, look at the file, flush it and go on with it. `length`: the bytes announced."""
+        small = self.part is None
+        content = b"".join(blocks) if small else b""
+        part = self.write([content] if small else blocks)
         if length is not None and part.bytes != length:
             return Wrong(part.digest(), f"{part.bytes} bytes came, where {length} were announced")
-        checked = _check(part)
-        if isinstance(checked, Fetched):
-            self.part = None
-        return checked
+        try:
+            media = _seen(part, content if small else None)
+        except NotMedia as why:
+            return Wrong(part.digest(), str(why))
+        fetched = Fetched(part.file, part.bytes, part.close(), media)
+        self.part = None
+        return self._then(fetched)
 
-    def decode(self, url: str) -> Fetched | Wrong:
+    def decode(self, url: str) -> T | Wrong:
         """Write what a data URI holds."""
         head, _, body = url.partition(",")
         try:
@@ -154,10 +167,9 @@ class Coming:
         return self.complete([content], None)
 
 
-def _check(part: Part) -> Fetched | Wrong:
-    digest = part.close()
-    try:
-        media = examine(part.file)
-    except NotMedia as why:
-        return Wrong(digest, str(why))
-    return Fetched(part.file, part.bytes, digest, media)
+def _seen(part: Part, content: bytes | None) -> Media:
+    """Say what a part is, from memory where it is there whole."""
+    if content is not None:
+        return examine(content)
+    with part.mapped() as mapped:
+        return examine(mapped)

@@ -1,13 +1,13 @@
 """What a downloaded file is, by its bytes: format, size in pixels, and whether it is whole."""
 
+import io
 import mmap
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from typing import IO, Final, cast
 
 from PIL import Image, UnidentifiedImageError
 
@@ -29,6 +29,10 @@ _MARK: Final = 0xFF
 _START_OF_SCAN: Final = 0xDA
 
 
+Content = bytes | mmap.mmap
+"""A whole file, in memory or mapped."""
+
+
 class NotMedia(Exception):
     """The bytes are not what was promised, and why."""
 
@@ -43,20 +47,19 @@ class Media:
     height: int | None = None
 
 
-def examine(file: Path) -> Media:
-    """Say what a file is, and see that it is whole: by its structure, or decoded where that tells nothing.
+def examine(content: Content) -> Media:
+    """Say what these bytes are, and see that they are whole: by structure, or decoded where that tells nothing.
 
     A video is recognised by its head. Raises NotMedia. A PNG's checksums cover each of its bytes, a JPEG says where
     it ends, a WebP how long it is; to decode them would take fifty times as long, for each image of the night.
     """
-    with file.open("rb") as opened:
-        head = opened.read(64)
+    head = content[:64]
     if video := _video(head):
         return video
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return _image(file)
+            return _image(content)
     except UnidentifiedImageError:
         raise NotMedia(f"it is no image or video; it begins with {head[:16]!r}") from None
     except NotMedia:
@@ -67,26 +70,22 @@ def examine(file: Path) -> Media:
         raise NotMedia(f"it cannot be decoded: {error}") from None
 
 
-def _image(file: Path) -> Media:
-    with Image.open(file) as image:
+def _image(content: Content) -> Media:
+    stream = io.BytesIO(content) if isinstance(content, bytes) else cast("IO[bytes]", content)
+    with Image.open(stream) as image:
         if image.format not in _IMAGES:
             raise NotMedia(f"it is a {image.format}, which no model makes")
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise NotMedia(f"it has {width} x {height} pixels, over the cap of {MAX_PIXELS // 1_000_000} megapixels")
         if see := _STRUCTURES.get(image.format):
-            _see_through(file, see)
+            see(content)
         else:
             image.load()
         return Media(*_IMAGES[image.format], width, height)
 
 
-def _see_through(file: Path, see: Callable[[mmap.mmap], None]) -> None:
-    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        see(content)
-
-
-def _see_png(content: mmap.mmap) -> None:
+def _see_png(content: Content) -> None:
     """Walk a PNG's chunks, each with its CRC-32, to its end."""
     at = 8
     with memoryview(content) as view:
@@ -104,7 +103,7 @@ def _see_png(content: mmap.mmap) -> None:
     raise NotMedia("it cannot be decoded: it ends too soon")
 
 
-def _see_jpeg(content: mmap.mmap) -> None:
+def _see_jpeg(content: Content) -> None:
     """Walk a JPEG's segments to its picture, and look for the mark of its end behind that."""
     at = 2
     while at + 4 <= len(content) and content[at] == _MARK:
@@ -119,12 +118,17 @@ def _see_jpeg(content: mmap.mmap) -> None:
     raise NotMedia("it cannot be decoded: it ends too soon")
 
 
-def _see_webp(content: mmap.mmap) -> None:
+def _see_webp(content: Content) -> None:
     if int.from_bytes(content[4:8], "little") + 8 > len(content):
         raise NotMedia("it cannot be decoded: it ends too soon")
 
 
-_STRUCTURES: Final = {"PNG": _see_png, "JPEG": _see_jpeg, "MPO": _see_jpeg, "WEBP": _see_webp}
+_STRUCTURES: Final[Mapping[str, Callable[[Content], None]]] = {
+    "PNG": _see_png,
+    "JPEG": _see_jpeg,
+    "MPO": _see_jpeg,
+    "WEBP": _see_webp,
+}
 
 
 def _video(head: bytes) -> Media | None:

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import mmap
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -23,19 +24,24 @@ class Part:
         self.file = file
         self._digest = hashlib.sha256()
         self.bytes = 0
-        self._opened = file.open("wb")
+        self._fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
 
-    def write(self, block: bytes | bytearray) -> None:
+    def write(self, block: bytes) -> None:
         """Append a block."""
-        self._opened.write(block)
-        self._digest.update(block)
+        self._digest.update(block)  # first: it is then at hand in the processor's cache
+        rest = memoryview(block)
+        while rest:
+            rest = rest[os.write(self._fd, rest) :]
         self.bytes += len(block)
+
+    def mapped(self) -> mmap.mmap:
+        """Give what was written so far, of which there must be something, without reading it into memory."""
+        return mmap.mmap(self._fd, self.bytes, access=mmap.ACCESS_READ)
 
     def close(self) -> str:
         """Flush it to the disk; give its SHA-256."""
-        self._opened.flush()
-        os.fsync(self._opened.fileno())
-        self._opened.close()
+        os.fsync(self._fd)
+        self._end()
         return self.digest()
 
     def digest(self) -> str:
@@ -44,8 +50,13 @@ class Part:
 
     def drop(self) -> None:
         """Throw it away."""
-        self._opened.close()
+        self._end()
         self.file.unlink(missing_ok=True)
+
+    def _end(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 class LinkInTheWay(WrongUse):
@@ -93,24 +104,32 @@ class Store:
         """Name a file aside."""
         return self._parts / key
 
-    def place(self, part: Path, file: str, job_id: str) -> None:
-        """Give a whole part its final name, relative to the run directory; what stood there gives way."""
+    def place(self, part: Path, file: str, job_id: str, said: Mapping[str, object] | None = None) -> None:
+        """Give a whole part its final name, relative to the run directory; what stood there gives way.
+
+        `said`: its sidecar, which gets its name once the file has its own for good.
+        """
+        beside = None if said is None else self._sidecar_part(said, f"{part.name}.json")
         folder, name = os.path.split(file)
         with self._folder(folder) as fd:
             if _is_there(name, fd) and _digest(name, fd) != _digest(str(part)):
                 self.give_way(file, job_id)
-            os.rename(part, name, dst_dir_fd=fd)
-            os.fsync(fd)
+            _name(part, name, fd)
+            if beside:
+                _name(beside, sidecar_file(name), fd)
 
     def write_sidecar(self, file: str, content: Mapping[str, object], key: str) -> None:
         """Write a sidecar, whole or not at all."""
+        part = self._sidecar_part(content, key)
+        folder, name = os.path.split(file)
+        with self._folder(folder) as fd:
+            _name(part, name, fd)
+
+    def _sidecar_part(self, content: Mapping[str, object], key: str) -> Path:
         part = self.begin(key)
         part.write(json.dumps(content, ensure_ascii=False, indent=2).encode("utf-8", "surrogatepass") + b"\n")
         part.close()
-        folder, name = os.path.split(file)
-        with self._folder(folder) as fd:
-            os.rename(part.file, name, dst_dir_fd=fd)
-            os.fsync(fd)
+        return part.file
 
     def give_way(self, file: str, job_id: str) -> str | None:
         """Move a file and its sidecar to `replaced/JOB_ID/`: nothing is deleted. Both get a number where one is there.
@@ -143,6 +162,12 @@ class Store:
             yield fd
         finally:
             os.close(fd)
+
+
+def _name(part: Path, name: str, fd: int) -> None:
+    """Give a part its name in a folder, and see that it keeps it when the power goes."""
+    os.rename(part, name, dst_dir_fd=fd)
+    os.fsync(fd)
 
 
 def _step(fd: int, name: str, folder: str) -> int:

@@ -17,7 +17,7 @@ from batcher.provider.addresses import barred
 REPLY_LIMIT: Final = 16 * 2**20
 RESULT_LIMIT: Final = 256 * 2**20
 """A result may carry its media as data URIs."""
-BLOCK: Final = 2**20
+BLOCK: Final = 2**18
 MERCY: Final = 30.0
 """Seconds that what is on its way gets after a time in which nothing could be heard."""
 _REFUSED: Final = 401
@@ -269,7 +269,7 @@ async def _read(response: aiohttp.ClientResponse, body: bytearray, limit: int) -
 
 async def _blocks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     try:
-        async for block in response.content.iter_chunked(BLOCK):
+        async for block in response.content.iter_any():
             yield block
     except aiohttp.ClientError as error:
         if not str(error).endswith("'>") or "ContentLengthError" not in str(error):

@@ -9,7 +9,7 @@ from typing import Final
 from batcher.engine.legs import Tools
 from batcher.job import Job, Move, Output, State
 from batcher.ledger.ledger import Ledger
-from batcher.outputs.download import Dead, Fetched, Interrupted, Wrong, fetch
+from batcher.outputs.download import Dead, Failed, Fetched, fetch
 from batcher.outputs.sidecar import Origin, sidecar, sidecar_file
 from batcher.outputs.store import Store
 from batcher.pacing.patience import backoff
@@ -59,18 +59,16 @@ async def _urls(job: Job, tools: Tools) -> tuple[str, ...]:
     return reply.urls if isinstance(reply, Finished) else ()
 
 
-async def _fetch(
-    job: Job, output: Output, fresh: tuple[str, ...], tools: Tools
-) -> Fetched | Dead | Wrong | Interrupted:
+async def _fetch(job: Job, output: Output, fresh: tuple[str, ...], tools: Tools) -> Fetched | Failed:
     url = fresh[output.index - 1] if len(fresh) >= output.index else output.url
     if url.startswith("data:") and url.endswith(","):
         return Dead("it came within the result, which the server does not have any more")
-    got = await fetch(url, tools.wire, tools.store, f"{job.id}-{output.index}")
+    got = await fetch(url, tools.wire, tools.store, f"{job.id}-{output.index}", _as_it_is)
     for tries in range(_TRIES - 1):
         if isinstance(got, Fetched | Dead):
             break
         await asyncio.sleep(backoff(tries, tools.chance))
-        got = await fetch(url, tools.wire, tools.store, f"{job.id}-{output.index}")
+        got = await fetch(url, tools.wire, tools.store, f"{job.id}-{output.index}", _as_it_is)
     return got
 
 
@@ -85,3 +83,7 @@ async def _place(job: Job, came: list[tuple[Output, Fetched]], tools: Tools, led
         placed[output.index] = got.output(output, file, tools.clock.now())
         await write_sidecar(replace(job, outputs=tuple(placed.values())), output.index, tools.store, tools.origin)
     await ledger.record(job, Move(State.DONE, outputs=tuple(placed.values()), billed_usd=job.billed_usd))
+
+
+def _as_it_is(got: Fetched) -> Fetched:
+    return got

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from batcher.engine.legs import DOWNLOADS
@@ -13,6 +14,12 @@ from batcher.outputs.download import Fetched, fetch
 from batcher.outputs.store import Store
 from batcher.provider.wire import HttpWire
 from tests.bench.common import Line, far_side, peak_mb, took
+
+
+def placed(store: Store, number: int, got: Fetched) -> int:
+    """Give a file that came its name."""
+    store.place(got.part, f"files/{number}.png", str(number))
+    return number
 
 
 async def ours(base: str, count: int, out: Path) -> None:
@@ -23,9 +30,9 @@ async def ours(base: str, count: int, out: Path) -> None:
 
     async def one(number: int) -> None:
         async with gate:
-            got = await fetch(f"{base}/files/{number}.png", wire, store, str(number))
-            assert isinstance(got, Fetched), got
-            await asyncio.to_thread(store.place, got.part, f"files/{number}.png", str(number))
+            place = partial(placed, store, number)
+            got = await fetch(f"{base}/files/{number}.png", wire, store, str(number), place)
+            assert got == number, got
 
     await asyncio.gather(*map(one, range(count)))
     await wire.close()
