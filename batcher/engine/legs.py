@@ -267,16 +267,22 @@ class Legs:
         """Fetch an output, and place it; where it is the only one, with its sidecar."""
         async with self._downloads:  # not held while a dead URL is waited for
             stem = f"files/{job.spec.name}" if len(job.outputs) == 1 else f"files/{job.spec.name}-{output.index}"
-            stem = await self._tools.make_room(stem, job.id)
+            store = self._tools.store
 
-            def place(got: Fetched) -> Output:
+            def place(got: Fetched, stem: str) -> Output:
                 file = f"{stem}.{got.media.extension}"
                 placed = got.output(output, file, self._tools.clock.now())
                 said = sidecar(job, placed, 1, self._tools.origin) if len(job.outputs) == 1 else None
-                self._tools.store.place(got.part, file, job.id, said)
+                store.place(got.part, file, job.id, said)
                 return placed
 
-            return await fetch(output.url, self._tools.wire, self._tools.store, f"{job.id}-{output.index}", place)
+            def place_if_free(got: Fetched) -> Output | Fetched:
+                return got if store.taken(f"{stem}.{got.media.extension}") else place(got, stem)
+
+            got = await fetch(output.url, self._tools.wire, store, f"{job.id}-{output.index}", place_if_free)
+            if isinstance(got, Fetched):  # the ledger knows whose it is
+                return await asyncio.to_thread(place, got, await self._tools.make_room(stem, job.id))
+            return got
 
     def _took(self, trouble: rules.Trouble, got: Failed, *, asked_anew: bool) -> rules.Trouble:
         now = self._now()

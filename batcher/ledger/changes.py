@@ -1,7 +1,7 @@
 """What one move writes, inside a transaction: the job's row, its attempt, its outputs, its event."""
 
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
@@ -35,7 +35,7 @@ def apply(
     `now` stamps it; `steady`, by default the same, is what a delay is counted from. Both in seconds since 1970.
     """
     if not allowed(job.state, job.kind, move):
-        raise Bug(f"job {job.id}: no arrow leads from {job.state} ({job.kind}) to {move.to} ({move.kind})")
+        raise _no_arrow(job, move)
     if move.to is State.RUNNING and (holder := _other_holder(connection, job, move.request_id)):
         move = _alarm(move, holder)
     sql = statements("moves.sql")
@@ -43,13 +43,61 @@ def apply(
     if connection.execute(sql["move"], columns).rowcount != 1:
         return None
     moved = _after(job, move, now)
-    _write_attempt(connection, job, moved, move, now)
-    for output in move.outputs:
-        row = {"id": job.id, "number": moved.attempt, **asdict(output), "url": _short(output.url)}
-        connection.execute(sql["put_output"], row)
+    if step := _attempt_step(job, moved, move, now):
+        connection.execute(sql[step[0]], step[1])
+    connection.executemany(sql["put_output"], _output_rows(moved, move))
     event = _event(job, moved, move, now)
     connection.execute(sql["add_event"], event_row(event))
     return Landed(moved, event)
+
+
+def apply_all(
+    connection: sqlite3.Connection, changes: Sequence[tuple[Job, Move]], now: float, steady: float
+) -> list[Landed | None]:
+    """Write moves of many jobs as `apply` does, each kind of statement once for all of them.
+
+    Where one of them does not land, or has a request id that is known already, each is written by itself.
+    """
+    if len(changes) > 1 and _all_will_land(connection, changes):
+        return [*_apply_together(connection, changes, now, steady)]
+    return [apply(connection, job, move, now, steady) for job, move in changes]
+
+
+def _all_will_land(connection: sqlite3.Connection, changes: Sequence[tuple[Job, Move]]) -> bool:
+    """Say whether every job is where it was and takes no id that is known; a savepoint would copy every page."""
+    ids = [move.request_id for _, move in changes if move.to is State.RUNNING and move.request_id]
+    jobs = {job.id: (job.state, job.attempt) for job, _ in changes}
+    if len(jobs) < len(changes) or len(set(ids)) < len(ids):
+        return False
+    sql = statements("moves.sql")
+    if ids and connection.execute(sql["any_holder"], {"ids": dump(ids)}).fetchone():
+        return False
+    there = connection.execute(sql["whereabouts"], {"ids": dump([*jobs])}).fetchall()
+    return len(there) == len(jobs) and all(jobs[id_] == (state, attempt) for id_, state, attempt in there)
+
+
+def _apply_together(
+    connection: sqlite3.Connection, changes: Sequence[tuple[Job, Move]], now: float, steady: float
+) -> list[Landed]:
+    for job, move in changes:
+        if not allowed(job.state, job.kind, move):
+            raise _no_arrow(job, move)
+    sql = statements("moves.sql")
+    moves = (_columns(job, move, now) | {"not_before": _not_before(move, steady)} for job, move in changes)
+    if connection.executemany(sql["move"], moves).rowcount != len(changes):
+        raise Bug("a job was moved within a transaction of the ledger")
+    landed: list[Landed] = []
+    rows: dict[str, list[Mapping[str, object]]] = {}
+    for job, move in changes:
+        moved = _after(job, move, now)
+        if step := _attempt_step(job, moved, move, now):
+            rows.setdefault(step[0], []).append(step[1])
+        rows.setdefault("put_output", []).extend(_output_rows(moved, move))
+        landed.append(Landed(moved, _event(job, moved, move, now)))
+    rows["add_event"] = [event_row(one.event) for one in landed]
+    for name, batch in rows.items():
+        connection.executemany(sql[name], batch)
+    return landed
 
 
 def walk(connection: sqlite3.Connection, job: Job, moves: Iterable[Move], now: float) -> list[Landed]:
@@ -73,6 +121,17 @@ def arrived(connection: sqlite3.Connection, job: Job, move: Move, now: float) ->
         moved.request_id,
     )
     return Landed(moved, _event(job, moved, move, now)) if there else None
+
+
+def _no_arrow(job: Job, move: Move) -> Bug:
+    return Bug(f"job {job.id}: no arrow leads from {job.state} ({job.kind}) to {move.to} ({move.kind})")
+
+
+def _output_rows(moved: Job, move: Move) -> list[Mapping[str, object]]:
+    return [
+        {"id": moved.id, "number": moved.attempt, **asdict(output), "url": _short(output.url)}
+        for output in move.outputs
+    ]
 
 
 def _other_holder(connection: sqlite3.Connection, job: Job, request_id: str | None) -> str | None:
@@ -131,8 +190,8 @@ def _after(job: Job, move: Move, now: float) -> Job:
     )
 
 
-def _write_attempt(connection: sqlite3.Connection, job: Job, moved: Job, move: Move, now: float) -> None:
-    sql = statements("moves.sql")
+def _attempt_step(job: Job, moved: Job, move: Move, now: float) -> tuple[str, Mapping[str, object]] | None:
+    """Give the statement that writes what a move makes of its attempt, and what it is told."""
     facts: dict[str, object] = {
         "id": job.id,
         "number": max(job.attempt, moved.attempt),
@@ -145,20 +204,19 @@ def _write_attempt(connection: sqlite3.Connection, job: Job, moved: Job, move: M
     submitting = job.state is State.SUBMITTING
     match move.to:
         case State.SUBMITTING:
-            connection.execute(sql["open_attempt"], facts)
+            return "open_attempt", facts
         case State.RUNNING:
-            connection.execute(sql["accept_attempt"], facts)
+            return "accept_attempt", facts
         case State.PENDING if submitting:
-            connection.execute(sql["end_attempt"], {**facts, "outcome": "turned_away"})
+            return "end_attempt", {**facts, "outcome": "turned_away"}
         case State.FETCHING:
-            connection.execute(sql["reopen_attempt"], facts)
-            connection.execute(sql["end_attempt"], {**facts, "outcome": "open"})
+            return "end_attempt", {**facts, "outcome": "open"}
         case State.FAILED if submitting:
-            connection.execute(sql["end_attempt"], {**facts, "outcome": "refused"})
+            return "end_attempt", {**facts, "outcome": "refused"}
         case State.DONE | State.FAILED | State.UNCERTAIN | State.CANCELLED if job.attempt:
-            connection.execute(sql["end_attempt"], {**facts, "outcome": _OUTCOMES[move.to]})
+            return "end_attempt", {**facts, "outcome": _OUTCOMES[move.to]}
         case _:  # back to the queue by retry: what became of the attempt stays
-            pass
+            return None
 
 
 def _short(url: str) -> str:

@@ -19,7 +19,7 @@ from batcher.job import Job, Move, State
 from batcher.ledger.adoption import adopt
 from batcher.ledger.again import Which, go_on
 from batcher.ledger.ballast import Ballast
-from batcher.ledger.changes import Landed, apply, arrived, walk
+from batcher.ledger.changes import Landed, apply, apply_all, arrived, walk
 from batcher.ledger.database import Database
 from batcher.ledger.gap import Gap, close_gap, knows, unknown
 from batcher.ledger.rows import dump, event_row, job_of, output_of
@@ -358,7 +358,7 @@ def _split(script: str) -> list[str]:
 def _apply_all(
     batch: Sequence[_Change], now: float, steady: float, connection: sqlite3.Connection
 ) -> list[Landed | None]:
-    return [apply(connection, change.job, change.move, now, steady) for change in batch]
+    return apply_all(connection, [(change.job, change.move) for change in batch], now, steady)
 
 
 def _apply_again(

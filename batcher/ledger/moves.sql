@@ -33,13 +33,16 @@ UPDATE attempts SET outcome = :outcome, ended_at = :now, billed_usd = coalesce(:
   evidence = coalesce(:evidence, evidence)
 WHERE job_id = :id AND number = :number;
 
--- name: reopen_attempt
--- The same request is looked at again: nothing is bought.
-UPDATE attempts SET outcome = 'open', ended_at = NULL WHERE job_id = :id AND number = :number;
-
 -- name: holder_of_request
 -- A server that gives one id to two jobs must not make one of them lose its result.
 SELECT job_id, number FROM attempts WHERE request_id = :request_id;
+
+-- name: whereabouts
+SELECT id, state, attempt FROM jobs WHERE id IN (SELECT value FROM json_each(:ids));
+
+-- name: any_holder
+-- The same of many ids at once.
+SELECT 1 FROM attempts WHERE request_id IN (SELECT value FROM json_each(:ids)) LIMIT 1;
 
 -- name: put_output
 INSERT INTO outputs (job_id, number, idx, url, file, bytes, sha256, mime, width, height, downloaded_at)

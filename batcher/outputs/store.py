@@ -104,6 +104,10 @@ class Store:
         """Name a file aside."""
         return self._parts / key
 
+    def taken(self, file: str) -> bool:
+        """Say whether a file or a sidecar of this name is there."""
+        return os.path.lexists(self.out / file) or os.path.lexists(self.out / sidecar_file(file))
+
     def place(self, part: Path, file: str, job_id: str, said: Mapping[str, object] | None = None) -> None:
         """Give a whole part its final name, relative to the run directory; what stood there gives way.
 

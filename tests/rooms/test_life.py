@@ -1,7 +1,10 @@
 """The table of a job's life, against the contract's arrows, and the database's own checks."""
 
 import asyncio
+import random
 import sqlite3
+from dataclasses import replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -10,8 +13,8 @@ import pytest
 from batcher.clock import Clock
 from batcher.errors import Bug
 from batcher.events import Event
-from batcher.job import IN_FLIGHT, LIFE, SETTLED, Job, Kind, Move, Spec, State, allowed
-from batcher.ledger.changes import apply
+from batcher.job import IN_FLIGHT, LIFE, SETTLED, Job, Kind, Move, Output, Spec, State, allowed
+from batcher.ledger.changes import apply, apply_all
 from batcher.ledger.database import InlineDatabase, in_transaction, prepare
 from batcher.ledger.ledger import Ledger, migrate
 
@@ -130,6 +133,58 @@ def test_a_request_id_is_never_overwritten_and_events_only_grow() -> None:
             connection.execute(statement)
     with pytest.raises(sqlite3.IntegrityError):
         connection.execute("UPDATE jobs SET request_id = NULL")
+
+
+def ids_of(connection: sqlite3.Connection, count: int) -> list[Job]:
+    jobs = [Job(Spec(f"{n:016x}", "n", "m", {}, estimated_usd=0.1)) for n in range(count)]
+    for job in jobs:
+        connection.execute(
+            "INSERT INTO jobs (id, position, name, spec, sample, state, created_at, estimated_usd) "
+            "VALUES (?, 1, 'n', '{}', 1, 'pending', 0, 0.1)",
+            (job.id,),
+        )
+    return jobs
+
+
+def books(connection: sqlite3.Connection) -> list[tuple[object, ...]]:
+    tables = ("jobs", "attempts", "outputs", "tally", "spending", "stored")
+    rows = [tuple(row) for name in tables for row in connection.execute(f"SELECT * FROM {name} ORDER BY 1, 2")]  # noqa: S608
+    return rows + [tuple(row) for row in connection.execute("SELECT at, job_id, type, facts FROM events ORDER BY 2, 4")]
+
+
+def any_move(job: Job, chance: random.Random) -> Move:
+    moves = [
+        Move(to, kind, "why", request_id=f"r-{job.id}-{job.attempt}" if to is S.RUNNING else None, delay=2.0,
+             outputs=(Output(1, f"https://h/{job.id}"),) if to in {S.FETCHING, S.DONE} else (), billed_usd=0.2)
+        for to, kind in product(State, [None, *Kind])
+    ]  # fmt: skip
+    return chance.choice([move for move in moves if allowed(job.state, job.kind, move)])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_many_moves_at_once_leave_the_books_as_one_by_one(seed: int) -> None:
+    """The same moves, some of them of jobs that are elsewhere by now, and some under an id that another has."""
+    chance = random.Random(seed)
+    together, alone = ledger_with(Job(Spec("z", "n", "m", {}))), ledger_with(Job(Spec("z", "n", "m", {})))
+    jobs, ids_of_alone = ids_of(together, 12), ids_of(alone, 12)
+    assert jobs == ids_of_alone
+    for turn in range(12):
+        moving = [job for job in jobs if LIFE[job.state].then and chance.random() < 0.8]
+        if turn % 4 == 2 and moving:
+            moving.append(replace(moving[0], attempt=moving[0].attempt + 7))  # overtaken
+        changes = [(job, any_move(job, chance)) for job in moving]
+        if turn % 4 == 3:
+            changes = [(job, replace(move, request_id="same") if move.request_id else move) for job, move in changes]
+        stamp = float(turn)
+        at_once = in_transaction(together, partial(apply_all, changes=changes, now=stamp, steady=stamp))
+        one_by_one = in_transaction(
+            alone, lambda c, changes=changes, stamp=stamp: [apply(c, job, move, stamp, stamp) for job, move in changes]  # type: ignore[misc]
+        )  # fmt: skip
+        assert at_once == one_by_one
+        assert books(together) == books(alone)
+        landed = {one.job.id: one.job for one in at_once if one}
+        jobs = [landed.get(job.id, job) for job in jobs]
+    assert {job.state for job in jobs} - {S.PENDING}
 
 
 async def test_a_listener_that_raises_is_dropped_and_changes_nothing(
