@@ -1,23 +1,41 @@
 """Which addresses a file may be fetched from: a server's answer must not lead into the user's own network."""
 
 import ipaddress
+from collections.abc import Collection
 from typing import Final
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_MADE_UP: Final = ipaddress.IPv4Network("198.18.0.0/15")
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 _NAT64_LOCAL: Final = ipaddress.IPv6Network("64:ff9b:1::/48")
 
 
-def barred(text: str) -> bool:
+def barred(text: str, own: Collection[str] = ()) -> bool:
     """Say whether an address is private, loopback, link-local or otherwise not of the public internet.
 
-    Addresses within addresses count as what they carry: IPv4-mapped, 6to4, Teredo, NAT64.
+    `own`: the API host's addresses, which are free. Addresses within addresses count as what they carry: IPv4-mapped,
+    6to4, Teredo, NAT64.
     """
+    if text in own:
+        return False
+    if _stands_in(text) and any(map(_stands_in, own)):
+        return False
     try:
         address: _Address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return True
     return not all(one.is_global and not one.is_multicast for one in _carried(address))
+
+
+def _stands_in(text: str) -> bool:
+    """Say whether a proxy on this machine may have made an address up, in the place of one of the public internet.
+
+    Such proxies answer every name from a block for measurements, in which nobody has a host.
+    """
+    try:
+        return ipaddress.ip_address(text) in _MADE_UP
+    except ValueError:
+        return False
 
 
 def _carried(address: _Address) -> list[_Address]:

@@ -208,7 +208,7 @@ class HttpWire:
     def _socket(self, address: tuple[Any, ...]) -> socket.socket:
         """Make the socket of a connection to a file host, if its address is one that files are fetched from."""
         family, kind, protocol, _, where = address
-        if barred(str(where[0])) and where[0] not in (self._own or ()):
+        if barred(str(where[0]), self._own or ()):
             raise OSError(errno.EACCES, f"{where[0]} {_BARRED}")
         return socket.socket(family, kind, protocol)
 

@@ -135,17 +135,17 @@ def errors(found: list[tuple[str, int]], files: list[tuple[str, int]]) -> list[t
     `write` is also how threads wake each other: it fails only where it is about a file.
     """
     answers = {
-        **dict.fromkeys(("pwrite64", "ftruncate", "fallocate"), ("ENOSPC", "EIO")),
+        **dict.fromkeys(("pwrite64", "ftruncate", "fallocate"), ("ENOSPC", "EIO", "EDQUOT")),
         **dict.fromkeys(("fsync", "fdatasync"), ("EIO", "ENOSPC")),
-        **dict.fromkeys(("rename", "renameat", "mkdir", "mkdirat", "unlink"), ("ENOSPC", "EROFS", "EIO")),
-        "openat": ("EMFILE", "ENOSPC", "EROFS"),
+        **dict.fromkeys(("rename", "renameat", "mkdir", "mkdirat", "unlink"), ("ENOSPC", "EROFS", "EIO", "EDQUOT")),
+        "openat": ("EMFILE", "ENOSPC", "EROFS", "EDQUOT"),
     }
     others = [(name, number, error, "") for name, number in found for error in answers.get(name, ())]
     writes = [
         ("write", number, error, file)
         for file, count in files
         for number in range(1, count + 1)
-        for error in ("ENOSPC", "EIO")
+        for error in ("ENOSPC", "EIO", "EDQUOT")
     ]
     return writes + others
 

@@ -2,10 +2,14 @@
 
 import json
 import os
+import re
 import signal
 import socket
+import struct
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
@@ -209,6 +213,56 @@ def test_a_process_that_is_stopped_for_seconds_makes_nothing_uncertain(
 
 
 @pytest.mark.long
+class Impatient:
+    """Stands before the API, and breaks each connection that is used a second time, as idle ones end in the world."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._socket = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.base = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self.broken = 0
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=self._once, args=(self._socket.accept()[0],), daemon=True).start()
+
+    def _once(self, client: socket.socket) -> None:
+        with client, socket.create_connection(("127.0.0.1", self._port)) as server:
+            server.sendall(whole_message(client))
+            client.sendall(whole_message(server))
+            if client.recv(1):
+                self.broken += 1
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # resets it
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def whole_message(source: socket.socket) -> bytes:
+    """Read one request or answer, by its Content-Length."""
+    content = b""
+    while b"\r\n\r\n" not in content:
+        content += source.recv(65536)
+    head, _, body = content.partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)content-length: (\d+)", head)
+    while len(body) < (int(length[1]) if length else 0):
+        body += source.recv(65536)
+    return head + b"\r\n\r\n" + body
+
+
+def test_a_kept_connection_that_the_server_ends_makes_nothing_uncertain(batcher: Batcher, api: Api) -> None:
+    api.delay = 0.6
+    proxy = Impatient(int(api.base.rpartition(":")[2]))
+    batcher.environ["RUNCOMFY_MODEL_API_BASE"] = proxy.base
+    done = batcher.run_csv([f"p{n}" for n in range(12)], "-j", "4")
+    proxy.close()
+    assert done.code == 0, done.err
+    assert batcher.states() == {"done": 12} and len(api.journal) == 12
+    assert proxy.broken > 0, "no connection was used again: nothing was tried"
+
+
 def test_a_host_that_swallows_connections_is_waited_for_and_nothing_is_uncertain(batcher: Batcher, api: Api) -> None:
     """What an IPv6 black hole does to those who believe in it: no refusal, no answer, nothing."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as hole:
