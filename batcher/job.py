@@ -129,6 +129,10 @@ SETTLED: Final = frozenset(state for state, facts in LIFE.items() if facts.settl
 IN_FLIGHT: Final = frozenset(state for state, facts in LIFE.items() if facts.in_flight)
 
 
+ASIDE: Final = "aside:"
+"""Before the path of a file, where a URL stands: it came within the result, and lies in the run directory."""
+
+
 @dataclass(frozen=True, slots=True)
 class Image:
     """A local image that an input names; it is read and encoded when the job is sent."""

@@ -183,7 +183,8 @@ class Legs:
 
     async def _look(self, job: Job, watch: rules.Watch) -> PollReply:
         request_id = job.request_id or ""
-        return await self._ask(runcomfy.result(request_id) if watch.ask_result else runcomfy.status(request_id))
+        aside = self._tools.store.parts
+        return await self._ask(runcomfy.result(request_id, aside) if watch.ask_result else runcomfy.status(request_id))
 
     async def _ask(self, call: Call) -> PollReply:
         """Read from the API until it says something; what it must not be asked on for halts the run."""
@@ -313,7 +314,7 @@ class Legs:
 
     async def _renew(self, job: Job) -> Job | Move | Dead | Interrupted:
         """Ask for the result again: its URLs may be fresh."""
-        reply = await self._ask(runcomfy.result(job.request_id or ""))
+        reply = await self._ask(runcomfy.result(job.request_id or "", self._tools.store.parts))
         match reply:
             case Finished(urls) if len(urls) >= max(1, len(job.outputs)):
                 fresh = tuple(Output(index, url) for index, url in enumerate(urls, start=1))

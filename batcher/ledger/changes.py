@@ -7,7 +7,7 @@ from typing import Final
 
 from batcher.errors import Bug
 from batcher.events import Moved
-from batcher.job import LIFE, Job, Kind, Move, State, allowed
+from batcher.job import ASIDE, LIFE, Job, Kind, Move, State, allowed
 from batcher.ledger.rows import dump, event_row
 from batcher.ledger.sql import statements
 
@@ -220,6 +220,8 @@ def _attempt_step(job: Job, moved: Job, move: Move, now: float) -> tuple[str, Ma
 
 
 def _short(url: str) -> str:
+    if url.startswith(ASIDE):
+        return "data:,"
     return url if not url.startswith("data:") else url.partition(",")[0] + ","
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, Generic, TypeVar
 from urllib.parse import unquote_to_bytes
 
-from batcher.job import Output
+from batcher.job import ASIDE, Output
 from batcher.outputs.media import Media, NotMedia, examine
 from batcher.outputs.store import Part, Store
 from batcher.provider.wire import Download, Wire, WireFault
@@ -35,8 +35,10 @@ class Fetched:
 
     def output(self, wanted: Output, file: str, at: float) -> Output:
         """Give the output that it is, in place under this name; `at`: seconds since 1970."""
+        came_within = wanted.url.startswith(ASIDE)
         return replace(
             wanted,
+            url=f"data:{self.media.mime};sha256={self.sha256}," if came_within else wanted.url,
             file=file,
             bytes=self.bytes,
             sha256=self.sha256,
@@ -81,6 +83,8 @@ async def fetch(url: str, wire: Wire, store: Store, key: str, then: Callable[[Fe
     try:
         if url.startswith("data:"):
             return await asyncio.to_thread(coming.decode, url)
+        if url.startswith(ASIDE):
+            return await asyncio.to_thread(coming.take_over, Path(url.removeprefix(ASIDE)))
         if not url.startswith(("http://", "https://")):
             return Dead(f"{url[:100]} is no URL that can be fetched")
         return await _stream(url, wire, coming)
@@ -165,6 +169,19 @@ class Coming(Generic[T]):
         except (binascii.Error, ValueError) as error:
             return Wrong("undecodable", f"a data URI that cannot be read: {error}")
         return self.complete([content], None)
+
+    def take_over(self, file: Path) -> T | Interrupted | Wrong:
+        """Take a file that came within a result; where it is gone, the result is asked for again."""
+        try:
+            opened = file.open("rb")
+        except FileNotFoundError:
+            return Interrupted("what came within the result is not there any more")
+        with opened:
+            while len(block := opened.read(_GATHERED)) == _GATHERED:
+                self.write([block])
+        fetched = self.complete([block], None)
+        file.unlink(missing_ok=True)
+        return fetched
 
 
 def _seen(part: Part, content: bytes | None) -> Media:

@@ -71,7 +71,8 @@ class Store:
 
     def __init__(self, out: Path) -> None:
         self.out = out
-        self._parts = out / PARTS
+        self.parts = out / PARTS
+        """Files that are not whole yet."""
 
     def prepare(self) -> None:
         """Make the folders, and remove what a killed run left half-written."""
@@ -87,9 +88,9 @@ class Store:
 
     def close(self) -> None:
         """Remove the folder of half-written files."""
-        if self._parts.is_symlink():
-            self._parts.unlink()
-        shutil.rmtree(self._parts, ignore_errors=True)
+        if self.parts.is_symlink():
+            self.parts.unlink()
+        shutil.rmtree(self.parts, ignore_errors=True)
 
     def free(self) -> int:
         """Give the bytes that this user may still write where the results go. This one is quick: it needs no thread."""
@@ -102,7 +103,7 @@ class Store:
 
     def part(self, key: str) -> Path:
         """Name a file aside."""
-        return self._parts / key
+        return self.parts / key
 
     def taken(self, file: str) -> bool:
         """Say whether a file or a sidecar of this name is there."""

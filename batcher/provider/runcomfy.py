@@ -6,15 +6,16 @@ Source of every rule: the vendor's page of the model, and what its own clients a
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
+from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
 from batcher.clock import from_rfc3339
-from batcher.job import Kind
+from batcher.job import ASIDE, Kind
 from batcher.provider.replies import (
     Accepted,
     Broke,
@@ -64,10 +65,13 @@ def status(request_id: str) -> Call:
     return Call("GET", f"/v1/requests/{quote(request_id, safe='')}/status")
 
 
-def result(request_id: str) -> Call:
-    """Ask for a request's outcome and bill; until it has ended this says where it stands."""
+def result(request_id: str, aside: Path | None = None) -> Call:
+    """Ask for a request's outcome and bill; until it has ended this says where it stands.
+
+    `aside`: the folder for data URIs of an answer that is large.
+    """
     path = f"/v1/requests/{quote(request_id, safe='')}/result?include_cost=true"
-    return Call("GET", path, timeout=300.0, limit=RESULT_LIMIT)
+    return Call("GET", path, timeout=300.0, limit=RESULT_LIMIT, aside=aside)
 
 
 def cancel(request_id: str) -> Call:
@@ -235,7 +239,7 @@ def read_poll(answer: Answer | WireFault, now: float) -> PollReply:
         message = _text(said.fields.get("error") or said.fields.get("error_message") or "the server gives no reason")
         return Broken(Kind.REFUSED if _POLICY.search(message) else Kind.FAILED, message, _cost(said))
     if word in _COMPLETED:
-        return _ended(said)
+        return _ended(said, answer)
     if word in _CANCELLED:
         return Cancelled()
     if word in _QUEUED:
@@ -272,14 +276,16 @@ def _has_error(said: _Said) -> bool:
     return bool(said.fields.get("error")) and not said.fields.get("output")
 
 
-def _ended(said: _Said) -> Completed | Finished:
+def _ended(said: _Said, answer: Answer) -> Completed | Finished:
     if "output" not in said.fields:
         return Completed()
-    return Finished(_urls(said.fields["output"]), _cost(said), from_rfc3339(said.fields.get("finished_at")))
+    return Finished(
+        _urls(said.fields["output"], answer.aside), _cost(said), from_rfc3339(said.fields.get("finished_at"))
+    )
 
 
-def _urls(output: object) -> tuple[str, ...]:
-    """Give every output's URL: one or many, images or videos, bare or in an object."""
+def _urls(output: object, aside: Sequence[Path]) -> tuple[str, ...]:
+    """Give every output's URL: one or many, images or videos, bare or in an object; `aside:FILE` for what is there."""
     if not isinstance(output, dict):
         return ()
     found: list[str] = []
@@ -289,7 +295,15 @@ def _urls(output: object) -> tuple[str, ...]:
             url = one.get("url") if isinstance(one, dict) else one
             if isinstance(url, str) and url and url not in found:
                 found.append(url)
-    return tuple(found)
+    return tuple(_here(url, aside) for url in found)
+
+
+def _here(url: str, aside: Sequence[Path]) -> str:
+    """Give the file in the place of its mark. A server cannot name one: what it calls so is no URL."""
+    head, mark, number = url.rpartition(";base64,aside:")
+    if mark and head.startswith("data:") and number.isdigit() and int(number) < len(aside):
+        return f"{ASIDE}{aside[int(number)]}"
+    return f"no:{url}" if url.startswith(ASIDE) else url
 
 
 def _cost(said: _Said) -> float | None:

@@ -5,7 +5,8 @@ import errno
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
@@ -13,10 +14,15 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from batcher.provider.addresses import barred
+from batcher.provider.sieve import Sieve
 
 REPLY_LIMIT: Final = 16 * 2**20
-RESULT_LIMIT: Final = 256 * 2**20
-"""A result may carry its media as data URIs."""
+RESULT_LIMIT: Final = 2 * 2**30
+"""A result may carry its media as data URIs: these go to files as they come, where there is a folder for them."""
+_IN_MEMORY: Final = 256 * 2**20
+"""Of an answer whose data URIs have no folder."""
+_SMALL: Final = 8 * 2**20
+"""An answer up to this size stays in memory as it is."""
 BLOCK: Final = 2**18
 MERCY: Final = 30.0
 """Seconds that what is on its way gets after a time in which nothing could be heard."""
@@ -38,6 +44,8 @@ class Call:
     """Most bytes of the answer that are read."""
     once: bool = False
     """It must not be sent twice: a fresh connection of its own."""
+    aside: Path | None = None
+    """Where the data URIs of a large answer go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +57,8 @@ class Answer:
     """Names in lower case."""
     body: bytes
     whole: bool = True
+    aside: tuple[Path, ...] = ()
+    """Files of the data URIs that were taken out of it: `aside:N` stands for the N-th."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,12 +173,34 @@ class HttpWire:
                     trace_request_ctx=trace,
                 ) as response,
             ):
-                whole = await _read(response, body, call.limit)
+                if call.aside and (response.content_length or _SMALL + 1) > _SMALL:
+                    return await self._sifted(response, body, call.aside, call.limit)
+                whole = await _read(response, body, min(call.limit, _IN_MEMORY))
                 return self._answer(response, body, whole=whole)
         except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: not HTTP at all
             if response is not None and body:  # cut off: what had come may hold the request id
                 return self._answer(response, body, whole=False)
             return WireFault(trace.sent, _words(error))
+
+    async def _sifted(self, response: aiohttp.ClientResponse, body: bytearray, folder: Path, limit: int) -> Answer:
+        """Read an answer that may be large: what is long in it goes to files, and the rest is as short as any."""
+        whole = await _read(response, body, _SMALL, close=False)
+        if whole:
+            return self._answer(response, body, whole=True)
+        sieve = await asyncio.to_thread(Sieve, folder, body)
+        total, blocks, held = _SMALL, [], 0
+        async for block in response.content.iter_any():
+            blocks.append(block)
+            total, held = total + len(block), held + len(block)
+            if held >= BLOCK:
+                await asyncio.to_thread(sieve.feed, b"".join(blocks))
+                blocks, held = [], 0
+            if total > limit or len(body) > REPLY_LIMIT:
+                response.close()
+                return self._answer(response, body, whole=False)
+        await asyncio.to_thread(sieve.feed, b"".join(blocks))
+        sieve.close()
+        return replace(self._answer(response, body, whole=True), aside=tuple(sieve.files))
 
     def _answer(self, response: aiohttp.ClientResponse, body: bytearray, *, whole: bool) -> Answer:
         """Make an answer of what came, without our token should the server send it back: answers are written down."""
@@ -257,12 +289,13 @@ async def _note_sent(_session: aiohttp.ClientSession, context: SimpleNamespace, 
     context.trace_request_ctx.sent = True
 
 
-async def _read(response: aiohttp.ClientResponse, body: bytearray, limit: int) -> bool:
-    """Read a body into `body`, up to the limit; say whether that was all of it."""
+async def _read(response: aiohttp.ClientResponse, body: bytearray, limit: int, *, close: bool = True) -> bool:
+    """Read a body into `body`, up to the limit and a block; say whether that was all of it."""
     async for block in response.content.iter_chunked(64 * 1024):
         body += block
         if len(body) > limit:
-            response.close()
+            if close:
+                response.close()
             return False
     return True
 

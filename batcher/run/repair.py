@@ -54,7 +54,7 @@ async def write_sidecar(job: Job, index: int, store: Store, origin: Origin) -> s
 
 async def _urls(job: Job, tools: Tools) -> tuple[str, ...]:
     """Ask for the result again: what it names now is fresher than what is remembered."""
-    answer = await tools.wire.send(runcomfy.result(job.request_id or ""))
+    answer = await tools.wire.send(runcomfy.result(job.request_id or "", tools.store.parts))
     reply = runcomfy.read_poll(answer, tools.clock.now())
     return reply.urls if isinstance(reply, Finished) else ()
 

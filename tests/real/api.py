@@ -147,7 +147,8 @@ class Api:
         if entry.body.get("sync_mode"):
             import base64
 
-            urls = ["data:image/png;base64," + base64.b64encode(picture(f"{entry.id} 1")).decode()]
+            content = picture(f"{entry.id} 1") + b"\0" * self.bulk
+            urls = ["data:image/png;base64," + base64.b64encode(content).decode()]
         output = {} if self.empty else {"image": urls[0]} if count == 1 else {"images": urls}
         cost = {"cost": 0.12 * count} if request.query.get("include_cost") == "true" else {}
         return web.json_response({**body, "status": "succeeded", "output": output, "finished_at": time.time(), **cost})
