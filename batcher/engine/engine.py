@@ -3,13 +3,14 @@
 import asyncio
 import math
 from collections import Counter, deque
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Final
 
 from batcher.clock import Clock, rfc3339
 from batcher.engine.legs import Leave, Legs
-from batcher.engine.pace import Pace
+from batcher.engine.pace import Pace, kind
 from batcher.engine.rules import bought_again
 from batcher.errors import EXIT_BUG, EXIT_STOPPED, EXIT_TOKEN, EXIT_UNREACHABLE, BatcherError, LedgerBroken, WrongUse
 from batcher.events import Held, Silence, Stopping
@@ -21,6 +22,9 @@ from batcher.settings import Policy
 GRACE: Final = 8.0
 """Seconds that files in hand have after a signal, once the last submission was answered."""
 _BODIES_AT_ONCE: Final = 128 * 2**20
+_STARTING: Final = frozenset({State.PENDING, State.SUBMITTING})
+_LAST_FEW: Final = 16
+"""Of jobs in flight: with so few left, each may be the one that the run ends with."""
 _IDLE: Final = 30.0
 _AHEAD: Final = 64
 """Jobs that are read from the ledger at once."""
@@ -77,6 +81,8 @@ class Engine:
         self._clock = clock
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._jobs: dict[str, Job] = {}
+        self._starting: dict[str, Job] = {}
+        """Those of them that are not accepted yet: few, however many are at the server."""
         self._next: dict[str, Job] = {}
         self._states: Counter[State] = Counter()
         self._changed = asyncio.Event()
@@ -88,6 +94,16 @@ class Engine:
         self._told: set[asyncio.Task[None]] = set()
         self._probe: asyncio.Task[None] | None = None
         self.halted: Halt | None = None
+        pace.usual.under_way = self._ages
+
+    def _ages(self, of: Hashable | None) -> list[float]:
+        """Give the seconds since acceptance of the jobs of a kind, or of all, that are at the server."""
+        now = self._clock.now()
+        return [
+            now - job.running_since
+            for job in self._jobs.values()
+            if job.state is State.RUNNING and job.running_since and (of is None or kind(job) == of)
+        ]
 
     def obey(self, policy: Policy) -> None:
         """Go by other limits and patience from now on."""
@@ -187,11 +203,19 @@ class Engine:
             return
         if job.state not in self.legs.by_state:
             return
-        self._jobs[job.id] = job
+        self._stand(job)
         self._states[job.state] += 1
         task = asyncio.create_task(self._guarded(job), name=job.id)
         self._tasks[job.id] = task
         task.add_done_callback(lambda _: self._ended(job.id))  # runs for a task too that never got to begin
+
+    def _stand(self, job: Job) -> None:
+        """Take note of where a job is."""
+        self._jobs[job.id] = job
+        if job.state in _STARTING:
+            self._starting[job.id] = job
+        else:
+            self._starting.pop(job.id, None)
 
     def wake(self) -> None:
         """Look at the ledger again: jobs may have come back."""
@@ -218,7 +242,7 @@ class Engine:
         while self.halted is None:
             self._changed.clear()
             started = await self._fill()
-            self._pace.last = self._no_more and not self._ahead and not self._starting()
+            self._pace.last = self._no_more and not self._ahead and not self._starting and len(self._jobs) <= _LAST_FEW
             if not started and not self._tasks and await self._ledger.due_in() is None:
                 return
             await self._wait(await self._next_chance())
@@ -260,7 +284,7 @@ class Engine:
         """
         if self._ahead:
             return
-        wanted, woken = max(room, _AHEAD) + len(self._starting()), self._woken
+        wanted, woken = max(room, _AHEAD) + len(self._starting), self._woken
         waiting = await self._ledger.waiting(wanted, broad=self._pace.budget.broad)
         if woken == self._woken:
             self._ahead.extend(job for job in waiting if job.id not in self._jobs)
@@ -287,10 +311,7 @@ class Engine:
 
     def _bodies(self) -> int:
         """Give the bytes of images that are being read or sent."""
-        return sum(image.bytes for job in self._starting() for image in job.spec.images)
-
-    def _starting(self) -> list[Job]:
-        return [job for job in self._jobs.values() if job.state in {State.PENDING, State.SUBMITTING}]
+        return sum(image.bytes for job in self._starting.values() for image in job.spec.images)
 
     async def _next_chance(self) -> float:
         """Give the seconds after which there may be room or work without anything having moved."""
@@ -319,10 +340,10 @@ class Engine:
         while self._tasks:
             self._changed.clear()
             drain = self.halted.drain if self.halted else Drain.FINISH
-            if drain is Drain.SIGNAL and deadline is None and not self._starting():
+            if drain is Drain.SIGNAL and deadline is None and not self._starting:
                 deadline = _loop_now() + GRACE
             late = deadline is not None and _loop_now() >= deadline
-            for job_id, job in tuple(self._jobs.items()):
+            for job_id, job in () if drain is Drain.FINISH else tuple(self._jobs.items()):
                 if _is_left(job.state, drain, late=late):
                     self._tasks[job_id].cancel()
             await self._wait(0.5 if deadline is not None else _IDLE)
@@ -349,6 +370,7 @@ class Engine:
     def _ended(self, job_id: str) -> None:
         """Count a job out whose walk is over, however it ended."""
         self._states[self._jobs.pop(job_id).state] -= 1
+        self._starting.pop(job_id, None)
         del self._tasks[job_id]
         if again := self._next.pop(job_id, None):
             self.take(again)
@@ -380,7 +402,7 @@ class Engine:
     async def _note(self, before: Job, after: Job, move: Move) -> None:
         self._states[before.state] -= 1
         self._states[after.state] += 1
-        self._jobs[after.id] = after
+        self._stand(after)
         if after.state is State.FETCHING and before.running_since and before.state is State.RUNNING:
             self._pace.learn(after, _latency(before.running_since, move.completed_at, self._clock.now()))
         held = self._pace.saw(before, after, move, self._states[State.RUNNING], _loop_now())
@@ -401,7 +423,7 @@ class Engine:
             if job.id in self._jobs:
                 self._states[job.state] -= 1
                 self._states[moved.state] += 1
-                self._jobs[job.id] = moved
+                self._stand(moved)
             return moved
         return job
 

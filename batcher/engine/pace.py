@@ -24,7 +24,8 @@ def kind_of(model: object, resolution: object) -> tuple[str, str]:
     return (str(model), str(resolution))
 
 
-def _kind(job: Job) -> tuple[str, str]:
+def kind(job: Job) -> tuple[str, str]:
+    """Give a job's kind."""
     return kind_of(job.spec.model, job.spec.inputs.get("resolution"))
 
 
@@ -47,14 +48,14 @@ class Pace:
 
     def learn(self, job: Job, seconds: float) -> None:
         """Take in what a job took from acceptance to its end."""
-        self.usual.learn(_kind(job), seconds)
+        self.usual.learn(kind(job), seconds)
 
     def next_look(self, job: Job, age: float, *, first: bool) -> float:
         """Give the wait before a job of this age, not finished just now, is looked at (again).
 
         A few are looked at when they have hardly begun, for that alone tells whether the server has a queue.
         """
-        known = self.usual.of(_kind(job))
+        known = self.usual.of(kind(job))
         self._first_looks += first
         if first and self._first_looks % _EARLY_LOOKS == 0 and not self.window.limited and (curve := known.curve):
             return min(_EARLY * curve.usual, next_look(age, known, PRICE_QUEUED))
@@ -70,7 +71,7 @@ class Pace:
 
     def saw_place(self, job: Job, age: float, *, waits: bool) -> None:
         """Take in whether a job waits in the server's queue, or is at work already."""
-        curve = self.usual.of(_kind(job)).curve
+        curve = self.usual.of(kind(job)).curve
         if waits:
             self.queue = True
         elif curve and age < 2 * _EARLY * curve.usual:
@@ -78,15 +79,15 @@ class Pace:
 
     def price(self, job: Job) -> float:
         """Give what a job may cost."""
-        return self.budget.price(_kind(job), job.spec.estimated_usd)
+        return self.budget.price(kind(job), job.spec.estimated_usd)
 
     def affords(self, job: Job) -> bool:
         """Say whether there is money for a job."""
-        return self.budget.affords(_kind(job), job.spec.estimated_usd)
+        return self.budget.affords(kind(job), job.spec.estimated_usd)
 
     def reserve(self, job: Job) -> None:
         """Set aside what a job may cost."""
-        self.budget.reserve(job.id, _kind(job), job.spec.estimated_usd)
+        self.budget.reserve(job.id, kind(job), job.spec.estimated_usd)
 
     def obey(self, policy: Policy) -> None:
         """Go by other limits from now on."""
@@ -104,7 +105,7 @@ class Pace:
             if before.state is State.PENDING and after.state is not State.SUBMITTING:
                 self.budget.release(after.id)
             elif before.billed_usd is None:
-                self.budget.settle(after.id, _kind(after), after.spec.estimated_usd, move.billed_usd)
+                self.budget.settle(after.id, kind(after), after.spec.estimated_usd, move.billed_usd)
             if after.state is State.DONE:
                 self.budget.keep(after.id)
             return None

@@ -6,10 +6,11 @@ steady rate `h` that is each sqrt(2 price / h); before the first of them can hav
 """
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from statistics import NormalDist, linear_regression
 from typing import Final
 
 _SHORTEST: Final = 0.1
@@ -28,6 +29,9 @@ _POINTS: Final = 72
 _SIGMA_OF_FEW: Final = 0.5
 _LATE: Final = 0.02
 """Of jobs may take far longer than any did: what is late is looked at ever more rarely, and never left alone."""
+_UNHEARD: Final = 0.1
+"""Jobs at work for longer than the usual latency, for each one that has ended, from which on they are reckoned with."""
+_NORMAL: Final = NormalDist()
 PRICE: Final = 0.02
 """Of a request, in usual latencies."""
 PRICE_QUEUED: Final = 0.12
@@ -80,11 +84,16 @@ class Curve:
         return high
 
 
+def _nobody() -> list[float]:
+    return []
+
+
 @dataclass(slots=True)
 class Latencies:
-    """What the last jobs took from acceptance to their end."""
+    """What the last jobs took from acceptance to their end; `at_work` gives the ages of those that have not ended."""
 
     keep: int = 200
+    at_work: Callable[[], Sequence[float]] = _nobody
     _logs: deque[float] = field(default_factory=deque)
     _curve: Curve | None = None
     _fresh: int = 0
@@ -105,7 +114,7 @@ class Latencies:
         if len(self._logs) < _FEW:
             return None
         if self._curve is None or self._fresh * 10 >= len(self._logs):
-            self._curve, self._fresh = _drawn(sorted(self._logs)), 0
+            self._curve, self._fresh = _drawn(with_those_at_work(sorted(self._logs), self.at_work())), 0
         return self._curve
 
 
@@ -114,17 +123,52 @@ class Usual:
     """What jobs of each kind take: of one model and resolution, once enough of them are known; before, of all."""
 
     all: Latencies = field(default_factory=Latencies)
+    under_way: Callable[[Hashable | None], Sequence[float]] = lambda _: ()
+    """Gives the ages of jobs of a kind, or of all, that are at the server."""
     _kinds: dict[Hashable, Latencies] = field(default_factory=dict)
 
     def learn(self, kind: Hashable, seconds: float) -> None:
         """Take in what one job took."""
+        if kind not in self._kinds:
+            self._kinds[kind] = Latencies(at_work=lambda: self.under_way(kind))
+            self.all.at_work = lambda: self.under_way(None)
         self.all.add(seconds)
-        self._kinds.setdefault(kind, Latencies()).add(seconds)
+        self._kinds[kind].add(seconds)
 
     def of(self, kind: Hashable) -> Latencies:
         """Give what is to be expected of such a job."""
         own = self._kinds.get(kind)
         return own if own is not None and len(own) >= _ENOUGH else self.all
+
+
+def with_those_at_work(logs: list[float], ages: Sequence[float]) -> list[float]:
+    """Give as many latencies as are known, in logarithms, as they would be if those at work had ended too.
+
+    The first of a thousand jobs to end are no sample of them: the others take longer, and would be looked at as if
+    each were overdue. Each latency counts for those that were at work at that age (Kaplan and Meier, 1958); what lies
+    beyond the last is drawn along a line through the known ones.
+    """
+    at_work = sorted(math.log(age) for age in ages if age > 0)
+    count = len(logs)
+    if len(at_work) - bisect_left(at_work, logs[count // 2]) <= count * _UNHEARD:
+        return logs
+    left, shares = 1.0, []
+    for place, log in enumerate(logs):
+        step = left / (count - place + len(at_work) - bisect_left(at_work, log))
+        shares.append(1 - left + step / 2)
+        left -= step
+    scores = [_NORMAL.inv_cdf(min(share, 1 - 1e-9)) for share in shares]
+    spread = _SIGMA_OF_FEW
+    if count >= _ENOUGH and scores[0] < scores[-1]:
+        spread = min(1.0, max(0.2, linear_regression(scores, logs).slope))
+    middle = (sum(logs) - spread * sum(scores)) / count
+    found: list[float] = []
+    for place in range(count):
+        share = (place + 0.5) / count
+        after = bisect_left(shares, share)
+        beyond = max(logs[-1], middle + spread * _NORMAL.inv_cdf(share))
+        found.append(logs[after] if after < count else beyond)
+    return found
 
 
 def _drawn(logs: list[float]) -> Curve:

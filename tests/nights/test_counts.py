@@ -57,6 +57,12 @@ def test_a_window_as_large_as_the_slots_takes_little_more() -> None:
     assert len(life.calls) / JOBS <= 7
 
 
+def test_a_first_wave_of_many_is_not_looked_at_as_if_each_were_overdue() -> None:
+    """All at work at once, nothing known: the first to end tell of themselves. Each took 49 requests before."""
+    life = night(replace(QUIET, slots=JOBS, concurrency=JOBS, latency=300.0))
+    assert len(life.calls) / JOBS <= 28
+
+
 async def test_a_jobs_life_is_so_many_statements(tmp_path: Path) -> None:
     database = InlineDatabase(tmp_path / "ledger.sqlite")
     ledger = Ledger(database, Clock())

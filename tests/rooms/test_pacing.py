@@ -1,5 +1,7 @@
 """The deciders: window, rate, patience, polling, budget, caution."""
 
+import math
+import random
 from itertools import pairwise
 
 import pytest
@@ -12,7 +14,7 @@ from batcher.ledger.enrolment import spread
 from batcher.pacing.budget import Budget
 from batcher.pacing.caution import Caution
 from batcher.pacing.patience import Patience, backoff
-from batcher.pacing.polling import Latencies, Usual, next_look
+from batcher.pacing.polling import Latencies, Usual, next_look, with_those_at_work
 from batcher.pacing.window import Rate, Speed, Window
 from tests.bench.polling import Truth, best_fixed_interval, compare, log_normal, mix
 
@@ -269,3 +271,22 @@ def test_a_sample_meets_every_value_of_a_matrix() -> None:
     rows = [place // 6 for place in range(600)]
     assert {place % 6 for place in spread(rows, 20)} == set(range(6))
     assert {place % 6 for place in spread(rows[:24], 3)} >= {0, 3}
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("ended", [4, 20, 300, 900])
+def test_the_first_to_end_are_no_sample_of_those_at_work(seed: int, ended: int) -> None:
+    chance = random.Random(seed)
+    all_of_them = sorted(chance.lognormvariate(math.log(60.0), 0.5) for _ in range(1000))
+    known, age = [math.log(one) for one in all_of_them[:ended]], all_of_them[ended]
+    drawn = with_those_at_work(known, [age] * (1000 - ended))
+    assert len(drawn) == ended and drawn == sorted(drawn)
+    middle, naive = math.exp(drawn[ended // 2]), math.exp(known[ended // 2])
+    assert 60 / 1.6 < middle < 60 * 1.6, f"{middle:.0f} s; those that have ended alone say {naive:.0f} s"
+    assert abs(math.log(middle / 60)) <= abs(math.log(naive / 60)) + 0.01
+
+
+def test_jobs_that_have_only_begun_tell_nothing_of_latencies() -> None:
+    known = sorted(math.log(one) for one in (50.0, 60.0, 70.0, 80.0))
+    assert with_those_at_work(known, [1.0] * 64) is known
+    assert with_those_at_work(known, []) is known
