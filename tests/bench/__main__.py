@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import books, expand, files, flight, gallery, million, pace, polling, shared
+from tests.bench import books, expand, files, flight, gallery, makespan, million, pace, polling, shared
 from tests.bench.common import Line, batcher, took
 
 PARTS: dict[str, Callable[[argparse.Namespace], list[Line]]] = {
     "start": lambda _: start_up(),
     "polling": lambda _: polling.lines(),
     "shared": lambda _: shared.lines(),
+    "makespan": lambda _: makespan.lines(),
     "books": lambda _: books.lines(),
     "files": lambda _: files.lines(200, 4),
     "expand": lambda options: expand.lines(options.rows),

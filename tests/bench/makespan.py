@@ -1,0 +1,73 @@
+"""A whole run in simulated time: its length beside the list schedule of the same service times, and its requests.
+
+Here a job's CPU costs nothing and messages take 20 ms, so that what is measured is when jobs are sent and looked at.
+"""
+
+import heapq
+import tempfile
+from pathlib import Path
+
+from batcher.sandbox.world import Request
+from tests.bench.common import Line
+from tests.nights.play import Life, Scenario
+
+WARM = 100
+MEDIAN, SIGMA = 30.0, 0.5
+
+
+def ideal(requests: list[Request], slots: int, begins: float) -> float:
+    """Give when the last job ends where each takes the slot that is free first, in the order of acceptance.
+
+    Slots are taken at first by what was accepted before.
+    """
+    busy = sorted(one.started_at + one.service for one in requests[:WARM] if one.started_at is not None)
+    free = [max(begins, end) for end in busy[-slots:]]
+    free = [begins] * (slots - len(free)) + free
+    heapq.heapify(free)
+    for one in requests[WARM:]:
+        heapq.heappush(free, max(begins, heapq.heappop(free)) + one.service)
+    return max(free)
+
+
+def measured(jobs: int, slots: int, window: int) -> tuple[float, float, float]:
+    """Give (makespan / ideal, requests a job, share of slots that were busy), after a hundred jobs to learn from."""
+    scenario = Scenario(
+        jobs=jobs + WARM, seed=5, slots=slots, concurrency=window, latency=MEDIAN, sigma=SIGMA, mishaps={}
+    )
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+        life = Life(scenario, Path(folder), 0, None)
+        try:
+            assert life.loop.run_until_complete(life._run()) == 0
+            over = life.now()
+        finally:
+            life.loop.close()
+    requests = sorted(life.world._requests.values(), key=lambda one: one.accepted_at)
+    begins = requests[WARM].accepted_at
+    works = sum(
+        max(0.0, one.started_at + one.service - max(begins, one.started_at)) for one in requests if one.started_at
+    )
+    last = max(one.started_at + one.service for one in requests if one.started_at)
+    busy = works / (slots * (last - begins))
+    return (over - begins) / (ideal(requests, slots, begins) - begins), len(life.calls) / len(requests), busy
+
+
+def lines() -> list[Line]:
+    """Measure with the window a quarter above the slots, and equal to them, at 64 and at 512 slots."""
+    found = []
+    for jobs, slots in ((2_000, 64), (8_000, 512)):
+        for window, most, asks, words in (
+            (slots * 5 // 4, 1.02, 2.8, "a quarter above the slots"),
+            (slots, 1.08, 5.0, "as many as slots"),
+        ):
+            span, each, busy = measured(jobs, slots, window)
+            found.append(
+                Line(
+                    f"simulated: {jobs:,} jobs, {slots} slots, window {words}",
+                    f"{span:.3f} at {each:.2f} requests, busy {busy:.3f}",
+                    "list schedule 1.000",
+                    f"{span:.3f}",
+                    f"<= {most} at <= {asks}",
+                    span <= most and each <= asks,
+                )
+            )
+    return found
