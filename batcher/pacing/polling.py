@@ -127,11 +127,13 @@ class Usual:
     """Gives the ages of jobs of a kind, or of all, that are at the server."""
     _kinds: dict[Hashable, Latencies] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.all.at_work = lambda: self.under_way(None)
+
     def learn(self, kind: Hashable, seconds: float) -> None:
         """Take in what one job took."""
         if kind not in self._kinds:
             self._kinds[kind] = Latencies(at_work=lambda: self.under_way(kind))
-            self.all.at_work = lambda: self.under_way(None)
         self.all.add(seconds)
         self._kinds[kind].add(seconds)
 

@@ -22,13 +22,12 @@ class Sieve:
         self.body = body
         self.files: list[Path] = []
         self._folder = folder
-        self._rest = b""
+        self._rest: bytes
         """Came, and cannot be understood before more has come."""
         self._file: BinaryIO | None = None
         """Of the data URI that is coming."""
-        begun = bytes(body)
+        self._rest = bytes(body)
         body.clear()
-        self.feed(begun)
 
     def feed(self, block: bytes) -> None:
         """Take the next bytes in."""
@@ -43,6 +42,12 @@ class Sieve:
         else:
             self.body += self._rest
         self._rest = b""
+
+    def drop(self) -> None:
+        """Throw away what came: the answer broke off, or the disk failed."""
+        self._end_file()
+        for file in self.files:
+            file.unlink(missing_ok=True)
 
     def _text(self) -> bool:
         """Pass on what is no data URI; say whether one begins, so that there is more to do."""

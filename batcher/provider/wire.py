@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from batcher.errors import WrongUse
 from batcher.provider.addresses import barred
 from batcher.provider.sieve import Sieve
 
@@ -187,18 +188,22 @@ class HttpWire:
         whole = await _read(response, body, _SMALL, close=False)
         if whole:
             return self._answer(response, body, whole=True)
-        sieve = await asyncio.to_thread(Sieve, folder, body)
-        total, blocks, held = _SMALL, [], 0
-        async for block in response.content.iter_any():
-            blocks.append(block)
-            total, held = total + len(block), held + len(block)
-            if held >= BLOCK:
-                await asyncio.to_thread(sieve.feed, b"".join(blocks))
-                blocks, held = [], 0
-            if total > limit or len(body) > REPLY_LIMIT:
-                response.close()
-                return self._answer(response, body, whole=False)
-        await asyncio.to_thread(sieve.feed, b"".join(blocks))
+        sieve, total, blocks, held = Sieve(folder, body), _SMALL, [b""], 0
+        try:
+            async for block in response.content.iter_any():
+                blocks.append(block)
+                total, held = total + len(block), held + len(block)
+                if held >= BLOCK:
+                    await _feed(sieve, blocks)
+                    blocks, held = [], 0
+                if total > limit or len(body) > REPLY_LIMIT:
+                    response.close()
+                    sieve.drop()
+                    return self._answer(response, body, whole=False)
+            await _feed(sieve, blocks)
+        except BaseException:
+            sieve.drop()
+            raise
         sieve.close()
         return replace(self._answer(response, body, whole=True), aside=tuple(sieve.files))
 
@@ -298,6 +303,14 @@ async def _read(response: aiohttp.ClientResponse, body: bytearray, limit: int, *
                 response.close()
             return False
     return True
+
+
+async def _feed(sieve: Sieve, blocks: Sequence[bytes]) -> None:
+    """Let a sieve take blocks in. The disk's own error is not the network's: raises WrongUse."""
+    try:
+        await asyncio.to_thread(sieve.feed, b"".join(blocks))
+    except OSError as error:
+        raise WrongUse(f"what came within a result cannot be written: {error}") from error
 
 
 async def _blocks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from batcher.errors import WrongUse
 from batcher.job import ASIDE
 from batcher.provider import runcomfy
 from batcher.provider.replies import Finished
 from batcher.provider.sieve import Sieve
-from batcher.provider.wire import Answer
+from batcher.provider.wire import Answer, HttpWire
 from tests.nights.memory import picture
-from tests.real.api import Api
+from tests.real.api import TOKEN, Api
 from tests.real.conftest import MODEL, Batcher
 
 
@@ -23,7 +24,7 @@ def sifted(text: bytes, folder: Path, chance: random.Random) -> Sieve:
     cuts = sorted(chance.choices(range(len(text) + 1), k=chance.choice([0, 1, 3, 40])))
     first, *blocks = [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
     sieve = Sieve(folder, bytearray(first))
-    for block in blocks:
+    for block in [*blocks, b""]:
         sieve.feed(block)
     sieve.close()
     return sieve
@@ -60,6 +61,24 @@ def test_a_server_cannot_name_a_file_of_ours(tmp_path: Path) -> None:
     assert isinstance(own, Finished) and [url for url in own.urls if url.startswith(ASIDE)] == [
         f"aside:{tmp_path / 'a'}"
     ]
+
+
+def test_what_an_answer_left_that_broke_off_is_thrown_away(tmp_path: Path) -> None:
+    sieve = Sieve(tmp_path, bytearray(b'{"output": {"image": "data:image/png;base64,AAAA'))
+    sieve.feed(b"BBBB" * 1000)
+    assert len(list(tmp_path.iterdir())) == 1
+    sieve.drop()
+    assert not list(tmp_path.iterdir())
+
+
+async def test_a_folder_that_cannot_be_written_is_not_the_networks_fault(api: Api, tmp_path: Path) -> None:
+    links = api.accept({"prompt": "a"})
+    api.delay = -1.0
+    api.output_urls = ["data:image/png;base64," + "A" * 12_000_000]
+    wire = HttpWire(api.base, TOKEN)
+    with pytest.raises(WrongUse, match="cannot be written"):
+        await wire.send(runcomfy.result(links["request_id"], tmp_path / "nowhere"))
+    await wire.close()
 
 
 MEASURED = """
