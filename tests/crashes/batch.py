@@ -20,34 +20,65 @@ TOKEN = "a-token-of-some-length"
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
-class Batch:
-    """A folder with a manifest, a sandbox that serves it, and the command that runs it."""
+class Server:
+    """The sandbox, as a process of its own; its journal is what was paid for."""
 
-    def __init__(self, jobs: int, seed: int, *, package: Path = ROOT, options: Sequence[str] = ()) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="batch-", dir=MEMORY))
-        self.out = self.folder / "out"
-        self._package = package
-        prompts = "".join(f"  - {{prompt: 'p{number} of {seed}'}}\n" for number in range(jobs))
-        (self.folder / "m.yaml").write_text(
-            f"model: google/nano-banana/pro/text-to-image\ninputs: {{output_format: jpeg}}\njobs:\n{prompts}"
-        )
-        self.jobs = jobs
-        command = [sys.executable, "-m", "batcher.sandbox", "--dir", str(self.folder / "sandbox"), "--until-stdin-ends"]
+    def __init__(self, seed: int, options: Sequence[str] = ()) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="server-", dir=MEMORY))
+        command = [sys.executable, "-m", "batcher.sandbox", "--dir", str(self._folder), "--until-stdin-ends"]
         command += ["--latency", "0.15", "--sigma", "0.6", "--slots", "6", "--seed", str(seed), *options]
-        self._sandbox = subprocess.Popen(
+        self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}
         )
-        assert self._sandbox.stdout
-        self.base = self._sandbox.stdout.readline().decode().strip()
+        assert self._process.stdout
+        self.base = self._process.stdout.readline().decode().strip()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self._sandbox.stdin and self._sandbox.stdout
-        self._sandbox.stdin.close()
-        self._sandbox.wait(30)
-        self._sandbox.stdout.close()
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.close()
+        self._process.wait(30)
+        self._process.stdout.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def journal(self) -> list[Mapping[str, Any]]:
+        """Give what it accepted."""
+        file = self._folder / "journal.jsonl"
+        lines = file.read_text().splitlines() if file.exists() else []
+        return [entry for entry in map(json.loads, lines) if "inputs" in entry]
+
+
+class Batch:
+    """A folder with a manifest, a sandbox that serves it, and the command that runs it.
+
+    Batches of different seeds may share a server: no two of them ask for the same.
+    """
+
+    def __init__(
+        self, jobs: int, seed: int, *, package: Path = ROOT, options: Sequence[str] = (), server: Server | None = None
+    ) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="batch-", dir=MEMORY))
+        self.out = self.folder / "out"
+        self._package = package
+        self.prompts = [f"p{number} of {seed}" for number in range(jobs)]
+        prompts = "".join(f"  - {{prompt: '{prompt}'}}\n" for prompt in self.prompts)
+        (self.folder / "m.yaml").write_text(
+            f"model: google/nano-banana/pro/text-to-image\ninputs: {{output_format: jpeg}}\njobs:\n{prompts}"
+        )
+        self.jobs = jobs
+        self._own = Server(seed, options) if server is None else None
+        self._server = self._own or server
+        assert self._server
+        self.base = self._server.base
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *said: object) -> None:
+        if self._own:
+            self._own.__exit__(*said)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def start(self, *before: str) -> "subprocess.Popen[bytes]":
@@ -80,10 +111,9 @@ class Batch:
         return process.returncode, err.decode("utf-8", "replace")
 
     def journal(self) -> list[Mapping[str, Any]]:
-        """Give what the server accepted."""
-        file = self.folder / "sandbox" / "journal.jsonl"
-        lines = file.read_text().splitlines() if file.exists() else []
-        return [entry for entry in map(json.loads, lines) if "inputs" in entry]
+        """Give what the server accepted of this batch."""
+        assert self._server
+        return [entry for entry in self._server.journal() if entry["inputs"]["prompt"] in self.prompts]
 
 
 def kill(process: "subprocess.Popen[bytes]") -> None:

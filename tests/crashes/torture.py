@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random
 from typing import TypeVar
 
-from tests.crashes.batch import Batch, broken_promises, kill, wait
+from tests.crashes.batch import Batch, Server, broken_promises, kill, wait
 
 T = TypeVar("T")
 JOBS = 24
@@ -96,13 +96,13 @@ def boundaries() -> list[tuple[str, int]]:
         return list(found)
 
 
-def at_boundaries(chosen: list[tuple[str, int]], until: float) -> Tally:
+def at_boundaries(chosen: list[tuple[str, int]], until: float, server: Server) -> Tally:
     """Kill a run just as it makes a certain system call, for each of these; then let it go on."""
     tally = Tally()
-    for name, number in chosen:
+    for turn, (name, number) in enumerate(chosen):
         if time.monotonic() > until:
             break
-        with Batch(2, 1) as batch:
+        with Batch(2, turn, server=server) as batch:
             inject = f"--inject={name}:signal=SIGKILL:when={number}"
             process = batch.start("strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={name}", inject)
             try:
@@ -150,13 +150,13 @@ def errors(found: list[tuple[str, int]], files: list[tuple[str, int]]) -> list[t
     return writes + others
 
 
-def at_errors(chosen: list[tuple[str, int, str, str]], until: float) -> Tally:
+def at_errors(chosen: list[tuple[str, int, str, str]], until: float, server: Server) -> Tally:
     """Let one system call of a run fail, for each of these; the run says so, and the next one ends it."""
     tally = Tally()
-    for name, number, error, file in chosen:
+    for turn, (name, number, error, file) in enumerate(chosen):
         if time.monotonic() > until:
             break
-        with Batch(2, 1) as batch:
+        with Batch(2, turn, server=server) as batch:
             inject = f"--inject={name}:error={error}:when={number}"
             only = ("-P", str(batch.folder / file)) if file else ()
             process = batch.start("strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={name}", *only, inject)
@@ -190,9 +190,13 @@ def _share(said: argparse.Namespace, worker: int) -> Iterator[Tally]:
     if said.kills:
         yield at_random(-(-said.kills // said.workers), said.seed + worker, until())
     if said.boundaries:
-        yield at_boundaries(json.loads(Path(said.list).read_text())["boundaries"][worker :: said.workers], until())
+        with Server(said.seed) as server:
+            mine = json.loads(Path(said.list).read_text())["boundaries"][worker :: said.workers]
+            yield at_boundaries(mine, until(), server)
     if said.errors:
-        yield at_errors(json.loads(Path(said.list).read_text())["errors"][worker :: said.workers], until())
+        with Server(said.seed) as server:
+            mine = json.loads(Path(said.list).read_text())["errors"][worker :: said.workers]
+            yield at_errors(mine, until(), server)
 
 
 def main() -> int:
