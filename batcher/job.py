@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NamedTuple
 
 
 class State(StrEnum):
@@ -148,8 +148,7 @@ class Image:
     """Longest side in pixels it is shrunk to, None: sent as it is."""
 
 
-@dataclass(frozen=True, slots=True)
-class Spec:
+class Spec(NamedTuple):
     """A job as the manifest names it: what is wanted, before anything happened."""
 
     id: str
@@ -162,7 +161,7 @@ class Spec:
     images: tuple[Image, ...] = ()
     sources: tuple[str, ...] = ()
     """Every image as the manifest names it."""
-    vars: Mapping[str, object] = field(default_factory=dict)
+    vars: Mapping[str, object] = {}
     sample: int = 1
     row: int = 1
     """From 1, the header not counted."""

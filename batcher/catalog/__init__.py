@@ -74,19 +74,29 @@ class Model:
 
     def outputs(self, inputs: Mapping[str, object]) -> int:
         """Give how many files a job of these inputs asks for."""
-        for name in _COUNT_FIELDS:
-            if name in self.properties:
-                count = inputs.get(name, self.properties[name].get("default", 1))
-                return count if isinstance(count, int) and count > 0 else 1
-        return 1
+        if self._counted_by is None:
+            return 1
+        name, default = self._counted_by
+        count = inputs.get(name, default)
+        return count if isinstance(count, int) and count > 0 else 1
+
+    @cached_property
+    def _counted_by(self) -> tuple[str, object] | None:
+        """The input that says how many files are wanted, and its default."""
+        name = next((name for name in _COUNT_FIELDS if name in self.properties), None)
+        return None if name is None else (name, self.properties[name].get("default", 1))
+
+    @cached_property
+    def _usual_resolution(self) -> object:
+        return self.properties.get("resolution", {}).get("default")
 
     def estimate(self, inputs: Mapping[str, object], prices: Prices | None) -> float | None:
         """Estimate what a job of these inputs costs in USD, by the prices given or the catalogue's."""
         prices = prices or self.prices
         if prices is None:
             return None
-        resolution = inputs.get("resolution", self.properties.get("resolution", {}).get("default"))
-        each = prices.of(str(resolution) if resolution is not None else None)
+        resolution = inputs.get("resolution", self._usual_resolution)
+        each = prices.of(None if resolution is None else str(resolution))
         return None if each is None else round(each * self.outputs(inputs), 6)
 
 

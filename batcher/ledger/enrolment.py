@@ -4,14 +4,16 @@ import math
 import sqlite3
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice, pairwise
 
 from batcher.job import Spec
-from batcher.ledger.rows import spec_text
+from batcher.ledger.rows import dump, spec_facts
 from batcher.ledger.sql import statements
 
-_BATCH = 5_000
+_BATCH = 2_500
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +52,21 @@ def enrol(
     *,
     sure: bool,
 ) -> Enrolled:
-    """Stage the jobs (each with whether `--where` chose it), then take them over. Raises what the stream raises.
+    """Take the jobs in (each with whether `--where` chose it), staged first where there are some, or some are chosen.
 
-    Memory does not grow with the jobs. They go over in the order of their ids, so that the index of ids is written
-    from its beginning to its end; other indexes and the sums are made anew, all at once.
+    Memory does not grow with the jobs; indexes and sums are made anew, all at once. Into a ledger that knows jobs
+    the others go in the order of their ids, so that the index of ids is written from its beginning to its end.
+    Raises what the stream raises, and TooManyUnlisted.
     """
     sql = statements("moves.sql")
+    if choice == Choice() and not _one(connection, "SELECT count(*) FROM (SELECT 1 FROM jobs LIMIT 1)"):
+        with _unbound(connection), _set_aside(connection):
+            _written(connection, sql["enrol_first"], named, now)
+        jobs = _one(connection, "SELECT total(jobs) FROM tally")
+        return Enrolled(jobs, _one(connection, "SELECT total(jobs) FROM tally WHERE selected = 1"), 0, 0)
     connection.execute(sql["stage_drop"])
     connection.execute(sql["stage_table"])
-    rows = _rows(named)
-    while batch := list(islice(rows, _BATCH)):
-        connection.executemany(sql["stage"], batch)
+    _written(connection, sql["stage"], named, now)
     connection.execute(sql["stage_index"])
     _choose(connection, choice)
     enrolled = Enrolled(
@@ -71,17 +77,58 @@ def enrol(
     )
     if not sure and enrolled.unlists_done * 2 > enrolled.done:
         raise TooManyUnlisted(enrolled)
-    aside = connection.execute(sql["apart"]).fetchall()
+    with _set_aside(connection, but="jobs_by_id"):
+        connection.execute(sql["unlist"])
+        connection.execute(sql["enrol"], {"now": now})
+    connection.execute(sql["stage_drop"])
+    return enrolled
+
+
+@contextmanager
+def _unbound(connection: sqlite3.Connection) -> Iterator[None]:
+    """Do without foreign keys in a transaction of its own: they want the index of ids at every step.
+
+    They are switched between transactions only. The one that stood open had done nothing, and another one follows.
+    """
+    connection.execute("COMMIT")
+    connection.execute("PRAGMA foreign_keys = OFF")
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("BEGIN IMMEDIATE")
+
+
+@contextmanager
+def _set_aside(connection: sqlite3.Connection, but: str = "") -> Iterator[None]:
+    """Do without indexes and sums of jobs for a while, then make them anew."""
+    sql = statements("moves.sql")
+    aside = [found for found in connection.execute(sql["apart"]).fetchall() if found["name"] != but]
     for kind, name, _ in aside:
         connection.execute(f"DROP {kind} {name}")
-    connection.execute(sql["unlist"])
-    connection.execute(sql["enrol"], {"now": now})
+    yield
     for _, _, again in aside:
         connection.execute(again)
     connection.execute(sql["forget_tally"])
     connection.execute(sql["count_tally"])
-    connection.execute(sql["stage_drop"])
-    return enrolled
+
+
+def _written(connection: sqlite3.Connection, insert: str, named: Iterable[tuple[Spec, bool]], now: float) -> None:
+    """Write the jobs many at a time, each lot in another thread while the next is read."""
+    rows = _rows(named)
+    with ThreadPoolExecutor(1, "enrol") as writer:
+        last = None
+        while batch := list(islice(rows, _BATCH)):
+            text = dump(batch)
+            if last:
+                last.result()
+            last = writer.submit(connection.execute, insert, {"jobs": text, "now": now})
+        if last:
+            last.result()
 
 
 def _one(connection: sqlite3.Connection, question: str) -> int:
@@ -96,7 +143,7 @@ def _rows(named: Iterable[tuple[Spec, bool]]) -> Iterator[tuple[object, ...]]:
             position,
             spec.id,
             spec.name,
-            spec_text(spec),
+            spec_facts(spec),
             spec.sample,
             spec.row,
             spec.estimated_usd,

@@ -77,7 +77,20 @@ CREATE TEMP TABLE named (
 );
 
 -- name: stage
-INSERT INTO temp.named VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?);
+-- Many at once, as a JSON array of arrays: one step of SQLite's, in which other threads can work.
+INSERT INTO temp.named
+SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'), json_extract(value, '$[3]'),
+  json_extract(value, '$[4]'), json_extract(value, '$[5]'), json_extract(value, '$[6]'), json_extract(value, '$[7]'),
+  json_extract(value, '$[8]')
+FROM json_each(:jobs);
+
+-- name: enrol_first
+-- The same into a ledger that has no jobs yet.
+INSERT INTO jobs (position, id, name, spec, sample, estimated_usd, selected, turn, listed, state, created_at)
+SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'), json_extract(value, '$[3]'),
+  json_extract(value, '$[4]'), json_extract(value, '$[6]'), json_extract(value, '$[7]'), json_extract(value, '$[8]'),
+  1, 'pending', :now
+FROM json_each(:jobs);
 
 -- name: stage_index
 CREATE UNIQUE INDEX temp.named_by_id ON named (id);

@@ -5,6 +5,8 @@ import sqlite3
 from collections.abc import Mapping
 from typing import Final
 
+import orjson
+
 from batcher.errors import Stopped
 from batcher.events import Event, facts_of
 from batcher.job import Image, Job, Kind, Output, Spec, State
@@ -14,31 +16,32 @@ _encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), che
 
 def dump(value: object) -> str:
     """Write JSON as the ledger keeps it."""
-    return _encode(value)
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError:  # numbers of over 64 bits, keys that are no texts, half a character
+        return _encode(value)
 
 
-def spec_text(spec: Spec) -> str:
-    """Write what the manifest says of a job, but for what has a column of its own."""
-    return dump(
-        {
-            "model": spec.model,
-            "inputs": spec.inputs,
-            "images": [
-                {
-                    "field": i.field,
-                    "path": i.path,
-                    "sha256": i.sha256,
-                    "bytes": i.bytes,
-                    "max_side": i.max_side,
-                }
-                for i in spec.images
-            ],
-            "sources": spec.sources,
-            "vars": spec.vars,
-            "row": spec.row,
-            "rows_file": spec.rows_file,
-        }
-    )
+def spec_facts(spec: Spec) -> Mapping[str, object]:
+    """Give what the manifest says of a job, but for what has a column of its own."""
+    return {
+        "model": spec.model,
+        "inputs": spec.inputs,
+        "images": [
+            {
+                "field": i.field,
+                "path": i.path,
+                "sha256": i.sha256,
+                "bytes": i.bytes,
+                "max_side": i.max_side,
+            }
+            for i in spec.images
+        ],
+        "sources": spec.sources,
+        "vars": spec.vars,
+        "row": spec.row,
+        "rows_file": spec.rows_file,
+    }
 
 
 def spec_of(row: sqlite3.Row) -> Spec:

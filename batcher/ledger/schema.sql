@@ -19,7 +19,7 @@ CREATE TABLE images (
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE jobs (
-  id            TEXT PRIMARY KEY,
+  id            TEXT NOT NULL,             -- of older ledgers the primary key, which comes to the same
   position      INTEGER NOT NULL,          -- order in the manifest
   listed        INTEGER NOT NULL DEFAULT 1 CHECK (listed IN (0, 1)),     -- the manifest names it
   selected      INTEGER NOT NULL DEFAULT 1 CHECK (selected IN (0, 1)),   -- this run works on it
@@ -44,6 +44,7 @@ CREATE TABLE jobs (
   CHECK ((state IN ('done', 'failed', 'uncertain', 'cancelled')) = (settled_at IS NOT NULL))
 ) STRICT;
 
+CREATE UNIQUE INDEX jobs_by_id ON jobs (id);
 CREATE INDEX jobs_waiting ON jobs (position) WHERE state = 'pending' AND listed = 1 AND selected = 1;
 CREATE INDEX jobs_by_state ON jobs (state, listed, selected, kind);
 CREATE INDEX jobs_by_name ON jobs (name);

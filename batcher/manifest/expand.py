@@ -8,13 +8,13 @@ from typing import Final
 from batcher.catalog import Model, Prices
 from batcher.errors import Fault
 from batcher.hosting.inline import MAX_REQUEST, Looks
-from batcher.job import Spec
+from batcher.job import Image, Spec
 from batcher.manifest.census import Census
 from batcher.manifest.document import RowsFile
 from batcher.manifest.faults import Faults, did_you_mean
-from batcher.manifest.identity import Ids, canonical, digest
+from batcher.manifest.identity import Ids, canonical, fingerprint
 from batcher.manifest.manifest import Manifest
-from batcher.manifest.media import Bad, Media
+from batcher.manifest.media import Bad, Media, counted
 from batcher.manifest.names import folded, safe_name
 from batcher.manifest.rows import Row, Rows
 from batcher.manifest.templates import BadTemplate, Condition, Template, slug
@@ -23,6 +23,8 @@ from batcher.manifest.values import reader
 Path = tuple[str | int, ...]
 _LEGROOM: Final = 20
 """Bytes of a name kept free for `-4~12.webp` and the like."""
+_WORDS: Final = 48
+"""Characters of a prompt in a file's name."""
 _PER_RUN: Final = frozenset({"sample", "index"})
 
 
@@ -36,6 +38,7 @@ class Options:
 
 
 Reject = Callable[[Row, Sequence[str] | None, str], None]
+Make = Callable[[Mapping[str, object]], object]
 
 
 class Expansion:
@@ -49,12 +52,12 @@ class Expansion:
         self.warnings: list[str] = []
         self._manifest = manifest
         self._model = model
-        self._looks = looks
         self._options = options
         self._reject = reject if options.skip_invalid else None
         document = manifest.document
         self._prices = Prices(document.prices) if document.prices else None
-        self._max_side = document.images.max_side
+        self._ignores = document.id_ignores
+        self._media = Media(looks, manifest, document.images.max_side)
         self._inputs = self._templates(document.inputs)
         self._sets = self._read_sets()
         self._name = self._template("output.name", document.output.name)
@@ -65,8 +68,15 @@ class Expansion:
         """What was said of the manifest itself already."""
         self._fields = frozenset(model.properties) - _PER_RUN
         self._readers = {name: reader(schema) for name, schema in model.properties.items()}
-        self._makers = self._made() if not self.faults else []
-        self._set_values = {} if self.faults else {name: self._readers[name](text) for name, text in self._sets.items()}
+        self._makers: dict[str, Make] = {}
+        """Of the inputs that change from job to job."""
+        self._fixed: dict[str, object] = {}
+        """All inputs in their order, with the values of those that do not."""
+        self._set_values: dict[str, object] = {}
+        self._media_inputs = model.media
+        self._single = not document.matrix and document.repeat == 1
+        if not self.faults:
+            self._make_ready()
 
     def __iter__(self) -> Iterator[tuple[Spec, bool]]:
         try:
@@ -168,23 +178,38 @@ class Expansion:
                 message = f"asks for `{asked}`, which is {where} and not in the matrix" + did_you_mean(asked, known)
                 self.faults.add(Fault(self._manifest.file, self._manifest.marked.line(*path), ".".join(path), message))
 
-    def _made(self) -> list[tuple[str, Callable[[Mapping[str, object]], object]]]:
-        """Give what makes each input's value of a job's variables; what depends on none is made once."""
-        return [(name, self._maker(name, value)) for name, value in self._inputs.items() if name not in self._sets]
+    def _make_ready(self) -> None:
+        """Find what makes each input's value of a job's variables; what depends on none is made once."""
+        for name, value in self._inputs.items():
+            if name in self._sets:
+                continue
+            fixed = _is_fixed(value)
+            self._fixed[name] = self._readers[name](self._filled(name, value, {})) if fixed else None
+            if not fixed:
+                self._makers[name] = self._maker(name, value)
+        self._set_values = {name: self._readers[name](text) for name, text in self._sets.items()}
+        self._fixed |= self._set_values
 
-    def _maker(self, name: str, value: object) -> Callable[[Mapping[str, object]], object]:
+    def _maker(self, name: str, value: object) -> Make:
         read = self._readers[name]
-        if _is_fixed(value):
-            made = read(self._filled(name, value, {}))
-            return lambda _variables: made
-        return lambda variables: read(self._filled(name, value, variables))
+        if not isinstance(value, Template):
+            return lambda variables: read(self._filled(name, value, variables))
+        fill = value.fill
+
+        def make(variables: Mapping[str, object]) -> object:
+            try:
+                return read(fill(variables))
+            except BadTemplate as bad:
+                raise Bad(name, str(bad)) from None
+
+        return make
 
     # What each row says.
 
     def _row(self, row: Row, rows: object) -> Iterator[tuple[Spec, bool]]:
         self.census.rows += 1
         try:
-            jobs = list(self._jobs_of(row))
+            jobs = self._jobs_of(row)
         except Bad as bad:
             self._bad_row(row, rows, bad)
             return
@@ -219,11 +244,16 @@ class Expansion:
             self._told.add(fault)
         self.faults.add(fault)
 
-    def _jobs_of(self, row: Row) -> Iterator[tuple[Spec, bool]]:
+    def _jobs_of(self, row: Row) -> list[tuple[Spec, bool]]:
         if row.problem:
             raise Bad("", row.problem)
+        if self._single:
+            variables = {"index": row.number, **row.values, "sample": 1}
+            spec, equal = self._job(row, variables, 1)
+            self.census.equal_rows += equal
+            return [(spec, self._where is None or self._chosen(variables))]
         matrix = self._manifest.document.matrix
-        equal = False
+        jobs, equal = [], False
         for combination in itertools.product(*matrix.values()):
             for turn in range(1, self._manifest.document.repeat + 1):
                 variables = {
@@ -234,8 +264,9 @@ class Expansion:
                 }
                 spec, again = self._job(row, variables, turn)
                 equal = equal or (again and turn == 1)
-                yield spec, self._chosen(variables)
+                jobs.append((spec, self._chosen(variables)))
         self.census.equal_rows += equal
+        return jobs
 
     def _chosen(self, variables: Mapping[str, object]) -> bool:
         try:
@@ -245,29 +276,35 @@ class Expansion:
 
     def _job(self, row: Row, variables: dict[str, object], turn: int) -> tuple[Spec, bool]:
         inputs = self._final_inputs(variables)
-        found = Media(self._model, self._looks, self._manifest, self._max_side)
-        sent = dict(inputs)
+        sent = inputs.copy()
+        sources: tuple[str, ...] = ()
+        images: tuple[Image, ...] = ()
+        media = self._media_inputs
         for name, value in inputs.items():
-            if name in self._model.media:
-                sent[name] = found.put(name, (name,), value)
+            if name in media:
+                placed = self._media.placed(name, value)
+                sent[name] = placed.sent
+                sources += placed.sources
+                images += placed.images
         for name, message in self._model.faults(sent):
             raise Bad(name, message)
-        if found.bytes * 4 / 3 > MAX_REQUEST:
-            raise Bad("", f"its images have {found.bytes / 2**20:.0f} MiB in all; a request takes 64 MiB, encoded")
-        counted = canonical(found.counted(sent, self._manifest.document.id_ignores))
-        sample, again = self._sample(counted, turn)
-        job_id = self._ids.of(counted, sample)
+        size = sum([image.bytes for image in images])
+        if size * 4 / 3 > MAX_REQUEST:
+            raise Bad("", f"its images have {size / 2**20:.0f} MiB in all; a request takes 64 MiB, encoded")
+        content = canonical(counted(self._model, sent, images, self._ignores))
+        sample, again = self._sample(content, turn)
+        job_id = self._ids.of(content, sample)
         estimate = self._model.estimate(sent, self._prices)
         name = self._file_name(row, variables, inputs, job_id, sent, sample)
         self.census.estimated_usd += estimate or 0.0
-        self.census.inlined_bytes += found.bytes
+        self.census.inlined_bytes += size
         spec = Spec(
             id=job_id,
             name=name,
             model=self._model.id,
             inputs=sent,
-            images=tuple(found.images),
-            sources=tuple(found.sources),
+            images=images,
+            sources=sources,
             vars={key: value for key, value in variables.items() if key not in inputs and key not in _PER_RUN},
             sample=sample,
             row=row.number,
@@ -277,11 +314,18 @@ class Expansion:
         return spec, again
 
     def _final_inputs(self, variables: Mapping[str, object]) -> dict[str, object]:
-        given = variables.keys() & self._fields
-        inputs = {name: make(variables) for name, make in self._makers if name not in given}
-        if given:
-            inputs |= {name: self._readers[name](value) for name, value in variables.items() if name in given}
-        return inputs | self._set_values
+        inputs = self._fixed.copy()
+        if self._fields.isdisjoint(variables):
+            for name, make in self._makers.items():
+                inputs[name] = make(variables)
+            return inputs
+        given = {name: value for name, value in variables.items() if name in self._fields and name not in self._sets}
+        for name in (*given, *self._set_values):
+            inputs.pop(name, None)
+        for name, make in self._makers.items():
+            if name not in given:
+                inputs[name] = make(variables)
+        return inputs | {name: self._readers[name](value) for name, value in given.items()} | self._set_values
 
     def _filled(self, field: str, value: object, variables: Mapping[str, object]) -> object:
         if isinstance(value, Template):
@@ -297,7 +341,7 @@ class Expansion:
 
     def _sample(self, inputs: bytes, turn: int) -> tuple[int, bool]:
         """Give the sample number, and whether an earlier row asked for the same."""
-        key = digest(inputs)
+        key = fingerprint(inputs)
         last = self.census.samples.get(key) or 0
         sample = max(turn, last + 1)
         self.census.samples.put(key, sample)
@@ -313,7 +357,7 @@ class Expansion:
         sample: int,
     ) -> str:
         if self._name is None:
-            prompt = slug(str(sent.get("prompt") or next(iter(sent.values()), "")))[:48].strip("-")
+            prompt = _first_words(str(sent.get("prompt") or next(iter(sent.values()), "")))
             text = f"{prompt}-{job_id}" if prompt else job_id
             if text.isascii():  # safe as it is, and its own: it ends with the job's id
                 return text if sample == 1 else f"{text}~{sample}"
@@ -331,11 +375,19 @@ class Expansion:
     def _claim(self, name: str, row: Row, count: int) -> None:
         """Take note of a job's file names. Raises Bad where another job has one of them."""
         for taken in [name] if count == 1 else [name, *(f"{name}-{index}" for index in range(1, count + 1))]:
-            key = digest(folded(taken).encode("utf-8", "surrogatepass"))
+            key = fingerprint(folded(taken).encode("utf-8", "surrogatepass"))
             if other := self.census.names.get(key):
                 message = f"`{taken}` is also a file of row {other}; let the name tell them apart"
                 raise Bad("output.name", message)
             self.census.names.put(key, row.number)
+
+
+def _first_words(text: str) -> str:
+    """Give the beginning of a text's slug, which in a long text its beginning alone decides."""
+    words = slug(text[: 4 * _WORDS])
+    if len(words) < 2 * _WORDS and len(text) > 4 * _WORDS:
+        words = slug(text)
+    return words[:_WORDS].strip("-")
 
 
 def _is_fixed(value: object) -> bool:

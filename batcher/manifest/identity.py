@@ -1,28 +1,29 @@
 """What a job is known by: its canonical form (RFC 8785) and the id made of it."""
 
 import hashlib
-import json
+import struct
 from collections.abc import Mapping
 from typing import Final
 
+import orjson
 import rfc8785
 
+_LONG: Final = struct.Struct("<q")
 _EXACT: Final = 2**53 - 1
-_plain = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), check_circular=False).encode
 
 
 def canonical(value: Mapping[str, object]) -> bytes:
     """Write inputs as RFC 8785 has it. Raises rfc8785.CanonicalizationError."""
     if _is_plain(value):
         try:
-            return _plain(value).encode()
-        except UnicodeEncodeError:  # half a character: the library says so
+            return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+        except orjson.JSONEncodeError:  # half a character: the other library says so
             pass
     return rfc8785.dumps(value)  # type: ignore[arg-type]
 
 
 def _is_plain(value: object) -> bool:
-    """Say whether Python's own JSON is the canonical one: no fractions, whose digits differ, and keys in ASCII."""
+    """Say whether any JSON with sorted keys is the canonical one: no fractions, whose digits differ, keys in ASCII."""
     kind = type(value)
     if kind is str or kind is bool or value is None:
         return True
@@ -30,14 +31,19 @@ def _is_plain(value: object) -> bool:
         return -_EXACT <= value <= _EXACT  # type: ignore[operator]
     if kind is list:
         return all(map(_is_plain, value))  # type: ignore[call-overload]
-    if kind is dict:
-        return all(type(key) is str and key.isascii() and _is_plain(item) for key, item in value.items())  # type: ignore[attr-defined]
-    return False
+    if kind is not dict:
+        return False
+    for key, item in value.items():  # type: ignore[attr-defined]
+        if not (type(key) is str and key.isascii()):
+            return False
+        if type(item) is not str and not _is_plain(item):
+            return False
+    return True
 
 
-def digest(content: bytes) -> bytes:
-    """Give 16 bytes that stand for this content."""
-    return hashlib.sha256(content).digest()[:16]
+def fingerprint(content: bytes) -> int:
+    """Give a number of 64 bits, with its sign, that stands for this content."""
+    return _LONG.unpack_from(hashlib.sha256(content).digest())[0]  # type: ignore[no-any-return]
 
 
 class Ids:

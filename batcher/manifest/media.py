@@ -1,6 +1,7 @@
 """The images of one job: local files found and measured, URLs kept as they are written; how a job id counts them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from batcher.catalog import Model
@@ -19,29 +20,55 @@ class Bad(Exception):
         self.field = field
 
 
-class Media:
-    """The images of one job: local files found and measured, URLs kept as they are written."""
+class Placed(NamedTuple):
+    """What one media input comes to."""
 
-    def __init__(self, model: Model, looks: Looks, manifest: Manifest, max_side: int | None) -> None:
-        self._model = model
+    sent: object
+    """As it is sent, with `sha256:HEX` in the place of each local image."""
+    sources: tuple[str, ...]
+    """As the manifest names them."""
+    images: tuple[Image, ...] = ()
+    """The local ones."""
+
+
+class Media:
+    """Finds and measures the local images that a manifest names; URLs are kept as they are written."""
+
+    def __init__(self, looks: Looks, manifest: Manifest, max_side: int | None) -> None:
         self._looks = looks
         self._manifest = manifest
         self._max_side = max_side
-        self.images: list[Image] = []
-        self.sources: list[str] = []
-        self.bytes = 0
+        self._last: dict[str, tuple[object, Placed]] = {}
+        """What is the same object in every job is looked at once."""
 
-    def put(self, field: str, path: Path, value: object) -> object:
-        """Give the value of a media input as it is sent, with `sha256:HEX` in the place of each local image."""
+    def placed(self, field: str, value: object) -> Placed:
+        """Look at the value of a media input. Raises Bad."""
+        last, placed = self._last.get(field, (None, None))
+        if placed is None or last is not value:
+            sources: list[str] = []
+            images: list[Image] = []
+            sent = self._put((field,), value, sources, images)
+            placed = Placed(sent, tuple(sources), tuple(images))
+            self._last[field] = value, placed
+        return placed
+
+    def _put(self, path: Path, value: object, sources: list[str], images: list[Image]) -> object:
         if isinstance(value, list):
-            return [self.put(field, (*path, index), item) for index, item in enumerate(value)]
-        return self._one(field, path, value) if isinstance(value, str) else value
+            return [self._put((*path, index), item, sources, images) for index, item in enumerate(value)]
+        if not isinstance(value, str):
+            return value
+        sources.append(value)
+        image = self._one(str(path[0]), path, value)
+        if image is None:
+            return value
+        images.append(image)
+        return f"sha256:{image.sha256}"
 
-    def _one(self, field: str, path: Path, text: str) -> str:
-        self.sources.append(text)
+    def _one(self, field: str, path: Path, text: str) -> Image | None:
+        """Look at a local image; None: it is a URL."""
         scheme = text.partition(":")[0].lower() if ":" in text[:12] else ""
         if scheme in {"http", "https", "data"}:
-            return text
+            return None
         if "://" in text:
             raise Bad(field, f"`{text}` is neither an https URL nor a local file")
         if not text.strip():
@@ -52,27 +79,28 @@ class Media:
             raise Bad(field, str(why).replace(str(self._manifest.root / text), text)) from None
         if problem := why_not(look, self._max_side):
             raise Bad(field, f"{text} {problem}")
-        self.bytes += look.bytes
-        self.images.append(Image(path, text, look.sha256, look.bytes, self._max_side))
-        return f"sha256:{look.sha256}"
+        return Image(path, text, look.sha256, look.bytes, self._max_side)
 
-    def counted(self, sent: Mapping[str, object], ignores: str | None) -> Mapping[str, object]:
-        """Give the inputs as a job id counts them."""
-        if not self.images and ignores is None:
-            return sent
-        local = {image.field: image for image in self.images}
 
-        def count(path: Path, value: object) -> object:
-            if isinstance(value, list):
-                return [count((*path, index), item) for index, item in enumerate(value)]
-            if image := local.get(path):
-                size = {} if image.max_side is None else {"max_side": image.max_side}
-                return {"sha256": image.sha256, **size}
-            if ignores == "query" and isinstance(value, str) and path[0] in self._model.media:
-                return _without_query(value)
-            return value
+def counted(
+    model: Model, sent: Mapping[str, object], images: Sequence[Image], ignores: str | None
+) -> Mapping[str, object]:
+    """Give the inputs as a job id counts them."""
+    if not images and ignores is None:
+        return sent
+    local = {image.field: image for image in images}
 
-        return {name: count((name,), value) for name, value in sent.items()}
+    def count(path: Path, value: object) -> object:
+        if isinstance(value, list):
+            return [count((*path, index), item) for index, item in enumerate(value)]
+        if image := local.get(path):
+            size = {} if image.max_side is None else {"max_side": image.max_side}
+            return {"sha256": image.sha256, **size}
+        if ignores == "query" and isinstance(value, str) and path[0] in model.media:
+            return _without_query(value)
+        return value
+
+    return {name: count((name,), value) for name, value in sent.items()}
 
 
 def _without_query(url: str) -> str:

@@ -5,9 +5,8 @@ import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Final, NamedTuple, TextIO
 
 from batcher.errors import Fault
 from batcher.manifest.document import RowsFile
@@ -18,8 +17,7 @@ _DELIMITERS: Final = ",;\t"
 _UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One row: its values by name, and where it stands. A cell that was empty is not there."""
 
     number: int
@@ -27,7 +25,7 @@ class Row:
     line: int
     """Of the file, where the row starts."""
     values: Mapping[str, object]
-    cells: Sequence[str] = field(default=(), repr=False)
+    cells: Sequence[str] = ()
     """As they stood, in CSV."""
     problem: str = ""
     """Why no job can be made of it."""
@@ -132,13 +130,15 @@ class Rows:
     def _row(self, number: int, line: int, header: list[str | None], cells: list[str]) -> Row:
         if len(cells) > len(header):
             return Row(number, line, {}, cells, f"has {len(cells)} cells, the header has {len(header)}")
-        found = {name: cell for name, cell in zip(header, cells, strict=False) if name and cell != ""}
-        unnamed = next((cell for name, cell in zip(header, cells, strict=False) if name is None and cell.strip()), None)
-        if unnamed is not None:
-            return Row(number, line, {}, cells, f"has `{unnamed[:40]}` in a column without a heading")
-        if any("\0" in cell for cell in cells):
+        if None in header:
+            for name, cell in zip(header, cells, strict=False):
+                if name is None and cell.strip():
+                    return Row(number, line, {}, cells, f"has `{cell[:40]}` in a column without a heading")
+        if "\0" in "".join(cells):
             return Row(number, line, {}, cells, "has a NUL byte")
-        return Row(number, line, found, cells)
+        return Row(
+            number, line, {name: cell for name, cell in zip(header, cells, strict=False) if cell and name}, cells
+        )
 
 
 def _read_jsonl(text: TextIO) -> Iterator[Row]:

@@ -21,7 +21,7 @@ class BadTemplate(Exception):
 def slug(value: object) -> str:
     """Keep letters and digits of every script (NFC, lower case); turn the rest into single hyphens."""
     if (text := str(value)).isascii():
-        return _ASCII_GAP.sub("-", text.lower()).strip("-")
+        return "-".join(text.lower().translate(_ASCII_GAPS).split())
     kept = ""
     for char in unicodedata.normalize("NFC", str(value)).lower():
         kind = unicodedata.category(char)[0]
@@ -30,7 +30,7 @@ def slug(value: object) -> str:
     return re.sub("-+", "-", unicodedata.normalize("NFC", kept)).strip("-")
 
 
-_ASCII_GAP: Final = re.compile("[^a-z0-9]+")
+_ASCII_GAPS: Final = {code: " " for code in range(128) if not chr(code).isalnum()}
 _ENVIRONMENT: Final = bounded()
 _ENVIRONMENT.filters["slug"] = slug
 

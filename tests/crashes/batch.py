@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from batcher.ledger.reader import Reader
+from tests.crashes.nursery import Child, Nursery
 
 ROOT = Path(__file__).parent.parent.parent
 TOKEN = "a-token-of-some-length"
+RUN = ("run", "m.yaml", "-o", "out", "-j", "4", "-q")
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
@@ -81,19 +83,25 @@ class Batch:
             self._own.__exit__(*said)
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def start(self, *before: str) -> "subprocess.Popen[bytes]":
-        """Start a run, in a process group of its own; `before`: a command that runs it, as strace does."""
-        environ = {
+    def _environ(self) -> dict[str, str]:
+        return {
             **{key: value for key, value in os.environ.items() if not key.startswith(("RUNCOMFY_", "BATCHER_"))},
             "RUNCOMFY_TOKEN": TOKEN,
             "RUNCOMFY_MODEL_API_BASE": self.base,
             "HOME": str(self.folder),
             "PYTHONPATH": str(self._package),
         }
+
+    def child(self, nursery: Nursery) -> Child:
+        """Give a run that stands still before its first step."""
+        return nursery.child(RUN, self.folder, self._environ())
+
+    def start(self, *before: str) -> "subprocess.Popen[bytes]":
+        """Start a run, in a process group of its own; `before`: a command that runs it, as strace does."""
         return subprocess.Popen(
-            [*before, sys.executable, "-m", "batcher", "run", "m.yaml", "-o", "out", "-j", "4", "-q"],
+            [*before, sys.executable, "-m", "batcher", *RUN],
             cwd=self.folder,
-            env=environ,
+            env=self._environ(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -127,7 +135,7 @@ def kill(process: "subprocess.Popen[bytes]") -> None:
         process.stderr.close()
 
 
-def broken_promises(batch: Batch, code: int) -> list[str]:
+def broken_promises(batch: Batch, code: int | None) -> list[str]:
     """Hold the server's journal against ledger and files, once everything has settled."""
     found = []
     if code not in {0, 1}:

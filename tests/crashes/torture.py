@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -18,7 +19,8 @@ from pathlib import Path
 from random import Random
 from typing import TypeVar
 
-from tests.crashes.batch import Batch, Server, broken_promises, kill, wait
+from tests.crashes.batch import ROOT, Batch, Server, broken_promises, kill, wait
+from tests.crashes.nursery import Nursery
 
 T = TypeVar("T")
 JOBS = 24
@@ -77,10 +79,12 @@ def _uncertain(batch: Batch) -> int:
 
 def boundaries() -> list[tuple[str, int]]:
     """Record an undisturbed run of two jobs; give each system call's name and number since the ledger was made."""
-    with Batch(2, 1) as batch:
+    with Batch(2, 1) as batch, Nursery(ROOT) as nursery:
         trace = batch.folder / "trace"
-        process = batch.start("strace", "-f", "-qq", "-o", str(trace))
-        process.communicate(timeout=120)
+        child = batch.child(nursery)
+        tracer = child.traced("strace", "-f", "-qq", "-o", str(trace))
+        child.ended(120)
+        tracer.wait(30)
         seen: dict[str, Counter[str]] = {}
         found: dict[tuple[str, int], None] = {}
         begun = False
@@ -96,7 +100,7 @@ def boundaries() -> list[tuple[str, int]]:
         return list(found)
 
 
-def at_boundaries(chosen: list[tuple[str, int]], until: float, server: Server) -> Tally:
+def at_boundaries(chosen: list[tuple[str, int]], until: float, server: Server, nursery: Nursery) -> Tally:
     """Kill a run just as it makes a certain system call, for each of these; then let it go on."""
     tally = Tally()
     for turn, (name, number) in enumerate(chosen):
@@ -104,15 +108,14 @@ def at_boundaries(chosen: list[tuple[str, int]], until: float, server: Server) -
             break
         with Batch(2, turn, server=server) as batch:
             inject = f"--inject={name}:signal=SIGKILL:when={number}"
-            process = batch.start("strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={name}", inject)
-            try:
-                process.communicate(timeout=60)
-            except subprocess.TimeoutExpired:
-                kill(process)
+            child = batch.child(nursery)
+            tracer = child.traced("strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={name}", inject)
+            code, _ = child.ended(60)
+            tracer.wait(30)
             tally.boundaries += 1
-            if process.returncode not in {-9, 137}:
+            if code != -signal.SIGKILL:
                 tally.not_reached += 1  # threads share the work anew each time: the count was not reached
-            code, said = batch.finish()
+            code, said = batch.child(nursery).ended(60)
             broken = broken_promises(batch, code)
             tally.findings += [f"killed at {name} number {number}: {text} {said[-300:]}" for text in broken]
     return tally
@@ -120,10 +123,12 @@ def at_boundaries(chosen: list[tuple[str, int]], until: float, server: Server) -
 
 def written() -> list[tuple[str, int]]:
     """Record an undisturbed run of two jobs; give each file that it writes, and how often."""
-    with Batch(2, 1) as batch:
+    with Batch(2, 1) as batch, Nursery(ROOT) as nursery:
         trace = batch.folder / "trace"
-        process = batch.start("strace", "-f", "-qq", "-y", "-e", "trace=write", "-o", str(trace))
-        process.communicate(timeout=120)
+        child = batch.child(nursery)
+        tracer = child.traced("strace", "-f", "-qq", "-y", "-e", "trace=write", "-o", str(trace))
+        child.ended(120)
+        tracer.wait(30)
         place = re.escape(str(batch.folder))
         paths = re.findall(rf"write\(\d+<{place}/([^>]+)>", trace.read_text("utf-8", "replace"))
         return list(Counter(paths).items())
@@ -150,7 +155,7 @@ def errors(found: list[tuple[str, int]], files: list[tuple[str, int]]) -> list[t
     return writes + others
 
 
-def at_errors(chosen: list[tuple[str, int, str, str]], until: float, server: Server) -> Tally:
+def at_errors(chosen: list[tuple[str, int, str, str]], until: float, server: Server, nursery: Nursery) -> Tally:
     """Let one system call of a run fail, for each of these; the run says so, and the next one ends it."""
     tally = Tally()
     for turn, (name, number, error, file) in enumerate(chosen):
@@ -159,18 +164,15 @@ def at_errors(chosen: list[tuple[str, int, str, str]], until: float, server: Ser
         with Batch(2, turn, server=server) as batch:
             inject = f"--inject={name}:error={error}:when={number}"
             only = ("-P", str(batch.folder / file)) if file else ()
-            process = batch.start("strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={name}", *only, inject)
             where = f"{error} at {name} number {number}" + (f" of {file}" if file else "")
-            try:
-                _, err = process.communicate(timeout=60)
-            except subprocess.TimeoutExpired:
-                kill(process)
-                tally.findings.append(f"{where}: it did not end")
-                continue
+            child = batch.child(nursery)
+            tracer = child.traced("strace", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={name}", *only, inject)
+            code, err = child.ended(60)
+            tracer.wait(30)
             tally.errors += 1
-            if process.returncode not in {0, 1, 69, 75, 64, 65, 66} or b"a bug" in err:
-                tally.findings.append(f"{where}: it ended with {process.returncode}: {err[-400:].decode()}")
-            code, said = batch.finish()
+            if code not in {0, 1, 69, 75, 64, 65, 66} or "a bug" in err:
+                tally.findings.append(f"{where}: it ended with {code}: {err[-400:]}")
+            code, said = batch.child(nursery).ended(60)
             tally.findings += [f"{where}: {text} {said[-300:]}" for text in broken_promises(batch, code)]
     return tally
 
@@ -190,13 +192,13 @@ def _share(said: argparse.Namespace, worker: int) -> Iterator[Tally]:
     if said.kills:
         yield at_random(-(-said.kills // said.workers), said.seed + worker, until())
     if said.boundaries:
-        with Server(said.seed) as server:
+        with Server(said.seed) as server, Nursery(ROOT) as nursery:
             mine = json.loads(Path(said.list).read_text())["boundaries"][worker :: said.workers]
-            yield at_boundaries(mine, until(), server)
+            yield at_boundaries(mine, until(), server, nursery)
     if said.errors:
-        with Server(said.seed) as server:
+        with Server(said.seed) as server, Nursery(ROOT) as nursery:
             mine = json.loads(Path(said.list).read_text())["errors"][worker :: said.workers]
-            yield at_errors(mine, until(), server)
+            yield at_errors(mine, until(), server, nursery)
 
 
 def main() -> int:

@@ -13,7 +13,7 @@ from batcher.job import Job, Kind, Move, Output, Spec, State
 from batcher.ledger.adoption import adopt
 from batcher.ledger.again import Which, go_on
 from batcher.ledger.changes import apply
-from batcher.ledger.rows import job_of, spec_text
+from batcher.ledger.rows import dump, job_of, spec_facts
 from batcher.provider.replies import (
     Accepted,
     Broken,
@@ -143,7 +143,7 @@ def check(connection: sqlite3.Connection, world: World, story: list[str]) -> Non
 def explore(depth: int = DEPTH) -> int:
     """Try every story up to this many events; give the number of states seen. Raises Breach."""
     connection = ledger_with(Job(SPEC))
-    connection.execute("UPDATE jobs SET id = 'job', spec = ?", [spec_text(SPEC)])
+    connection.execute("UPDATE jobs SET id = 'job', spec = ?", [dump(spec_facts(SPEC))])
     seen: dict[object, int] = {}
 
     def go(world: World, left: int, story: list[str]) -> None:

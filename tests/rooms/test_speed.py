@@ -18,7 +18,7 @@ from batcher.ledger.ledger import MIGRATIONS, Ledger, _split, migrate
 from batcher.ledger.sql import script, statements
 from batcher.manifest import census
 from batcher.manifest.census import Seen
-from batcher.manifest.identity import Ids, canonical
+from batcher.manifest.identity import Ids, canonical, fingerprint
 from batcher.manifest.templates import _ENVIRONMENT, BadTemplate, Template
 from tests.bench.books import spec
 
@@ -65,9 +65,9 @@ def test_a_plain_template_fills_in_as_jinja_does(template: str, values: dict[str
 
 def test_what_was_seen_stays_exact_beyond_what_is_held_in_memory() -> None:
     seen = Seen()
-    exact: dict[bytes, int] = {}
+    exact: dict[int, int] = {}
     for number in range(3 * census._RECENT // 10):
-        key = hashlib.sha256(str(number % 9000).encode()).digest()[:16]
+        key = fingerprint(str(number % 9000).encode())
         assert seen.get(key) == exact.get(key)
         seen.put(key, number)
         exact[key] = number
