@@ -41,6 +41,8 @@ class Conditions:
     slots: int = 8
     latency: float = 2.0
     """Median of a job's service time; it is log-normal."""
+    latencies: Mapping[str, float] = field(default_factory=dict)
+    """The same of models that have another."""
     sigma: float = 0.5
     max_outstanding: int = 0
     """Submissions above this many are answered 429; 0: no limit."""
@@ -292,7 +294,7 @@ class World:
             model=model,
             inputs=inputs,
             accepted_at=now,
-            service=self._service(number),
+            service=self._service(number, model),
             price=self._price(model, inputs),
             place=self._entered,
         )
@@ -305,9 +307,10 @@ class World:
         self._advance(now)
         return request
 
-    def _service(self, number: int) -> float:
+    def _service(self, number: int, model: str) -> float:
         chance = min(max(self._draw("service", number), 1e-9), 1 - 1e-9)
-        return self.conditions.latency * math.exp(self.conditions.sigma * NormalDist().inv_cdf(chance))
+        median = self.conditions.latencies.get(model, self.conditions.latency)
+        return median * math.exp(self.conditions.sigma * NormalDist().inv_cdf(chance))
 
     def _price(self, model: str, inputs: object) -> float:
         entry = self.models[model]

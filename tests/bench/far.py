@@ -82,6 +82,9 @@ class Far:
         app.router.add_get("/report", self._report)
         app.router.add_get("/accepted", self._accepted)
         app.router.add_post("/reset", self._reset)
+        app.router.add_post("/{owner}/{app}", self._submit_fal)
+        app.router.add_get("/{owner}/{app}/requests/{id}/status", self._look_fal)
+        app.router.add_get("/{owner}/{app}/requests/{id}", self._result_fal)
         return app
 
     async def _submit(self, request: web.Request) -> web.Response:
@@ -100,6 +103,25 @@ class Far:
             return web.json_response({"request_id": request_id, "status": "completed"})
         url = f"http://{request.host}/files/{request_id}.png"
         return web.json_response({"request_id": request_id, "status": "succeeded", "output": {"images": [url]}})
+
+    async def _submit_fal(self, request: web.Request) -> web.Response:
+        self.requests += 1
+        await request.read()
+        request_id = self.accept()
+        url = f"http://{request.host}{request.path}/requests/{request_id}"
+        urls = {"response_url": url, "status_url": f"{url}/status", "cancel_url": f"{url}/cancel"}
+        return web.json_response({"request_id": request_id, **urls})
+
+    async def _look_fal(self, request: web.Request) -> web.Response:
+        self.requests += 1
+        begins, ends = self.ends[request.match_info["id"]]
+        now = time.monotonic()
+        state = "IN_QUEUE" if now < begins else "IN_PROGRESS" if now < ends else "COMPLETED"
+        return web.json_response({"status": state, "queue_position": 0, "logs": None})
+
+    async def _result_fal(self, request: web.Request) -> web.Response:
+        self.requests += 1
+        return web.json_response({"images": [{"url": f"http://{request.host}/files/{request.match_info['id']}.png"}]})
 
     async def _file(self, _request: web.Request) -> web.Response:
         self.last_file = time.monotonic()

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from batcher.sandbox.world import Request
 from tests.bench.common import Line
-from tests.nights.play import Life, Scenario
+from tests.nights.play import MODEL, Life, Scenario
 
+OTHER = "google/nano-banana/pro/edit"
 WARM = 100
 MEDIAN, SIGMA = 30.0, 0.5
 
@@ -29,10 +30,19 @@ def ideal(requests: list[Request], slots: int, begins: float) -> float:
     return max(free)
 
 
-def measured(jobs: int, slots: int, window: int) -> tuple[float, float, float]:
+def measured(
+    jobs: int, slots: int, window: int, latencies: dict[str, float] | None = None
+) -> tuple[float, float, float]:
     """Give (makespan / ideal, requests a job, share of slots that were busy), after a hundred jobs to learn from."""
     scenario = Scenario(
-        jobs=jobs + WARM, seed=5, slots=slots, concurrency=window, latency=MEDIAN, sigma=SIGMA, mishaps={}
+        jobs=jobs + WARM,
+        seed=5,
+        slots=slots,
+        concurrency=window,
+        latency=MEDIAN,
+        sigma=SIGMA,
+        mishaps={},
+        latencies=latencies or {},
     )
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         life = Life(scenario, Path(folder), 0, None)
@@ -52,14 +62,15 @@ def measured(jobs: int, slots: int, window: int) -> tuple[float, float, float]:
 
 
 def lines() -> list[Line]:
-    """Measure with the window a quarter above the slots, and equal to them, at 64 and at 512 slots."""
+    """Measure with the window a quarter above the slots, and equal to them, at 64 and at 512 slots; then two models."""
     found = []
+    alone: dict[int, tuple[float, float, float]] = {}
     for jobs, slots in ((2_000, 64), (8_000, 512)):
         for window, most, asks, words in (
             (slots * 5 // 4, 1.02, 2.8, "a quarter above the slots"),
             (slots, 1.08, 5.0, "as many as slots"),
         ):
-            span, each, busy = measured(jobs, slots, window)
+            span, each, busy = alone[window] = measured(jobs, slots, window)
             found.append(
                 Line(
                     f"simulated: {jobs:,} jobs, {slots} slots, window {words}",
@@ -70,4 +81,17 @@ def lines() -> list[Line]:
                     span <= most and each <= asks,
                 )
             )
+    for window, words in ((80, "a quarter above the slots"), (64, "as many as slots")):
+        span, each, busy = measured(2_000, 64, window, {MODEL: MEDIAN / 2, OTHER: MEDIAN * 2})
+        one, asks, _ = alone[window]
+        found.append(
+            Line(
+                f"the same with two models, one four times as slow, in turns; window {words}",
+                f"{span:.3f} at {each:.2f} requests, busy {busy:.3f}",
+                f"one model {one:.3f} at {asks:.2f}",
+                f"{span / one:.3f}, {each / asks:.3f}",
+                "<= 1.10 both",
+                span <= 1.1 * one and each <= 1.1 * asks,
+            )
+        )
     return found

@@ -66,6 +66,8 @@ class Scenario:
     """Median seconds of a message, one way."""
     latency: float = 3.0
     sigma: float = 0.9
+    latencies: dict[str, float] = field(default_factory=dict)
+    """Medians of models that jobs take in turns; none: all take one model."""
     max_outstanding: int = 0
     rate: float = 0.0
     """Submissions a second that the server takes; 0: any."""
@@ -76,10 +78,16 @@ class Scenario:
 
 def specs(scenario: Scenario) -> list[Spec]:
     found = []
+    models = [*scenario.latencies] or [MODEL]
     for number in range(1, scenario.jobs + 1):
-        inputs = {"prompt": f"night {scenario.seed}, job {number}", "number_of_images": scenario.images}
+        inputs: dict[str, object] = {"prompt": f"night {scenario.seed}, job {number}"}
+        model = models[number % len(models)]
+        if model == MODEL:
+            inputs["number_of_images"] = scenario.images
+        else:
+            inputs["image_urls"] = ["https://images.example/a.png"]
         job_id = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
-        found.append(Spec(job_id, f"job-{number}", MODEL, inputs, row=number, estimated_usd=0.15 * scenario.images))
+        found.append(Spec(job_id, f"job-{number}", model, inputs, row=number, estimated_usd=0.15 * scenario.images))
     return found
 
 
@@ -181,6 +189,7 @@ class Life:
             slots=scenario.slots,
             latency=scenario.latency,
             sigma=scenario.sigma,
+            latencies=scenario.latencies,
             faults=scenario.mishaps,
             outages=tuple((self._start + begins, self._start + ends) for begins, ends in scenario.outages),
             max_outstanding=scenario.max_outstanding,
