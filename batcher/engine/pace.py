@@ -112,7 +112,7 @@ class Pace:
         if after.state is State.RUNNING:
             if self.window.accepted(running):
                 self.speed.too_fast(now)
-            self.speed.accepted()
+            self.speed.accepted(now)
             self.patience.eased()
         elif after.state is State.FAILED and after.kind in {Kind.INVALID, Kind.REFUSED}:
             self.window.turned_down()
@@ -132,7 +132,7 @@ class Pace:
                 return None
             self.speed.refused(now)
             if self.window.by_speed:
-                self.speed.too_fast(now)
+                self.speed.too_fast(now, move.delay)
                 if self.speed.cuts >= _CUTS:  # however slowly: it was their number all along
                     self.speed.forget()
                     self.window.cut(running)

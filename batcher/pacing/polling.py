@@ -38,7 +38,7 @@ PRICE_QUEUED: Final = 0.12
 """While the server has others waiting: what has ended unnoticed keeps none of its slots idle."""
 PRICE_LAST: Final = 0.008
 """While nothing waits to be submitted any more: the run ends with the last job that is seen to have ended."""
-PRICE_AWAITED: Final = 0.0012
+PRICE_AWAITED: Final = 0.001
 """While the server takes the next job only when one has been seen to end."""
 
 

@@ -6,6 +6,7 @@ taken although none had ended, it was too fast.
 """
 
 import math
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -13,6 +14,7 @@ _LONE_REFUSALS: Final = 3
 _FIRST_PROBE: Final = 25
 """Acceptances before a limit that was met is tried again; twice as many each time that it still holds."""
 _RAREST_PROBE: Final = 400
+_STEP: Final = 1.2
 _FINE_STEP: Final = 1.03
 _BELOW: Final = 0.98
 _SOON: Final = 20.0
@@ -23,6 +25,10 @@ _AT_ONCE: Final = 4
 _AT_ONCE_SHARE: Final = 10
 _BEYOND: Final = 1.5
 _SAME: Final = 1.2
+_REMEMBERED: Final = 100
+"""Acceptances."""
+_LONG: Final = 8
+"""Acceptances at a pace that show that it is kept, and that a refusal was by chance."""
 _TESTS: Final = 3
 """Refusals in a row, or at the same number of jobs, after which it is their number that is too many."""
 
@@ -171,45 +177,64 @@ class Speed:
     """In a row, without the rate having been kept for a while between them."""
     _kept: int = 0
     """Acceptances at this rate."""
-    _step: float = 1.2
-    _probe_after: int = 8
+    _step: float = _STEP
+    _probe_after: int = _LONG
+    _forgiven: bool = False
+    """A refusal came at this rate, after it had been kept for long."""
+    _taken: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
+    """When the last acceptances came."""
 
-    def accepted(self) -> None:
+    def accepted(self, now: float) -> None:
         """Take note of an acceptance; a limit that was kept for long enough is tried a little higher."""
         self._since_refusal += 1
         self._kept += 1
+        self._taken.append(now)
         if self._kept >= self._probe_after:
             self.cuts = 0
         if self._kept >= self._probe_after and math.isfinite(self.per_second):
             self.per_second *= self._step
-            self._kept = 0
+            self._kept, self._forgiven = 0, False
 
-    def too_fast(self, now: float) -> None:
-        """Take note that the server was given too many too fast."""
-        lasted = max(1.0, now - (self._refused_at or 0.0))
+    def too_fast(self, now: float, wait: float = 0.0) -> None:
+        """Take note that the server was given too many too fast, and that none is sent for `wait` seconds.
+
+        What could have been sent in that time is not made up for: it is the reserve that the server has for
+        submissions that reach it a little early.
+        """
+        soon = self._refused_at is not None and now - self._refused_at <= _SOON
         if not math.isfinite(self.per_second):
-            self.per_second = (self._since_refusal + 1) / lasted
-        elif lasted <= _SOON:  # between two refusals that are close it took all that it can
-            self.per_second = _BELOW * min(
-                self.per_second, max(self.per_second / 2, (self._since_refusal + 1) / lasted)
-            )
+            self.per_second = (self._since_refusal + 1) / max(1.0, now - (self._refused_at or 0.0))
+        elif soon or self._step > _FINE_STEP:  # by far, or twice in a short time
+            least = self.per_second / (_STEP if soon else 2.0)
+            self.per_second = max(least, min(self.per_second / _FINE_STEP, self._carried() or least))
             self._try_rarely()
-        else:
+        elif self._kept < _LONG or self._forgiven:
             self.per_second /= self._step
             self.cuts = 0
             self._try_rarely()
+        else:  # kept for long: one came early by chance
+            self._forgiven, self.cuts = True, 0
         self._refused_at, self._since_refusal = now, 0
         self.cuts += 1
         self._kept = 0
-        self._tokens, self._at = 0.0, now
+        self._tokens, self._at = 0.0, now + wait
+
+    def _carried(self) -> float:
+        """Give the most a second that the server has shown to take, of late, beyond a second's worth at once."""
+        most, last = 0.0, self._taken[-1] if self._taken else 0.0
+        for count, at in enumerate(reversed(self._taken), start=1):
+            if count >= _LONG:
+                rate = count / (last - at + 1.0)
+                most = max(most, rate if rate >= 1 else (count - 1) / max(1.0, last - at))
+        return most
 
     def _try_rarely(self) -> None:
-        self._step, self._probe_after = _FINE_STEP, min(_RAREST_PROBE, max(_FIRST_PROBE, self._probe_after * 2))
+        self._step, self._probe_after = _FINE_STEP, min(_RAREST_PROBE, self._probe_after * 2)
 
     def forget(self) -> None:
         """Take it that speed is not what the server counts."""
-        self.per_second, self.cuts, self._step, self._probe_after = math.inf, 0, 1.2, 8
-        self._refused_at = None
+        self.per_second, self.cuts, self._step, self._probe_after = math.inf, 0, _STEP, _LONG
+        self._refused_at, self._forgiven = None, False
 
     def refused(self, now: float) -> None:
         """Take note of a refusal before it is known whether speed counts."""
@@ -238,8 +263,9 @@ class Speed:
         return max(0.01, missing / self.per_second) if missing > _NEARLY else 0.0
 
     def _fill(self, now: float) -> None:
-        self._tokens = min(max(1.0, self.per_second), self._tokens + (now - self._at) * self.per_second)
-        self._at = now
+        if now > self._at:
+            self._tokens = min(max(1.0, self.per_second), self._tokens + (now - self._at) * self.per_second)
+            self._at = now
 
 
 @dataclass(slots=True)

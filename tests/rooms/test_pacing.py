@@ -63,14 +63,14 @@ def test_refusals_at_the_same_number_of_jobs_cut_the_window_to_it() -> None:
 def test_acceptances_far_above_the_number_of_a_refusal_show_that_it_was_for_speed() -> None:
     window, speed = Window(64), Speed()
     window.accepted(1)
-    speed.accepted()
+    speed.accepted(0.0)
     now = refused(window, 4, 0.0)
     speed.refused(0.0)
     tells = []
     for running in range(4, 9):
         assert window.room(running - 1, 0, now) == 1
         tells.append(window.accepted(running))
-        speed.accepted()
+        speed.accepted(now)
         now += 0.5
     assert tells == [False, False, False, False, True]
     assert window.by_speed and not window.limited
@@ -83,8 +83,20 @@ def test_acceptances_far_above_the_number_of_a_refusal_show_that_it_was_for_spee
     assert speed.room(later) == 0
     pace = speed.per_second
     for _ in range(8):
-        speed.accepted()
+        now += 1 / pace
+        speed.accepted(now)
     assert speed.per_second > pace, "a pace that was kept is tried a little faster"
+    speed.too_fast(now, 1.0)
+    assert speed.room(now + 1.0) == 0, "what a hold cost is not made up for at once"
+    found = speed.per_second
+    assert pace * 0.9 < found < pace * 1.2, "what it took before is what it takes"
+    for _ in range(8):
+        now += 5.0
+        speed.accepted(now)
+    speed.too_fast(now)
+    assert speed.per_second == found, "a pace that was kept is not left for one that came early"
+    speed.too_fast(now + 60)
+    assert speed.per_second < found
 
 
 def test_three_lone_refusals_in_a_row_hold_everyone() -> None:
