@@ -3,6 +3,7 @@
 import hashlib
 import json
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,11 @@ from hypothesis import given
 from hypothesis.strategies import booleans, dictionaries, floats, from_regex, integers, lists, none, recursive, text
 
 from batcher.clock import Clock
-from batcher.job import Kind, Move, Output, State
-from batcher.ledger.database import InlineDatabase
+from batcher.job import Image, Kind, Move, Output, Spec, State
+from batcher.ledger.database import InlineDatabase, _connected, in_transaction
 from batcher.ledger.enrolment import Choice, enrol
 from batcher.ledger.ledger import MIGRATIONS, Ledger, _split, migrate
+from batcher.ledger.rows import spec_of
 from batcher.ledger.sql import script, statements
 from batcher.manifest import census
 from batcher.manifest.census import Seen
@@ -165,3 +167,85 @@ async def test_what_waits_is_read_by_its_index_and_never_sorted(tmp_path: Path, 
     assert "USING" in plan and "INDEX jobs_" in plan and "by_state" not in plan
     assert len(await ledger.waiting(9)) == len(await ledger.waiting(9, broad=True)) == 9
     await ledger.close()
+
+
+ODD = [
+    Spec(
+        "b" * 16,
+        'q"uote',
+        "m",
+        {"prompt": "日本 \\ \" \n 'x'", "n": 2**70, "f": 1.5},
+        (),
+        ("a.png",),
+        {"v": None},
+        1,
+        1,
+    ),
+    Spec(
+        "a" * 16,
+        "ü/ä",
+        "m",
+        {"image_urls": ["sha256:00"]},
+        (Image(("image_urls", 0), "p.png", "00", 5, 64),),
+        ("p.png",),
+    ),
+    Spec("c" * 16, "n~2", "m", {}, (), (), {"deep": {"x": [1, {"y": True}]}}, 2, 2, "r.csv", 0.1),
+    Spec("d" * 16, "last", "m", {}, row=2, estimated_usd=0.25),
+]
+
+
+def kept(connection: sqlite3.Connection) -> list[object]:
+    """Give all that a ledger says of its jobs, and how it is made."""
+    rows = connection.execute("SELECT * FROM jobs ORDER BY position").fetchall()
+    made = connection.execute("SELECT name FROM sqlite_master ORDER BY name").fetchall()
+    tally = connection.execute("SELECT * FROM tally ORDER BY 1, 2, 3, 4").fetchall()
+    bound = connection.execute("PRAGMA foreign_keys").fetchone()[0]
+    return [[tuple(row) for row in rows], [tuple(row) for row in made], [tuple(row) for row in tally], bound]
+
+
+def empty(file: Path, *, of_old: bool = False) -> sqlite3.Connection:
+    """Give a new ledger; `of_old`: with the ids of jobs as the first versions kept them."""
+    connection = _connected(file)
+    if of_old:
+        schema = script("schema.sql").replace("  id            TEXT NOT NULL, ", "  id            TEXT PRIMARY KEY, ")
+        assert "TEXT PRIMARY KEY,             -- of older" in schema
+        for statement in _split(schema):
+            if "jobs_by_id" not in statement:
+                connection.execute(statement)
+        connection.execute("PRAGMA user_version = 1")
+    in_transaction(connection, migrate)
+    return connection
+
+
+def test_jobs_written_straight_in_are_the_same_as_staged_ones(tmp_path: Path) -> None:
+    named = [(one, one.name != "last") for one in ODD]
+    direct, staged = empty(tmp_path / "1"), empty(tmp_path / "2")
+    one = in_transaction(direct, lambda ledger: enrol(ledger, iter(named), Choice(), 5.0, sure=True))
+    other = in_transaction(staged, lambda ledger: enrol(ledger, iter(named), Choice(limit=9), 5.0, sure=True))
+    assert one == other
+    assert kept(direct) == kept(staged)
+    assert [spec_of(row) for row in direct.execute("SELECT * FROM jobs ORDER BY position")] == ODD
+    again = in_transaction(direct, lambda ledger: enrol(ledger, iter(named[1:]), Choice(), 6.0, sure=True))
+    assert (again.jobs, direct.execute("SELECT count(*) FROM jobs WHERE listed").fetchone()[0]) == (3, 3)
+    old = empty(tmp_path / "3", of_old=True)
+    for choice in (Choice(), Choice(limit=2)):
+        for ledger in (old, staged):
+            in_transaction(ledger, lambda c, chosen=choice: enrol(c, iter(named), chosen, 5.0, sure=True))  # type: ignore[misc]
+        assert kept(old)[::2] == kept(staged)[::2], "the same comes of it where ids are a primary key"
+    for connection in (direct, staged, old):
+        connection.close()
+
+
+def test_a_stream_that_breaks_off_leaves_an_empty_ledger_as_it_was(tmp_path: Path) -> None:
+    connection = empty(tmp_path / "1")
+    before = kept(connection)
+
+    def broken() -> Iterator[tuple[Spec, bool]]:
+        for number in range(6000):
+            yield spec(number), True
+        raise KeyError("the manifest")
+
+    with pytest.raises(KeyError):
+        in_transaction(connection, lambda ledger: enrol(ledger, broken(), Choice(), 0.0, sure=True))
+    assert kept(connection) == before and not connection.in_transaction and before[-1] == 1
+    connection.close()
