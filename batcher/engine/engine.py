@@ -403,8 +403,6 @@ class Engine:
         self._states[before.state] -= 1
         self._states[after.state] += 1
         self._stand(after)
-        if after.state is State.FETCHING and before.running_since and before.state is State.RUNNING:
-            self._pace.learn(after, _latency(before.running_since, move.completed_at, self._clock.now()))
         held = self._pace.saw(before, after, move, self._states[State.RUNNING], _loop_now())
         caution = self._pace.caution
         if caution.too_uncertain:
@@ -439,13 +437,6 @@ def _is_left(state: State, drain: Drain, *, late: bool) -> bool:
             return state in {State.RUNNING, State.FETCHING}
         case Drain.NOW:
             return state is not State.PENDING  # an intent half written would be an uncertain job of our own making
-
-
-def _latency(since: float, finished: float | None, seen: float) -> float:
-    """Give what a job took: by the server's stamp where its clock agrees with ours, else until it was seen."""
-    if finished is not None and since - 1 <= finished <= seen + 1:
-        return max(0.0, finished - since)
-    return max(0.0, seen - since)
 
 
 def _loop_now() -> float:

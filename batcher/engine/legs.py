@@ -36,6 +36,8 @@ from batcher.provider.replies import (
 from batcher.provider.wire import Call, Wire, WireFault
 from batcher.settings import Retry
 
+_AGREE: Final = 1.0
+"""Seconds that two clocks may differ by."""
 DOWNLOADS: Final = 16
 SPARE: Final = 2 * 2**20
 """Bytes of the disk that are left to the ledger and the log."""
@@ -164,6 +166,7 @@ class Legs:
         """Look at it until it has ended."""
         now = self._now()
         watch, first = rules.Watch(since=now, moved_at=now), True
+        before = 0.0
         while True:
             await asyncio.sleep(self._pace.next_look(job, self._age(job), first=first))
             first = False
@@ -176,10 +179,21 @@ class Legs:
             watch = watch.seen(reply, self._now())
             move = rules.after_poll(reply, watch, self._retry, self._now())
             if move is None:
+                before = self._age(job)
                 continue
-            if move.to is State.FETCHING and move.completed_at is None:
-                move = replace(move, completed_at=self._tools.clock.now())
+            if move.to is State.FETCHING:
+                self._learn(job, before, move.completed_at)
+                if move.completed_at is None:
+                    move = replace(move, completed_at=self._tools.clock.now())
             return move
+
+    def _learn(self, job: Job, before: float, finished: float | None) -> None:
+        """Take in what a job took, by the server's stamp where its clock agrees with ours."""
+        age, since = self._age(job), job.running_since or 0.0
+        if finished is not None and since - _AGREE <= finished <= since + age + _AGREE:
+            self._pace.learn(job, min(max(finished - since, before), age))
+        else:
+            self._pace.learn(job, age, before)
 
     async def _look(self, job: Job, watch: rules.Watch) -> PollReply:
         request_id = job.request_id or ""

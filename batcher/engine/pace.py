@@ -46,9 +46,9 @@ class Pace:
     """Nothing waits to be submitted any more."""
     _first_looks: int = 0
 
-    def learn(self, job: Job, seconds: float) -> None:
-        """Take in what a job took from acceptance to its end."""
-        self.usual.learn(kind(job), seconds)
+    def learn(self, job: Job, seconds: float, before: float | None = None) -> None:
+        """Take in what a job took from acceptance to its end; `before`: to when it was seen, at work still before."""
+        self.usual.learn(kind(job), seconds, before)
 
     def next_look(self, job: Job, age: float, *, first: bool) -> float:
         """Give the wait before a job of this age, not finished just now, is looked at (again).

@@ -32,6 +32,8 @@ _LATE: Final = 0.02
 _UNHEARD: Final = 0.1
 """Jobs at work for longer than the usual latency, for each one that has ended, from which on they are reckoned with."""
 _NORMAL: Final = NormalDist()
+_GOLDEN: Final = 0.6180339887498949
+_HARDLY: Final = 1e-6
 PRICE: Final = 0.02
 """Of a request, in usual latencies."""
 PRICE_QUEUED: Final = 0.12
@@ -97,6 +99,7 @@ class Latencies:
     _logs: deque[float] = field(default_factory=deque)
     _curve: Curve | None = None
     _fresh: int = 0
+    _put: int = 0
 
     def add(self, seconds: float) -> None:
         """Learn one more."""
@@ -104,6 +107,25 @@ class Latencies:
         self._fresh += 1
         if len(self._logs) > self.keep:
             self._logs.popleft()
+
+    def add_between(self, before: float, seen: float) -> None:
+        """Learn one that was still at work at one age, and seen to have ended at the other: when is not known.
+
+        Taken for its end, `seen` would make the next ones be looked at later, and so on for ever. So the end is put
+        between the two, spread as the others are.
+        """
+        self._put += 1
+        share = self._put * _GOLDEN % 1
+        between = before + share * (seen - before)
+        if len(self._logs) >= _FEW and seen > 0:
+            mean = sum(self._logs) / len(self._logs)
+            spread = max(0.05, math.sqrt(sum((log - mean) ** 2 for log in self._logs) / len(self._logs)))
+            low = _normal((math.log(before) - mean) / spread) if before > 0 else 0.0
+            high = _normal((math.log(seen) - mean) / spread)
+            if high - low > _HARDLY:
+                place = min(max(low + share * (high - low), _HARDLY / 2), 1 - _HARDLY / 2)
+                between = math.exp(mean + spread * _NORMAL.inv_cdf(place))
+        self.add(min(max(between, before), seen))
 
     def __len__(self) -> int:
         return len(self._logs)
@@ -130,12 +152,15 @@ class Usual:
     def __post_init__(self) -> None:
         self.all.at_work = lambda: self.under_way(None)
 
-    def learn(self, kind: Hashable, seconds: float) -> None:
-        """Take in what one job took."""
+    def learn(self, kind: Hashable, seconds: float, before: float | None = None) -> None:
+        """Take in what one job took; `before`: it was still at work at that age, and `seconds` is when it was seen."""
         if kind not in self._kinds:
             self._kinds[kind] = Latencies(at_work=lambda: self.under_way(kind))
-        self.all.add(seconds)
-        self._kinds[kind].add(seconds)
+        for known in (self.all, self._kinds[kind]):
+            if before is None:
+                known.add(seconds)
+            else:
+                known.add_between(before, seconds)
 
     def of(self, kind: Hashable) -> Latencies:
         """Give what is to be expected of such a job."""

@@ -2,6 +2,7 @@
 
 import math
 import random
+import statistics
 from itertools import pairwise
 
 import pytest
@@ -14,7 +15,7 @@ from batcher.ledger.enrolment import spread
 from batcher.pacing.budget import Budget
 from batcher.pacing.caution import Caution
 from batcher.pacing.patience import Patience, backoff
-from batcher.pacing.polling import Latencies, Usual, next_look, with_those_at_work
+from batcher.pacing.polling import PRICE_QUEUED, Latencies, Usual, next_look, with_those_at_work
 from batcher.pacing.window import Rate, Speed, Window
 from tests.bench.polling import Truth, best_fixed_interval, compare, log_normal, mix
 
@@ -302,3 +303,30 @@ def test_jobs_that_have_only_begun_tell_nothing_of_latencies() -> None:
     known = sorted(math.log(one) for one in (50.0, 60.0, 70.0, 80.0))
     assert with_those_at_work(known, [1.0] * 64) is known
     assert with_those_at_work(known, []) is known
+
+
+@pytest.mark.parametrize("sigma", [0.3, 0.5, 0.8])
+def test_ends_that_are_only_seen_do_not_move_the_looks_ever_later(sigma: float) -> None:
+    """A server that gives no stamps, or whose clock is off: what is learned is what a look saw, hours of it."""
+    chance, known, lags = random.Random(3), Latencies(), []
+    for _ in range(3000):
+        took, age, before = 30 * chance.lognormvariate(0, sigma), 0.0, 0.0
+        while True:
+            age += next_look(age, known, PRICE_QUEUED)
+            if age >= took:
+                break
+            before = age
+        lags.append(age - took)
+        known.add_between(before, age)
+    assert known.curve and 24 < known.curve.usual < 37
+    assert statistics.mean(lags[-500:]) < 1.5 * statistics.mean(lags[100:300])
+
+
+@given(floats(0, 1e5), floats(0, 1e5), lists(floats(1e-3, 1e5), max_size=60))
+def test_an_end_between_two_looks_is_put_between_them(one: float, other: float, known: list[float]) -> None:
+    latencies = Latencies()
+    for seconds in known:
+        latencies.add(seconds)
+    before, seen = sorted((one, other))
+    latencies.add_between(before, seen)
+    assert max(before, 1e-3) * (1 - 1e-9) <= math.exp(latencies._logs[-1]) <= max(seen, 1e-3) * (1 + 1e-9)
