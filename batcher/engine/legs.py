@@ -175,11 +175,11 @@ class Legs:
                 watch = watch.seen(reply, self._now())
                 reply = await self._look(job, watch)
             if isinstance(reply, Queued | Working):
-                self._pace.saw_place(job, self._age(job), waits=isinstance(reply, Queued))
+                before = self._age(job)
+                self._pace.saw_place(job, before, waits=isinstance(reply, Queued))
             watch = watch.seen(reply, self._now())
             move = rules.after_poll(reply, watch, self._retry, self._now())
             if move is None:
-                before = self._age(job)
                 continue
             if move.to is State.FETCHING:
                 self._learn(job, before, move.completed_at)
@@ -191,7 +191,7 @@ class Legs:
         """Take in what a job took, by the server's stamp where its clock agrees with ours."""
         age, since = self._age(job), job.running_since or 0.0
         if finished is not None and since - _AGREE <= finished <= since + age + _AGREE:
-            self._pace.learn(job, min(max(finished - since, before), age))
+            self._pace.learn(job, max(0.0, finished - since))
         else:
             self._pace.learn(job, age, before)
 

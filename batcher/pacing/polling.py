@@ -112,8 +112,11 @@ class Latencies:
         """Learn one that was still at work at one age, and seen to have ended at the other: when is not known.
 
         Taken for its end, `seen` would make the next ones be looked at later, and so on for ever. So the end is put
-        between the two, spread as the others are.
+        between the two, spread as the others are. While there are none, an end that may have been at any time, as of
+        a job that an earlier process sent, says nothing.
         """
+        if len(self._logs) < _FEW and seen > max(2 * before, 2 * _FIRST_LOOK):
+            return
         self._put += 1
         share = self._put * _GOLDEN % 1
         between = before + share * (seen - before)

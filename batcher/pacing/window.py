@@ -16,7 +16,6 @@ _FIRST_PROBE: Final = 25
 _RAREST_PROBE: Final = 400
 _STEP: Final = 1.2
 _FINE_STEP: Final = 1.03
-_BELOW: Final = 0.98
 _SOON: Final = 20.0
 _NEARLY: Final = 1e-6
 _GROWTH: Final = 1.1

@@ -329,4 +329,7 @@ def test_an_end_between_two_looks_is_put_between_them(one: float, other: float, 
         latencies.add(seconds)
     before, seen = sorted((one, other))
     latencies.add_between(before, seen)
+    if len(latencies) == len(known):
+        assert len(known) < 3 and seen > 2 * before, "where nothing is known, this says nothing"
+        return
     assert max(before, 1e-3) * (1 - 1e-9) <= math.exp(latencies._logs[-1]) <= max(seen, 1e-3) * (1 + 1e-9)
