@@ -65,11 +65,12 @@ def test_every_output_is_byte_for_byte_what_the_server_made(batcher: Batcher, ap
     ("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )
 def test_a_run_that_was_ended_goes_on(batcher: Batcher, api: Api, until: Until, number: int, code: int) -> None:
-    api.delay = 0.6
+    api.delay = 2.0  # so that it is at work still when the signal comes, also where the machine is busy
     manifest = batcher.csv([f"p{n}" for n in range(40)])
     process = batcher.start("run", manifest, "--model", MODEL, "-j", "8")
     until(lambda: len(api.journal) >= 12)
     ended, err = end(process, number)
+    api.delay = 0.3
     assert ended == code, err
     done = batcher("run", manifest, "--model", MODEL)
     states = batcher.states()
