@@ -33,8 +33,11 @@ _BUSY_TRIES: Final = 5
 class Database(Protocol):
     """One read-write connection."""
 
-    async def transact(self, work: Work[T]) -> T:
-        """Run `work` between BEGIN IMMEDIATE and COMMIT; when it raises, nothing of it stays."""
+    async def transact(self, work: Work[T], *, bound: bool = True) -> T:
+        """Run `work` between BEGIN IMMEDIATE and COMMIT; when it raises, nothing of it stays.
+
+        `bound`: foreign keys are held to at every step. Without, work may do without the indexes that they want.
+        """
         ...
 
     async def close(self) -> None:
@@ -50,8 +53,14 @@ def prepare(connection: sqlite3.Connection, folder: Path) -> None:
         connection.execute(pragma).fetchall()
 
 
-def in_transaction(connection: sqlite3.Connection, work: Work[T]) -> T:
-    """Do the work in one transaction on this connection."""
+def in_transaction(connection: sqlite3.Connection, work: Work[T], *, bound: bool = True) -> T:
+    """Do the work in one transaction on this connection; `bound`: held to foreign keys."""
+    if not bound:  # they are switched between transactions only
+        connection.execute("PRAGMA foreign_keys = OFF")
+        try:
+            return in_transaction(connection, work)
+        finally:
+            connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("BEGIN IMMEDIATE")
     try:
         result = work(connection)
@@ -75,14 +84,14 @@ class Latch:
         self._file = file
         self.fell = False
 
-    def do(self, connection: sqlite3.Connection, work: Work[T]) -> T:
+    def do(self, connection: sqlite3.Connection, work: Work[T], *, bound: bool) -> T:
         """Do the work in one transaction; notice where it was the disk that failed.
 
         On a rollback journal a reader can keep it from being committed: that is waited for a while longer.
         """
         for last in [False] * _BUSY_TRIES + [True]:
             try:
-                return in_transaction(connection, work)
+                return in_transaction(connection, work, bound=bound)
             except sqlite3.Error as error:
                 code = getattr(error, "sqlite_errorcode", 0) & 0xFF
                 if code == sqlite3.SQLITE_BUSY and not last:
@@ -117,14 +126,14 @@ class ThreadedDatabase(aiosqlite.Connection):
         super().__init__(lambda: _connected(file), iter_chunk_size=64)
         self._latch = Latch(file)
 
-    async def transact(self, work: Work[T]) -> T:
+    async def transact(self, work: Work[T], *, bound: bool = True) -> T:
         """Run `work` in one transaction, on the connection's thread."""
-        result: T = await self._execute(self._do, work)  # type: ignore[no-untyped-call]
+        result: T = await self._execute(self._do, work, bound)  # type: ignore[no-untyped-call]
         return result
 
-    def _do(self, work: Work[T]) -> T:
+    def _do(self, work: Work[T], bound: bool) -> T:
         self._connection = self._latch.reopened(self._conn)
-        return self._latch.do(self._conn, work)
+        return self._latch.do(self._conn, work, bound=bound)
 
     async def close(self) -> None:
         """Take the write-ahead log into the file, and close."""
@@ -164,10 +173,10 @@ class InlineDatabase:
         self._connection = _connected(file)
         self._latch = Latch(file)
 
-    async def transact(self, work: Work[T]) -> T:
+    async def transact(self, work: Work[T], *, bound: bool = True) -> T:
         """Run `work` in one transaction, here and now."""
         self._connection = self._latch.reopened(self._connection)
-        return self._latch.do(self._connection, work)
+        return self._latch.do(self._connection, work, bound=bound)
 
     async def close(self) -> None:
         """Take the write-ahead log into the file, and close."""

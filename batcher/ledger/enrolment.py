@@ -56,11 +56,12 @@ def enrol(
 
     Memory does not grow with the jobs; indexes and sums are made anew, all at once. Into a ledger that knows jobs
     the others go in the order of their ids, so that the index of ids is written from its beginning to its end.
+    The transaction is one that is not bound to foreign keys: they want the index of ids at each step.
     Raises what the stream raises, and TooManyUnlisted.
     """
     sql = statements("moves.sql")
     if choice == Choice() and not _one(connection, "SELECT count(*) FROM (SELECT 1 FROM jobs LIMIT 1)"):
-        with _unbound(connection), _set_aside(connection):
+        with _set_aside(connection):
             _written(connection, sql["enrol_first"], named, now)
         jobs = _one(connection, "SELECT total(jobs) FROM tally")
         return Enrolled(jobs, _one(connection, "SELECT total(jobs) FROM tally WHERE selected = 1"), 0, 0)
@@ -82,25 +83,6 @@ def enrol(
         connection.execute(sql["enrol"], {"now": now})
     connection.execute(sql["stage_drop"])
     return enrolled
-
-
-@contextmanager
-def _unbound(connection: sqlite3.Connection) -> Iterator[None]:
-    """Do without foreign keys in a transaction of its own: they want the index of ids at every step.
-
-    They are switched between transactions only. The one that stood open had done nothing, and another one follows.
-    """
-    connection.execute("COMMIT")
-    connection.execute("PRAGMA foreign_keys = OFF")
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("BEGIN IMMEDIATE")
 
 
 @contextmanager

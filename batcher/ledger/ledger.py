@@ -106,9 +106,9 @@ class Ledger:
         sql = statements("questions.sql")[question]
         return await self._guard(lambda connection: connection.execute(sql, facts).fetchall())
 
-    async def transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Do work of another room of the ledger in a transaction of its own."""
-        return await self._guard(work)
+    async def transact(self, work: Callable[[sqlite3.Connection], T], *, bound: bool = True) -> T:
+        """Do work of another room of the ledger in a transaction of its own; `bound`: held to foreign keys."""
+        return await self._guard(work, bound=bound)
 
     async def waiting(self, limit: int, *, broad: bool = False) -> list[Job]:
         """Give the next jobs to submit, in the manifest's order; `broad`: one of each row before a second of any."""
@@ -306,9 +306,9 @@ class Ledger:
                     name = getattr(listener, "__name__", type(listener).__name__)
                     print(f"batcher: {name} no longer listens: {error}", file=sys.stderr)  # noqa: T201
 
-    async def _guard(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def _guard(self, work: Callable[[sqlite3.Connection], T], *, bound: bool = True) -> T:
         try:
-            return await self._database.transact(work)
+            return await self._database.transact(work, bound=bound)
         except sqlite3.Error as error:
             raise unreadable(error) from error
 

@@ -171,7 +171,7 @@ class Run:
             connection.execute(sql["put_meta"], {"key": "taken", "value": json.dumps(stands_for)})
             return enrolled
 
-        return await self.ledger.transact(work)
+        return await self.ledger.transact(work, bound=False)
 
     # The work.
 

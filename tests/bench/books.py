@@ -34,10 +34,10 @@ class Counted:
         self.database = database
         self.commits = 0
 
-    async def transact(self, work: Work[T]) -> T:
+    async def transact(self, work: Work[T], *, bound: bool = True) -> T:
         """Count, and pass on."""
         self.commits += 1
-        return await self.database.transact(work)
+        return await self.database.transact(work, bound=bound)
 
     async def close(self) -> None:
         """Close it."""
@@ -55,7 +55,7 @@ async def opened(folder: Path, jobs: int) -> tuple[Ledger, Counted, list[Job]]:
     ledger = Ledger(counted, Clock())
     await ledger.open()
     specs = [(spec(n), True) for n in range(1, jobs + 1)]
-    await ledger.transact(lambda connection: enrol(connection, specs, Choice(), 0.0, sure=True))
+    await ledger.transact(lambda connection: enrol(connection, specs, Choice(), 0.0, sure=True), bound=False)
     return ledger, counted, await ledger.waiting(jobs)
 
 

@@ -28,7 +28,7 @@ async def store(folder: Path) -> float:
     jobs = Expansion(manifest, bundled()[MODEL], Looks(), Options())
     ledger = Ledger(await open_threaded(folder / "ledger.sqlite"), Clock())
     await ledger.open()
-    await ledger.transact(lambda connection: enrol(connection, jobs, Choice(), 0.0, sure=True))
+    await ledger.transact(lambda connection: enrol(connection, jobs, Choice(), 0.0, sure=True), bound=False)
     lasted = time.perf_counter() - begun
     await ledger.close()
     (folder / "ledger.sqlite").unlink()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from batcher.ledger.reader import Reader
-from tests.crashes.nursery import Child, Nursery
+from tests.crashes.nursery import Attendant, Child, Nursery
 
 ROOT = Path(__file__).parent.parent.parent
 TOKEN = "a-token-of-some-length"
@@ -22,27 +22,18 @@ RUN = ("run", "m.yaml", "-o", "out", "-j", "4", "-q")
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 
-class Server:
+class Server(Attendant):
     """The sandbox, as a process of its own; its journal is what was paid for."""
 
     def __init__(self, seed: int, options: Sequence[str] = ()) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="server-", dir=MEMORY))
-        command = [sys.executable, "-m", "batcher.sandbox", "--dir", str(self._folder), "--until-stdin-ends"]
-        command += ["--latency", "0.15", "--sigma", "0.6", "--slots", "6", "--seed", str(seed), *options]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}
-        )
-        assert self._process.stdout
-        self.base = self._process.stdout.readline().decode().strip()
+        command = ["batcher.sandbox", "--dir", str(self._folder), "--until-stdin-ends"]
+        command += ["--latency", "0.15", "--sigma", "0.6", "--slots", "6", "--seed", str(seed)]
+        super().__init__(ROOT, *command, *options)
+        self.base = self.hears().decode().strip()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self._process.stdin and self._process.stdout
-        self._process.stdin.close()
-        self._process.wait(30)
-        self._process.stdout.close()
+    def __exit__(self, *said: object) -> None:
+        super().__exit__(*said)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def journal(self) -> list[Mapping[str, Any]]:
@@ -70,17 +61,16 @@ class Batch:
             f"model: google/nano-banana/pro/text-to-image\ninputs: {{output_format: jpeg}}\njobs:\n{prompts}"
         )
         self.jobs = jobs
-        self._own = Server(seed, options) if server is None else None
-        self._server = self._own or server
-        assert self._server
+        self._server = server or Server(seed, options)
+        self._owns_server = server is None
         self.base = self._server.base
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *said: object) -> None:
-        if self._own:
-            self._own.__exit__(*said)
+        if self._owns_server:
+            self._server.__exit__(*said)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _environ(self) -> dict[str, str]:
@@ -120,7 +110,6 @@ class Batch:
 
     def journal(self) -> list[Mapping[str, Any]]:
         """Give what the server accepted of this batch."""
-        assert self._server
         return [entry for entry in self._server.journal() if entry["inputs"]["prompt"] in self.prompts]
 
 

@@ -40,12 +40,12 @@ class Child:
         return code, self._err.read_text("utf-8", "replace")
 
 
-class Nursery:
-    """The process that forks."""
+class Attendant:
+    """A module that runs as a process of its own until its standard input closes, with the block."""
 
-    def __init__(self, package: Path) -> None:
+    def __init__(self, package: Path, *module: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.crashes.nursery"],
+            [sys.executable, "-m", *module],
             cwd=package,
             env={**os.environ, "PYTHONPATH": str(package)},
             stdin=subprocess.PIPE,
@@ -61,12 +61,24 @@ class Nursery:
         self._process.wait(30)
         self._process.stdout.close()
 
+    def hears(self) -> bytes:
+        """Give the next line that it prints."""
+        assert self._process.stdout
+        return self._process.stdout.readline()
+
+
+class Nursery(Attendant):
+    """The process that forks."""
+
+    def __init__(self, package: Path) -> None:
+        super().__init__(package, "tests.crashes.nursery")
+
     def asked(self, order: Mapping[str, object]) -> int | None:
         """Give its answer to an order."""
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin
         self._process.stdin.write(json.dumps(order).encode() + b"\n")
         self._process.stdin.flush()
-        answer: int | None = json.loads(self._process.stdout.readline())
+        answer: int | None = json.loads(self.hears())
         return answer
 
     def child(self, command: Sequence[str], folder: Path, environ: Mapping[str, str]) -> Child:

@@ -96,9 +96,9 @@ class MortalDatabase(InlineDatabase):
 
     act: Callable[[str], None]
 
-    async def transact(self, work: Work[T]) -> T:
+    async def transact(self, work: Work[T], *, bound: bool = True) -> T:
         self.act("begins a transaction")
-        result = await super().transact(work)
+        result = await super().transact(work, bound=bound)
         self.act("has committed")
         return result
 

@@ -275,7 +275,7 @@ async def test_a_slow_reader_keeps_no_writer_from_its_commit(tmp_path: Path) -> 
     ledger = Ledger(await open_threaded(tmp_path / "ledger.sqlite"), Clock())
     await ledger.open()
     named = [(spec, True) for spec in specs(Scenario(jobs=1200))]
-    await ledger.transact(lambda connection: enrol(connection, named, Choice(), 0.0, sure=True))
+    await ledger.transact(lambda connection: enrol(connection, named, Choice(), 0.0, sure=True), bound=False)
     database = ledger._database
     await database._execute(lambda: database._conn.execute("PRAGMA journal_mode = DELETE").fetchall())  # type: ignore[attr-defined]
     with Reader(tmp_path) as reader:

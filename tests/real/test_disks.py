@@ -113,7 +113,7 @@ async def ledger_on(disk: Path, *, ballast: bool) -> Ledger:
     ledger = Ledger(await open_threaded(disk / "ledger.sqlite"), Clock())
     await ledger.open()
     named = [(spec, True) for spec in specs(Scenario(jobs=3))]
-    await ledger.transact(lambda connection: enrol(connection, named, Choice(), 0.0, sure=True))
+    await ledger.transact(lambda connection: enrol(connection, named, Choice(), 0.0, sure=True), bound=False)
     for job in await ledger.waiting(3):
         await ledger.record(job, Move(State.SUBMITTING))
     if ballast:

@@ -106,7 +106,7 @@ async def test_sums_are_what_counting_gives_at_every_step(tmp_path: Path) -> Non
 
     async def take(numbers: range, **choice: int) -> None:
         named = [(spec(n), True) for n in numbers]
-        await ledger.transact(lambda c: enrol(c, named, Choice(**choice), 0.0, sure=True))
+        await ledger.transact(lambda c: enrol(c, named, Choice(**choice), 0.0, sure=True), bound=False)
         assert sums(connection) == counted(connection)
 
     await take(range(1, 9), limit=5)
@@ -159,7 +159,9 @@ async def test_what_waits_is_read_by_its_index_and_never_sorted(tmp_path: Path, 
     database = InlineDatabase(tmp_path / "ledger.sqlite")
     ledger = Ledger(database, Clock())
     await ledger.open()
-    await ledger.transact(lambda c: enrol(c, [(spec(n), True) for n in range(50)], Choice(), 0.0, sure=True))
+    await ledger.transact(
+        lambda c: enrol(c, [(spec(n), True) for n in range(50)], Choice(), 0.0, sure=True), bound=False
+    )
     asked = f"EXPLAIN QUERY PLAN {statements('questions.sql')[question]}"
     facts = {} if question == "next_due" else {"now": 1.0, "limit": 9}
     plan = " ".join(row[3] for row in database._connection.execute(asked, facts))
@@ -220,17 +222,19 @@ def empty(file: Path, *, of_old: bool = False) -> sqlite3.Connection:
 def test_jobs_written_straight_in_are_the_same_as_staged_ones(tmp_path: Path) -> None:
     named = [(one, one.name != "last") for one in ODD]
     direct, staged = empty(tmp_path / "1"), empty(tmp_path / "2")
-    one = in_transaction(direct, lambda ledger: enrol(ledger, iter(named), Choice(), 5.0, sure=True))
-    other = in_transaction(staged, lambda ledger: enrol(ledger, iter(named), Choice(limit=9), 5.0, sure=True))
+    one = in_transaction(direct, lambda ledger: enrol(ledger, iter(named), Choice(), 5.0, sure=True), bound=False)
+    other = in_transaction(
+        staged, lambda ledger: enrol(ledger, iter(named), Choice(limit=9), 5.0, sure=True), bound=False
+    )
     assert one == other
     assert kept(direct) == kept(staged)
     assert [spec_of(row) for row in direct.execute("SELECT * FROM jobs ORDER BY position")] == ODD
-    again = in_transaction(direct, lambda ledger: enrol(ledger, iter(named[1:]), Choice(), 6.0, sure=True))
+    again = in_transaction(direct, lambda ledger: enrol(ledger, iter(named[1:]), Choice(), 6.0, sure=True), bound=False)
     assert (again.jobs, direct.execute("SELECT count(*) FROM jobs WHERE listed").fetchone()[0]) == (3, 3)
     old = empty(tmp_path / "3", of_old=True)
     for choice in (Choice(), Choice(limit=2)):
         for ledger in (old, staged):
-            in_transaction(ledger, lambda c, chosen=choice: enrol(c, iter(named), chosen, 5.0, sure=True))  # type: ignore[misc]
+            in_transaction(ledger, lambda c, chosen=choice: enrol(c, iter(named), chosen, 5.0, sure=True), bound=False)  # type: ignore[misc]
         assert kept(old)[::2] == kept(staged)[::2], "the same comes of it where ids are a primary key"
     for connection in (direct, staged, old):
         connection.close()
@@ -246,6 +250,6 @@ def test_a_stream_that_breaks_off_leaves_an_empty_ledger_as_it_was(tmp_path: Pat
         raise KeyError("the manifest")
 
     with pytest.raises(KeyError):
-        in_transaction(connection, lambda ledger: enrol(ledger, broken(), Choice(), 0.0, sure=True))
+        in_transaction(connection, lambda ledger: enrol(ledger, broken(), Choice(), 0.0, sure=True), bound=False)
     assert kept(connection) == before and not connection.in_transaction and before[-1] == 1
     connection.close()
