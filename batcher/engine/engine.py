@@ -24,7 +24,7 @@ GRACE: Final = 8.0
 _BODIES_AT_ONCE: Final = 128 * 2**20
 _STARTING: Final = frozenset({State.PENDING, State.SUBMITTING})
 _LAST_FEW: Final = 16
-"""Of jobs in flight: with so few left, each may be the one that the run ends with."""
+"""Of jobs in flight, or an eighth of the window: with so few left, each may be the one that the run ends with."""
 _IDLE: Final = 30.0
 _AHEAD: Final = 64
 """Jobs that are read from the ledger at once."""
@@ -242,7 +242,8 @@ class Engine:
         while self.halted is None:
             self._changed.clear()
             started = await self._fill()
-            self._pace.last = self._no_more and not self._ahead and not self._starting and len(self._jobs) <= _LAST_FEW
+            self._pace.draining = self._no_more and not self._ahead and not self._starting
+            self._pace.last = len(self._jobs) <= max(_LAST_FEW, self._pace.window.ceiling // 8)
             if not started and not self._tasks and await self._ledger.due_in() is None:
                 return
             await self._wait(await self._next_chance())

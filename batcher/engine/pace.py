@@ -7,11 +7,20 @@ from batcher.job import Job, Kind, Move, State
 from batcher.pacing.budget import Budget
 from batcher.pacing.caution import Caution
 from batcher.pacing.patience import Patience
-from batcher.pacing.polling import PRICE, PRICE_AWAITED, PRICE_LAST, PRICE_QUEUED, Usual, next_look
+from batcher.pacing.polling import (
+    PRICE,
+    PRICE_AWAITED,
+    PRICE_DRAINING,
+    PRICE_EMPTIED,
+    PRICE_LAST,
+    PRICE_QUEUED,
+    Usual,
+    next_look,
+)
 from batcher.pacing.window import Rate, Speed, Window
 from batcher.settings import Policy
 
-_EARLY_LOOKS: Final = 16
+_EARLY_LOOKS: Final = 24
 """One job in so many is looked at early."""
 _EARLY: Final = 0.06
 """Of the usual latency."""
@@ -40,10 +49,12 @@ class Pace:
     budget: Budget
     caution: Caution
     usual: Usual
-    queue: bool = False
-    """The server has jobs waiting: what has ended unnoticed keeps none of its slots idle."""
-    last: bool = False
+    queue: bool | None = None
+    """The server has jobs waiting: what has ended unnoticed keeps none of its slots idle. None: it never had any."""
+    draining: bool = False
     """Nothing waits to be submitted any more."""
+    last: bool = False
+    """Of what is in flight, few are left."""
     _first_looks: int = 0
 
     def learn(self, job: Job, seconds: float, before: float | None = None) -> None:
@@ -63,18 +74,18 @@ class Pace:
 
     def _price(self) -> float:
         """Give the price of a look, in usual latencies."""
-        if self.last:
-            return PRICE_LAST
+        if self.draining:
+            return PRICE_LAST if self.last else PRICE_DRAINING
         if self.window.limited:
             return PRICE_AWAITED
-        return PRICE_QUEUED if self.queue else PRICE
+        return PRICE if self.queue is None else PRICE_QUEUED if self.queue else PRICE_EMPTIED
 
     def saw_place(self, job: Job, age: float, *, waits: bool) -> None:
         """Take in whether a job waits in the server's queue, or is at work already."""
         curve = self.usual.of(kind(job)).curve
         if waits:
             self.queue = True
-        elif curve and age < 2 * _EARLY * curve.usual:
+        elif self.queue and curve and age < 2 * _EARLY * curve.usual:
             self.queue = False
 
     def price(self, job: Job) -> float:

@@ -10,6 +10,7 @@ from jinja2 import TemplateError, UndefinedError, meta, nodes
 
 from batcher.manifest.bounds import MAX_LENGTH, Turns, bounded, checked
 
+_ENDS_OF_LINES: Final = re.compile("\r\n?")
 _PLAIN: Final = frozenset({str, int, float, bool})
 """Types whose text is what `str` says, quickly."""
 
@@ -39,7 +40,7 @@ class Template:
     """One text with `{{ }}` in it. Raises BadTemplate when it cannot be read."""
 
     def __init__(self, text: str) -> None:
-        self.text = text
+        self.text = text = _ENDS_OF_LINES.sub("\n", text)  # as Jinja has them
         self.plain = "{{" not in text and "{%" not in text and "{#" not in text
         try:
             self._template = None if self.plain else _ENVIRONMENT.from_string(checked(_ENVIRONMENT, text))

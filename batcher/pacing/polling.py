@@ -34,12 +34,16 @@ _UNHEARD: Final = 0.1
 _NORMAL: Final = NormalDist()
 _GOLDEN: Final = 0.6180339887498949
 _HARDLY: Final = 1e-6
-PRICE: Final = 0.02
+PRICE: Final = 0.018
 """Of a request, in usual latencies."""
-PRICE_QUEUED: Final = 0.12
+PRICE_EMPTIED: Final = 0.035
+"""Where the server's queue was seen to be empty, and had been seen full: it fills again soon."""
+PRICE_QUEUED: Final = 0.11
 """While the server has others waiting: what has ended unnoticed keeps none of its slots idle."""
+PRICE_DRAINING: Final = 0.2
+"""While nothing waits to be submitted any more: a slot that falls free stays so, whenever that is seen."""
 PRICE_LAST: Final = 0.008
-"""While nothing waits to be submitted any more: the run ends with the last job that is seen to have ended."""
+"""While few are left, and nothing waits: the run ends with the last job that is seen to have ended."""
 PRICE_AWAITED: Final = 0.001
 """While the server takes the next job only when one has been seen to end."""
 
@@ -100,11 +104,14 @@ class Latencies:
     _curve: Curve | None = None
     _fresh: int = 0
     _put: int = 0
+    _learned: int = 0
+    """All, also those that are not kept any more."""
 
     def add(self, seconds: float) -> None:
         """Learn one more."""
         self._logs.append(math.log(max(seconds, 1e-3)))
         self._fresh += 1
+        self._learned += 1
         if len(self._logs) > self.keep:
             self._logs.popleft()
 
@@ -139,7 +146,10 @@ class Latencies:
         if len(self._logs) < _FEW:
             return None
         if self._curve is None or self._fresh * 10 >= len(self._logs):
-            self._curve, self._fresh = _drawn(with_those_at_work(sorted(self._logs), self.at_work())), 0
+            logs, ages = sorted(self._logs), self.at_work()
+            if self._learned < len(ages):  # later those at work are as many as ever, and those that end are a sample
+                logs = with_those_at_work(logs, ages)
+            self._curve, self._fresh = _drawn(logs), 0
         return self._curve
 
 

@@ -57,6 +57,21 @@ def test_a_window_as_large_as_the_slots_takes_little_more() -> None:
     assert len(life.calls) / JOBS <= 7
 
 
+def test_a_queue_that_runs_full_is_looked_at_less_than_three_times_a_job() -> None:
+    """What is known from three hundred jobs serves the next six hundred; each was looked at 2.7 times, 20 in flight."""
+    with tempfile.TemporaryDirectory() as folder:
+        for number, jobs in enumerate((JOBS, 3 * JOBS)):
+            life = Life(replace(QUIET, jobs=jobs), Path(folder), number, None)
+            try:
+                assert life.loop.run_until_complete(life._run()) == 0
+            finally:
+                life.loop.close()
+    later = sorted(life.world._requests.values(), key=lambda one: one.accepted_at)[JOBS:]
+    assert len(later) == 2 * JOBS
+    looks = sum(one.looks for one in later) / len(later)
+    assert looks <= 2.9, f"{looks:.2f} looks a job"
+
+
 def test_a_first_wave_of_many_is_not_looked_at_as_if_each_were_overdue() -> None:
     """All at work at once, nothing known: the first to end tell of themselves. Each took 49 requests before."""
     life = night(replace(QUIET, slots=JOBS, concurrency=JOBS, latency=300.0))

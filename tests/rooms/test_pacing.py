@@ -299,6 +299,17 @@ def test_the_first_to_end_are_no_sample_of_those_at_work(seed: int, ended: int) 
     assert abs(math.log(middle / 60)) <= abs(math.log(naive / 60)) + 0.01
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_those_that_end_are_a_sample_once_a_wave_has_passed(seed: int) -> None:
+    """512 at work at all times: a third are older than the usual latency, always, and are no sign of a slower server."""
+    chance = random.Random(seed)
+    at_work = [(took := chance.lognormvariate(math.log(30.0), 0.5), took * chance.random()) for _ in range(512)]
+    known = Latencies(at_work=lambda: [age for _, age in at_work])
+    for _ in range(600):
+        known.add(chance.lognormvariate(math.log(30.0), 0.5))
+    assert known.curve and 30 / 1.15 < known.curve.usual < 30 * 1.15
+
+
 def test_jobs_that_have_only_begun_tell_nothing_of_latencies() -> None:
     known = sorted(math.log(one) for one in (50.0, 60.0, 70.0, 80.0))
     assert with_those_at_work(known, [1.0] * 64) is known

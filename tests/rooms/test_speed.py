@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import rfc8785
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis.strategies import booleans, dictionaries, floats, from_regex, integers, lists, none, recursive, text
 
 from batcher.clock import Clock
@@ -49,6 +49,8 @@ def test_an_id_is_that_of_the_whole_canonical_form(inputs: dict[str, object], mo
     assert Ids(model).of(canonical(inputs), sample) == hashlib.sha256(whole).hexdigest()[:16]
 
 
+@example(template="a\rb\r\nc", values={})
+@example(template="a\r{{ a }}\r\n", values={"a": "\r"})
 @given(
     lists(from_regex(r"(?:\{\{ ?[abc_][0-9a-z]? ?\}\}|[^{}]|\n)", fullmatch=True), max_size=6).map("".join),
     dictionaries(
