@@ -57,18 +57,23 @@ class Far:
         return request_id
 
     def report(self) -> dict[str, float]:
-        """Give the makespan, the ideal one for the same service times in order, and the requests."""
+        """Give the makespan, the ideal one for the same service times in order, and the requests.
+
+        `busy` is the share of slots at work until the last job took its own.
+        """
         free = [0.0] * self.slots
         for service in self.services:
             heapq.heappush(free, heapq.heappop(free) + service)
         ideal = max(free)
         makespan = self.last_file - self.accepted[0]
-        lasting = max(self.free_at) - self.accepted[0]
+        ran = [*self.ends.values()][-len(self.services) :]
+        full = max(begins for begins, _ in ran)
+        worked = sum(max(0.0, min(full, ends) - begins) for begins, ends in ran)
         return {
             "jobs": len(self.services),
             "makespan": makespan,
             "ideal": ideal,
-            "busy": sum(self.services) / (self.slots * lasting),
+            "busy": worked / (self.slots * max(1e-9, full - self.accepted[0])),
             "requests": self.requests,
             "first": self.accepted[0],
         }

@@ -83,6 +83,11 @@ def of_ours(base: str, jobs: int, window: int) -> tuple[dict[str, float], float]
     return report, (whole.cpu - short.cpu) / jobs * 1e3
 
 
+def _span_and_looks(report: dict[str, float]) -> tuple[float, float]:
+    """Give makespan / ideal, and requests a job but for its submission and its file."""
+    return report["makespan"] / report["ideal"], report["requests"] / report["jobs"] - 1
+
+
 def lines(jobs: int, slots: int, median: float) -> list[Line]:
     """Measure with the window a quarter above the slots, and equal to them; the plain script beside it."""
     found = []
@@ -92,28 +97,24 @@ def lines(jobs: int, slots: int, median: float) -> list[Line]:
         other: tuple[dict[str, float], float] | None = None
         if find_spec("fal_client"):
             other = of_script(base, jobs, slots, median * 0.067, "fal")
-        for window, most, requests, words in (
-            (slots * 5 // 4, 1.02, 2.8, "a quarter above the slots"),
-            (slots, 1.08, 5.0, "as many as slots"),
+        for window, most, asks, busiest, words in (
+            (slots * 5 // 4, 1.02, 2.8, 0.99, "a quarter above the slots"),
+            (slots, 1.08, 5.0, 0.0, "as many as slots"),
         ):
             ours, cpu = of_ours(base, jobs, window)
-            span, each = ours["makespan"] / ours["ideal"], ours["requests"] / ours["jobs"]
-            beside = (
-                f"script {rival['makespan'] / rival['ideal']:.2f} at {rival['requests'] / jobs:.1f}, "
-                f"eager {eager['makespan'] / eager['ideal']:.2f} at {eager['requests'] / jobs:.1f}"
+            span, each = _span_and_looks(ours)
+            rivals = {"script": rival, "eager": eager} | ({"fal-client": other[0]} if other else {})
+            beside = ", ".join(
+                "{} {:.2f} at {:.1f}".format(name, *_span_and_looks(report)) for name, report in rivals.items()
             )
-            if other:
-                beside += (
-                    f", fal-client {other[0]['makespan'] / other[0]['ideal']:.2f} at {other[0]['requests'] / jobs:.1f}"
-                )
             found.append(
                 Line(
                     f"{jobs:,} jobs, {slots} slots, window {words}: makespan / ideal",
-                    f"{span:.3f} at {each:.2f} requests, busy {ours['busy']:.3f}",
+                    f"{span:.3f} at {each:.2f} looks, busy {ours['busy']:.3f}",
                     beside,
                     f"{span:.3f}",
-                    f"<= {most} at <= {requests}",
-                    span <= most and each <= requests,
+                    f"<= {most} at <= {asks}" + (f", >= {busiest}" if busiest else ""),
+                    span <= most and each <= asks and ours["busy"] >= busiest,
                 )
             )
     found.append(
