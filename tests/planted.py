@@ -26,6 +26,7 @@ PROOFS = {
     "copies": ("-m", "pytest", "-q", "-x", "tests/real/test_copies.py", "-k", "older_backup"),
     "money": ("-m", "pytest", "-q", "-x", "tests/rooms/test_pacing.py", "-k", "bill or cap"),
     "page": ("-m", "pytest", "-q", "-x", "tests/rooms/test_report.py", "-k", "ends_no_element"),
+    "counts": ("-m", "pytest", "-q", "-x", "tests/nights/test_counts.py", "-k", "does_not_say"),
     "security": ("-m", "pytest", "-q", "-x", "tests/real/test_security.py", "-k", "redirect or stood_still"),
 }
 LIMIT = 150
@@ -41,6 +42,11 @@ class Bug:
 
 
 BUGS = [
+    Bug(
+        "takes the look that sees an end for the end",
+        "counts",
+        [("engine/legs.py", "self._pace.learn(job, age, before)", "self._pace.learn(job, age)")],
+    ),
     Bug(
         "resubmits on recovery",
         "model",

@@ -54,23 +54,38 @@ def prepare(connection: sqlite3.Connection, folder: Path) -> None:
 
 
 def in_transaction(connection: sqlite3.Connection, work: Work[T], *, bound: bool = True) -> T:
-    """Do the work in one transaction on this connection; `bound`: held to foreign keys."""
+    """Do the work, once, in one transaction on this connection; `bound`: held to foreign keys."""
     if not bound:  # they are switched between transactions only
         connection.execute("PRAGMA foreign_keys = OFF")
         try:
             return in_transaction(connection, work)
         finally:
             connection.execute("PRAGMA foreign_keys = ON")
-    connection.execute("BEGIN IMMEDIATE")
+    _patiently(connection, "BEGIN IMMEDIATE")
     try:
         result = work(connection)
-        connection.execute("COMMIT")
+        _patiently(connection, "COMMIT")
     except BaseException:
         if connection.in_transaction:
             with suppress(sqlite3.Error):  # what went wrong first is what is told
                 connection.execute("ROLLBACK")
         raise
     return result
+
+
+def _patiently(connection: sqlite3.Connection, statement: str) -> None:
+    """Begin or commit. On a rollback journal a reader can keep either from being done: that is waited for longer.
+
+    The work itself is not done again: it may read from what can be read once.
+    """
+    for last in [False] * _BUSY_TRIES + [True]:
+        try:
+            connection.execute(statement)
+        except sqlite3.OperationalError as error:
+            if last or getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+        else:
+            return
 
 
 class Latch:
@@ -85,20 +100,12 @@ class Latch:
         self.fell = False
 
     def do(self, connection: sqlite3.Connection, work: Work[T], *, bound: bool) -> T:
-        """Do the work in one transaction; notice where it was the disk that failed.
-
-        On a rollback journal a reader can keep it from being committed: that is waited for a while longer.
-        """
-        for last in [False] * _BUSY_TRIES + [True]:
-            try:
-                return in_transaction(connection, work, bound=bound)
-            except sqlite3.Error as error:
-                code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-                if code == sqlite3.SQLITE_BUSY and not last:
-                    continue
-                self.fell = code in _DISK
-                raise
-        raise AssertionError
+        """Do the work in one transaction; notice where it was the disk that failed."""
+        try:
+            return in_transaction(connection, work, bound=bound)
+        except sqlite3.Error as error:
+            self.fell = getattr(error, "sqlite_errorcode", 0) & 0xFF in _DISK
+            raise
 
     def reopened(self, connection: sqlite3.Connection) -> sqlite3.Connection:
         """Give a connection that can be trusted: this one, or a fresh one in the place of one that failed."""

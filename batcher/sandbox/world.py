@@ -29,6 +29,7 @@ _HALF: Final = 0.5
 _LATE_TRIES: Final = 2
 _FORGOTTEN_FOR: Final = 30.0
 _SECOND_LOOK: Final = 2
+_CLOCK_OFF: Final = 7200.0
 _POLICY_WORD: Final = "forbidden-by-policy"
 """A prompt with this word is refused for its content, so that a rehearsal can show what that looks like."""
 
@@ -147,7 +148,7 @@ class World:
         body = dict(self._state(request))
         if body["status"] != "completed":
             return Reply(200, body)
-        body |= {"created_at": _stamp(request.accepted_at), "finished_at": _stamp(request.ended_at or now)}
+        body |= _stamps(request, now)
         if request.error:
             body |= {"status": "failed", "error": {"message": request.error}}
         elif request.fault == "no_output":
@@ -374,6 +375,13 @@ class World:
         """Draw a number from 0 to 1 that only the seed, the thing and its number decide."""
         digest = hashlib.sha256(json.dumps([self.conditions.seed, what, number]).encode()).digest()
         return int.from_bytes(digest[:7], "big") / 2**56
+
+
+def _stamps(request: Request, now: float) -> dict[str, float]:
+    if request.fault == "no_stamps":
+        return {}
+    off = _CLOCK_OFF if request.fault == "clock_off" else 0.0
+    return {"created_at": _stamp(request.accepted_at - off), "finished_at": _stamp((request.ended_at or now) - off)}
 
 
 def _stamp(at: float) -> float:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -255,3 +256,25 @@ def test_a_stream_that_breaks_off_leaves_an_empty_ledger_as_it_was(tmp_path: Pat
         in_transaction(connection, lambda ledger: enrol(ledger, broken(), Choice(), 0.0, sure=True), bound=False)
     assert kept(connection) == before and not connection.in_transaction and before[-1] == 1
     connection.close()
+
+
+def test_work_is_done_once_though_a_reader_holds_its_commit_up(tmp_path: Path) -> None:
+    """A rollback journal, as on a network folder: jobs come from a stream that can be read once only."""
+    writer = sqlite3.connect(tmp_path / "ledger.sqlite", isolation_level=None)
+    writer.execute("PRAGMA busy_timeout = 100")
+    writer.execute("CREATE TABLE jobs (name)")
+    reader = sqlite3.connect(tmp_path / "ledger.sqlite", isolation_level=None, check_same_thread=False)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM jobs").fetchall()
+    end = threading.Timer(0.35, lambda: reader.execute("COMMIT"))
+    end.start()
+    stream = iter([("a",), ("b",)])
+    in_transaction(writer, lambda connection: connection.executemany("INSERT INTO jobs VALUES (?)", stream))
+    end.join()
+    assert writer.execute("SELECT count(*) FROM jobs").fetchone()[0] == 2
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM jobs").fetchall()
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        in_transaction(writer, lambda connection: connection.execute("INSERT INTO jobs VALUES ('c')"))
+    reader.execute("COMMIT")
+    assert not writer.in_transaction and writer.execute("SELECT count(*) FROM jobs").fetchone()[0] == 2
