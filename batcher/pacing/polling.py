@@ -34,7 +34,7 @@ _UNHEARD: Final = 0.1
 _NORMAL: Final = NormalDist()
 _GOLDEN: Final = 0.6180339887498949
 _HARDLY: Final = 1e-6
-PRICE: Final = 0.017
+PRICE: Final = 0.018
 """Of a request, in usual latencies."""
 PRICE_EMPTIED: Final = 0.035
 """Where the server's queue was seen to be empty, and had been seen full: it fills again soon."""
