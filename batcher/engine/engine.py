@@ -3,14 +3,13 @@
 import asyncio
 import math
 from collections import Counter, deque
-from collections.abc import Hashable
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Final
 
 from batcher.clock import Clock, rfc3339
 from batcher.engine.legs import Leave, Legs
-from batcher.engine.pace import Pace, kind
+from batcher.engine.pace import Pace
 from batcher.engine.rules import bought_again
 from batcher.errors import EXIT_BUG, EXIT_STOPPED, EXIT_TOKEN, EXIT_UNREACHABLE, BatcherError, LedgerBroken, WrongUse
 from batcher.events import Held, Silence, Stopping
@@ -94,16 +93,6 @@ class Engine:
         self._told: set[asyncio.Task[None]] = set()
         self._probe: asyncio.Task[None] | None = None
         self.halted: Halt | None = None
-        pace.usual.under_way = self._ages
-
-    def _ages(self, of: Hashable | None) -> list[float]:
-        """Give the seconds since acceptance of the jobs of a kind, or of all, that are at the server."""
-        now = self._clock.now()
-        return [
-            now - job.running_since
-            for job in self._jobs.values()
-            if job.state is State.RUNNING and job.running_since and (of is None or kind(job) == of)
-        ]
 
     def obey(self, policy: Policy) -> None:
         """Go by other limits and patience from now on."""

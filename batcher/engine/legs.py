@@ -164,10 +164,17 @@ class Legs:
 
     async def watch(self, job: Job) -> Move:
         """Look at it until it has ended."""
+        try:
+            return await self._look_until_ended(job)
+        finally:
+            self._pace.ended(job)
+
+    async def _look_until_ended(self, job: Job) -> Move:
         now = self._now()
         watch, first = rules.Watch(since=now, moved_at=now), True
         before = 0.0
         while True:
+            await self._pace.scouts.wait(job.id)
             await asyncio.sleep(self._pace.next_look(job, self._age(job), first=first))
             first = False
             reply = await self._look(job, watch)

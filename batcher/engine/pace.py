@@ -1,8 +1,11 @@
 """The deciders of one run, together, kept up to date with every move."""
 
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Hashable
+from dataclasses import dataclass, field
 from typing import Final
 
+from batcher.engine.scouts import Scouts
 from batcher.job import Job, Kind, Move, State
 from batcher.pacing.budget import Budget
 from batcher.pacing.caution import Caution
@@ -49,6 +52,7 @@ class Pace:
     budget: Budget
     caution: Caution
     usual: Usual
+    scouts: Scouts = field(default_factory=Scouts)
     queue: bool | None = None
     """The server has jobs waiting: what has ended unnoticed keeps none of its slots idle. None: it never had any."""
     draining: bool = False
@@ -56,10 +60,26 @@ class Pace:
     last: bool = False
     """Of what is in flight, few are left."""
     _first_looks: int = 0
+    _at_work: defaultdict[Hashable, dict[str, float]] = field(default_factory=lambda: defaultdict(dict))
+    """By kind, the age at which each job was last seen not to have ended."""
+
+    def __post_init__(self) -> None:
+        self.usual.under_way = self._ages
+
+    def _ages(self, of: Hashable | None) -> list[float]:
+        kinds = self._at_work.values() if of is None else [self._at_work[of]]
+        return [age for ages in kinds for age in ages.values()]
 
     def learn(self, job: Job, seconds: float, before: float | None = None) -> None:
         """Take in what a job took from acceptance to its end; `before`: to when it was seen, at work still before."""
         self.usual.learn(kind(job), seconds, before)
+        if self.usual.all.enough:
+            self.scouts.tell()
+
+    def ended(self, job: Job) -> None:
+        """Take note that a job is not looked at any more."""
+        self.scouts.ended(job.id)
+        self._at_work[kind(job)].pop(job.id, None)
 
     def next_look(self, job: Job, age: float, *, first: bool) -> float:
         """Give the wait before a job of this age, not finished just now, is looked at (again).
@@ -82,6 +102,7 @@ class Pace:
 
     def saw_place(self, job: Job, age: float, *, waits: bool) -> None:
         """Take in whether a job waits in the server's queue, or is at work already."""
+        self._at_work[kind(job)][job.id] = age
         curve = self.usual.of(kind(job)).curve
         if waits:
             self.queue = True

@@ -96,7 +96,7 @@ def _nobody() -> list[float]:
 
 @dataclass(slots=True)
 class Latencies:
-    """What the last jobs took from acceptance to their end; `at_work` gives the ages of those that have not ended."""
+    """What the last jobs took from acceptance to their end; `at_work` gives ages at which others were seen at work."""
 
     keep: int = 200
     at_work: Callable[[], Sequence[float]] = _nobody
@@ -141,9 +141,14 @@ class Latencies:
         return len(self._logs)
 
     @property
+    def enough(self) -> bool:
+        """Enough are known to say what to expect."""
+        return len(self._logs) >= _FEW
+
+    @property
     def curve(self) -> Curve | None:
         """How they are spread; None before three are known. It is drawn anew when a tenth of them is new."""
-        if len(self._logs) < _FEW:
+        if not self.enough:
             return None
         if self._curve is None or self._fresh * 10 >= len(self._logs):
             logs, ages = sorted(self._logs), self.at_work()
@@ -159,7 +164,7 @@ class Usual:
 
     all: Latencies = field(default_factory=Latencies)
     under_way: Callable[[Hashable | None], Sequence[float]] = lambda _: ()
-    """Gives the ages of jobs of a kind, or of all, that are at the server."""
+    """Gives the ages at which jobs of a kind, or all, that are at the server were last seen not to have ended."""
     _kinds: dict[Hashable, Latencies] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
