@@ -8,7 +8,8 @@ from enum import IntEnum
 from typing import Final
 
 from batcher.clock import Clock, rfc3339
-from batcher.engine.legs import Leave, Legs
+from batcher.engine.agenda import Agenda
+from batcher.engine.legs import Later, Leave, Legs
 from batcher.engine.pace import Pace
 from batcher.engine.rules import bought_again
 from batcher.errors import EXIT_BUG, EXIT_STOPPED, EXIT_TOKEN, EXIT_UNREACHABLE, BatcherError, LedgerBroken, WrongUse
@@ -79,6 +80,8 @@ class Engine:
         self._policy = policy
         self._clock = clock
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._agenda = Agenda(self._go_on)
+        """Those at the server that no task drives until they are looked at again."""
         self._jobs: dict[str, Job] = {}
         self._starting: dict[str, Job] = {}
         """Those of them that are not accepted yet: few, however many are at the server."""
@@ -176,6 +179,7 @@ class Engine:
             self._ledger_broke(broken)
             await self._drain()
         finally:
+            self._agenda.close()
             for task in [*self._tasks.values(), *([self._probe] if self._probe else [])]:
                 task.cancel()
             await asyncio.gather(*self._told, return_exceptions=True)
@@ -194,9 +198,13 @@ class Engine:
             return
         self._stand(job)
         self._states[job.state] += 1
-        task = asyncio.create_task(self._guarded(job), name=job.id)
-        self._tasks[job.id] = task
-        task.add_done_callback(lambda _: self._ended(job.id))  # runs for a task too that never got to begin
+        self._go_on(job.id)
+
+    def _go_on(self, job_id: str) -> None:
+        """Walk a job that nobody drives."""
+        task = asyncio.create_task(self._guarded(self._jobs[job_id]), name=job_id)
+        self._tasks[job_id] = task
+        task.add_done_callback(self._ended)  # runs for a task too that never got to begin
 
     def _stand(self, job: Job) -> None:
         """Take note of where a job is."""
@@ -233,7 +241,7 @@ class Engine:
             started = await self._fill()
             self._pace.draining = self._no_more and not self._ahead and not self._starting
             self._pace.last = len(self._jobs) <= max(_LAST_FEW, self._pace.window.ceiling // 8)
-            if not started and not self._tasks and await self._ledger.due_in() is None:
+            if not started and not self._jobs and await self._ledger.due_in() is None:
                 return
             await self._wait(await self._next_chance())
 
@@ -308,7 +316,7 @@ class Engine:
         hold = self._pace.window.opens_in(_loop_now())
         if hold:
             return min(_IDLE, hold)
-        if self._tasks and self._room() <= 0 and not self._pace.speed.opens_in(_loop_now()):
+        if self._jobs and self._room() <= 0 and not self._pace.speed.opens_in(_loop_now()):
             self._no_more = False
             return _IDLE  # room comes with a job that moves, and that is told
         due = await self._ledger.due_in()
@@ -327,7 +335,7 @@ class Engine:
 
     async def _drain(self) -> None:
         deadline: float | None = None
-        while self._tasks:
+        while self._jobs:
             self._changed.clear()
             drain = self.halted.drain if self.halted else Drain.FINISH
             if drain is Drain.SIGNAL and deadline is None and not self._starting:
@@ -335,7 +343,7 @@ class Engine:
             late = deadline is not None and _loop_now() >= deadline
             for job_id, job in () if drain is Drain.FINISH else tuple(self._jobs.items()):
                 if _is_left(job.state, drain, late=late):
-                    self._tasks[job_id].cancel()
+                    self._leave(job_id)
             await self._wait(0.5 if deadline is not None else _IDLE)
 
     async def _guarded(self, job: Job) -> None:
@@ -357,21 +365,41 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - a defect of ours: the run stops, and says where
             self.halt("bug", f"job {job.id}: {error!r}")
 
-    def _ended(self, job_id: str) -> None:
-        """Count a job out whose walk is over, however it ended."""
-        self._states[self._jobs.pop(job_id).state] -= 1
-        self._starting.pop(job_id, None)
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Count a job out whose walk is over, however it ended, unless it goes on later."""
+        job_id = task.get_name()
+        if self._tasks[job_id] is not task:
+            return  # its time came before this was told
         del self._tasks[job_id]
+        if job_id not in self._agenda:
+            self._count_out(job_id)
+
+    def _count_out(self, job_id: str) -> None:
+        job = self._jobs.pop(job_id)
+        self._states[job.state] -= 1
+        self._starting.pop(job_id, None)
+        self.legs.left(job)
         if again := self._next.pop(job_id, None):
             self.take(again)
         self._changed.set()
 
+    def _leave(self, job_id: str) -> None:
+        """Drive a job no more, whatever is being done for it."""
+        if task := self._tasks.get(job_id):
+            task.cancel()
+        else:
+            self._agenda.drop(job_id)
+            self._count_out(job_id)
+
     async def walk(self, job: Job) -> None:
-        """Drive a job until it rests: settled, or back in the queue."""
+        """Drive a job until it rests: settled, back in the queue, or at the server until it is looked at again."""
         while leg := self.legs.by_state.get(job.state):
             if self._stays(job.state):
                 return
             before, move = job, await leg(job)
+            if isinstance(move, Later):
+                self._agenda.put(job.id, _loop_now() + move.seconds)
+                return
             if self.halted and move.to is State.SUBMITTING:
                 return  # the intent is not written, so nothing may leave
             job = await self._ledger.record(job, move)
@@ -393,6 +421,7 @@ class Engine:
         self._states[before.state] -= 1
         self._states[after.state] += 1
         self._stand(after)
+        self._tell_held()
         held = self._pace.saw(before, after, move, self._states[State.RUNNING], _loop_now())
         caution = self._pace.caution
         if caution.too_uncertain:
@@ -404,6 +433,13 @@ class Engine:
         if held is not None:
             window = int(self._pace.window.size)
             await self._ledger.say(Held(self._clock.now(), after.message or "", round(held, 3), window))
+
+    def _tell_held(self) -> None:
+        """Go on with the jobs that waited until something was known of latencies."""
+        now = _loop_now()
+        for job_id in self._pace.scouts.release():
+            if job_id in self._agenda:
+                self._agenda.put(job_id, now)
 
     async def _buy_again(self, job: Job) -> Job:
         if again := bought_again(job, self._policy.retry):

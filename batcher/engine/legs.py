@@ -1,4 +1,4 @@
-"""One coroutine for each state a job can be driven from: it acts, and gives the Move that follows."""
+"""One coroutine for each state a job can be driven from: it acts, and gives the Move that follows, or says when."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -48,6 +48,26 @@ class Leave(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Later:
+    """The job stays in its state, and is gone on with after so many seconds."""
+
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Watched:
+    """What is kept of a running job between two looks."""
+
+    watch: rules.Watch
+    first: bool = True
+    """The next look is its first."""
+    held: bool = False
+    """It waits for what others tell."""
+    before: float = 0.0
+    """The age at which it was last seen at work."""
+
+
+@dataclass(frozen=True, slots=True)
 class Tools:
     """What the legs work with."""
 
@@ -82,13 +102,14 @@ class Legs:
         self._retry = retry
         self._halt = halt
         self._bodies: dict[str, bytes] = {}
+        self._watched: dict[str, _Watched] = {}
         self._downloads = asyncio.Semaphore(DOWNLOADS)
         self._stop = asyncio.Event()
         self._usual_bytes = 0.0
         """Of a job's outputs, those of late counting most."""
         self._unheard = 0.0
         """Seconds of the loop's clock."""
-        self.by_state = {
+        self.by_state: dict[State, Callable[[Job], Awaitable[Move | Later]]] = {
             State.PENDING: self.prepare,
             State.SUBMITTING: self.submit,
             State.RUNNING: self.watch,
@@ -162,37 +183,55 @@ class Legs:
         wait = backoff(self._pace.window.holds, self._tools.chance)
         return rules.after_submit(reply, wait, proven=proven)
 
-    async def watch(self, job: Job) -> Move:
-        """Look at it until it has ended."""
-        try:
-            return await self._look_until_ended(job)
-        finally:
-            self._pace.ended(job)
+    async def watch(self, job: Job) -> Move | Later:
+        """Look at it if its time has come; say when it is to be gone on with."""
+        watched = self._watched.get(job.id)
+        if watched is None:
+            now = self._now()
+            watched = self._watched[job.id] = _Watched(rules.Watch(since=now, moved_at=now))
+            return self._hold(job, watched)
+        if watched.held:
+            watched.held = False
+            self._pace.scouts.turn(job.id)
+            return self._next_look(job, watched)
+        move = await self._look_at(job, watched)
+        if move is None:
+            return self._hold(job, watched)
+        self.left(job)
+        return move
 
-    async def _look_until_ended(self, job: Job) -> Move:
-        now = self._now()
-        watch, first = rules.Watch(since=now, moved_at=now), True
-        before = 0.0
-        while True:
-            await self._pace.scouts.wait(job.id)
-            await asyncio.sleep(self._pace.next_look(job, self._age(job), first=first))
-            first = False
-            reply = await self._look(job, watch)
-            if isinstance(reply, Completed) and not watch.ask_result:
-                watch = watch.seen(reply, self._now())
-                reply = await self._look(job, watch)
-            if isinstance(reply, Queued | Working):
-                before = self._age(job)
-                self._pace.saw_place(job, before, waits=isinstance(reply, Queued))
-            watch = watch.seen(reply, self._now())
-            move = rules.after_poll(reply, watch, self._retry, self._now())
-            if move is None:
-                continue
-            if move.to is State.FETCHING:
-                self._learn(job, before, move.completed_at)
-                if move.completed_at is None:
-                    move = replace(move, completed_at=self._tools.clock.now())
-            return move
+    def left(self, job: Job) -> None:
+        """Look at a job no more."""
+        if self._watched.pop(job.id, None):
+            self._pace.left(job)
+
+    def _hold(self, job: Job, watched: _Watched) -> Later:
+        """Say when the next look is; where nothing is known of latencies, that may be after others have told."""
+        wait = self._pace.scouts.hold(job.id)
+        if wait is None:
+            return self._next_look(job, watched)
+        watched.held = True
+        return Later(wait)
+
+    def _next_look(self, job: Job, watched: _Watched) -> Later:
+        first, watched.first = watched.first, False
+        return Later(self._pace.next_look(job, self._age(job), first=first))
+
+    async def _look_at(self, job: Job, watched: _Watched) -> Move | None:
+        reply = await self._look(job, watched.watch)
+        if isinstance(reply, Completed) and not watched.watch.ask_result:
+            watched.watch = watched.watch.seen(reply, self._now())
+            reply = await self._look(job, watched.watch)
+        if isinstance(reply, Queued | Working):
+            watched.before = self._age(job)
+            self._pace.saw_place(job, watched.before, waits=isinstance(reply, Queued))
+        watched.watch = watched.watch.seen(reply, self._now())
+        move = rules.after_poll(reply, watched.watch, self._retry, self._now())
+        if move is not None and move.to is State.FETCHING:
+            self._learn(job, watched.before, move.completed_at)
+            if move.completed_at is None:
+                return replace(move, completed_at=self._tools.clock.now())
+        return move
 
     def _learn(self, job: Job, before: float, finished: float | None) -> None:
         """Take in what a job took, by the server's stamp where its clock agrees with ours."""

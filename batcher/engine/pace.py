@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 from batcher.engine.scouts import Scouts
@@ -33,7 +34,12 @@ _CUTS: Final = 8
 
 def kind_of(model: object, resolution: object) -> tuple[str, str]:
     """Give what tells quick jobs from slow ones."""
-    return (str(model), str(resolution))
+    return _same(str(model), str(resolution))
+
+
+@lru_cache(1000)
+def _same(*kind: str) -> tuple[str, str]:
+    return kind[0], kind[1]
 
 
 def kind(job: Job) -> tuple[str, str]:
@@ -74,11 +80,11 @@ class Pace:
         """Take in what a job took from acceptance to its end; `before`: to when it was seen, at work still before."""
         self.usual.learn(kind(job), seconds, before)
         if self.usual.all.enough:
-            self.scouts.tell()
+            self.scouts.told = True
 
-    def ended(self, job: Job) -> None:
+    def left(self, job: Job) -> None:
         """Take note that a job is not looked at any more."""
-        self.scouts.ended(job.id)
+        self.scouts.left(job.id)
         self._at_work[kind(job)].pop(job.id, None)
 
     def next_look(self, job: Job, age: float, *, first: bool) -> float:

@@ -1,7 +1,5 @@
 """The few jobs that are looked at while nothing is known of latencies; the others wait for what these tell."""
 
-import asyncio
-from contextlib import suppress
 from typing import Final
 
 SCOUTS: Final = 64
@@ -18,28 +16,30 @@ class Scouts:
 
     def __init__(self) -> None:
         self._jobs: set[str] = set()
-        self._waits = 0
-        self._known = asyncio.Event()
+        self._held: set[str] = set()
+        self.told = False
+        """Enough is known: nobody has to wait any more."""
 
-    def tell(self) -> None:
-        """Let all go on: enough is known."""
-        self._known.set()
-
-    async def wait(self, job_id: str) -> None:
-        """Return at once for a scout, or where enough is known; else wait for it, or for a turn to be looked at."""
-        if self._known.is_set() or job_id in self._jobs:
-            return
+    def hold(self, job_id: str) -> float | None:
+        """Give the seconds until a job's turn, were nothing told until then; None: it is to be looked at as any."""
+        if self.told or job_id in self._jobs:
+            return None
         if len(self._jobs) < SCOUTS:
             self._jobs.add(job_id)
-            return
-        self._waits += 1
-        try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._waits / UNTOLD):
-                    await self._known.wait()
-        finally:
-            self._waits -= 1
+            return None
+        self._held.add(job_id)
+        return len(self._held) / UNTOLD
 
-    def ended(self, job_id: str) -> None:
+    def turn(self, job_id: str) -> None:
+        """Take note that a job waits no more."""
+        self._held.discard(job_id)
+
+    def release(self) -> set[str]:
+        """Give the jobs that wait for nothing any more, once enough is known."""
+        free, self._held = (self._held, set()) if self.told else (set(), self._held)
+        return free
+
+    def left(self, job_id: str) -> None:
         """Take note that a job is not looked at any more: another one may tell in its place."""
         self._jobs.discard(job_id)
+        self._held.discard(job_id)

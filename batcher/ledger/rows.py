@@ -1,9 +1,11 @@
 """Between values and rows: the one place that knows how a job is written down."""
 
 import json
+import re
 import sqlite3
 from collections.abc import Mapping
-from typing import Final
+from contextlib import suppress
+from typing import Any, Final
 
 import orjson
 
@@ -11,6 +13,8 @@ from batcher.errors import Stopped
 from batcher.events import Event, facts_of
 from batcher.job import Image, Job, Kind, Output, Spec, State
 
+_LONG_NUMBER: Final = re.compile(r"\d{18}")
+"""May have over 64 bits, which orjson reads as a fraction."""
 _encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 
 
@@ -20,6 +24,14 @@ def dump(value: object) -> str:
         return orjson.dumps(value).decode()
     except orjson.JSONEncodeError:  # numbers of over 64 bits, keys that are no texts, half a character
         return _encode(value)
+
+
+def load(text: str) -> Any:  # noqa: ANN401 - as json.loads
+    """Read JSON that the ledger keeps; keys that come again and again are kept once."""
+    if not _LONG_NUMBER.search(text):
+        with suppress(orjson.JSONDecodeError):  # half a character
+            return orjson.loads(text)
+    return json.loads(text)
 
 
 def spec_facts(spec: Spec) -> Mapping[str, object]:
@@ -46,7 +58,7 @@ def spec_facts(spec: Spec) -> Mapping[str, object]:
 
 def spec_of(row: sqlite3.Row) -> Spec:
     """Read a job's spec from its row."""
-    said = json.loads(row["spec"])
+    said = load(row["spec"])
     return Spec(
         id=row["id"],
         name=row["name"],

@@ -22,6 +22,8 @@ _GROWTH: Final = 1.1
 _AT_ONCE: Final = 4
 """Submissions on their way at first, and one more for each ten that were accepted: an unknown limit is met by few."""
 _AT_ONCE_SHARE: Final = 10
+_AT_ONCE_MOST: Final = 200
+"""Submissions on their way need a connection and its memory each, and more at once are hardly sooner accepted."""
 _BEYOND: Final = 1.5
 _SAME: Final = 1.2
 _REMEMBERED: Final = 100
@@ -88,7 +90,7 @@ class Window:
     def _at_once(self) -> int:
         if self.holds or self._doubt or not self.answered:
             return 1
-        return 2 if self.limited else _AT_ONCE + self._total // _AT_ONCE_SHARE
+        return 2 if self.limited else min(_AT_ONCE_MOST, _AT_ONCE + self._total // _AT_ONCE_SHARE)
 
     def _probe(self) -> int:
         return int(self.limited and self._accepted >= self._probe_after)

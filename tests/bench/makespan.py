@@ -10,7 +10,7 @@ from pathlib import Path
 
 from batcher.sandbox.world import Request
 from tests.bench.common import Line
-from tests.nights.play import MODEL, Life, Scenario
+from tests.nights.play import MEMORY, MODEL, Life, Scenario
 
 OTHER = "google/nano-banana/pro/edit"
 WARM = 100
@@ -42,7 +42,7 @@ def measured(
         mishaps={},
         latencies=latencies or {},
     )
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         for number, one in enumerate((scenario, replace(scenario, jobs=WARM + jobs))):
             life = Life(one, Path(folder), number, None)
             try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from batcher.ledger.reader import Reader
-from tests.nights.play import Life, Scenario
+from tests.nights.play import MEMORY, Life, Scenario
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ def measure(scenario: Scenario) -> Used:
     """Run a night, and look at it from the server's side."""
     refusals: list[float] = []
     submissions: list[float] = []
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         life = Life(scenario, Path(folder), 0, None)
 
         def watch(run: Any) -> None:

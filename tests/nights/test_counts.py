@@ -10,15 +10,18 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis.strategies import integers, lists, none, tuples
 
 from batcher.clock import Clock
-from batcher.engine.scouts import SCOUTS, Scouts
+from batcher.engine.agenda import Agenda
+from batcher.engine.scouts import SCOUTS, UNTOLD, Scouts
 from batcher.job import Move, Output, State
 from batcher.ledger.database import InlineDatabase
 from batcher.ledger.enrolment import Choice, enrol
 from batcher.ledger.ledger import Ledger
 from tests.bench.books import spec
-from tests.nights.play import Life, Scenario
+from tests.nights.play import MEMORY, Life, Scenario
 from tests.nights.virtual import VirtualLoop
 
 JOBS = 300
@@ -37,7 +40,7 @@ class Counted(Life):
 
 
 def night(scenario: Scenario) -> Counted:
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         life = Counted(scenario, Path(folder))
         try:
             assert life.loop.run_until_complete(life._run()) == 0
@@ -64,7 +67,7 @@ def test_a_window_as_large_as_the_slots_takes_little_more() -> None:
 
 def test_a_queue_that_runs_full_is_looked_at_less_than_three_times_a_job() -> None:
     """What is known from three hundred jobs serves the next six hundred; each is looked at 2.7 to 2.9 times, 20 in flight."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         for number, jobs in enumerate((JOBS, 3 * JOBS)):
             life = Life(replace(QUIET, jobs=jobs), Path(folder), number, None)
             try:
@@ -93,31 +96,53 @@ def test_a_first_wave_of_many_is_not_looked_at_as_if_each_were_overdue() -> None
 
 
 def test_scouts_that_tell_nothing_leave_nobody_alone() -> None:
-    """The others take turns, so many a second, until something is known; in the place of a scout that ended goes another."""
-    scouts, turns = Scouts(), []
+    """The others take turns, so many a second, until something is known; in the place of a scout that left goes another."""
+    scouts = Scouts()
+    assert [scouts.hold(str(job)) for job in range(SCOUTS)] == [None] * SCOUTS
+    waits = [scouts.hold(str(SCOUTS + job)) or 0.0 for job in range(400)]
+    assert all(0 < wait <= 20 for wait in waits) and waits == sorted(waits)
+    assert sum(wait < 10 for wait in waits) == pytest.approx(10 * UNTOLD, abs=1)
+    assert scouts.hold("0") is None, "a scout remains one"
+    assert not scouts.release()
+    scouts.left("0")
+    assert scouts.hold("another") is None
+    scouts.turn("70")
+    scouts.told = True
+    assert scouts.release() == {str(SCOUTS + job) for job in range(400)} - {"70"}
+    assert not scouts.release() and scouts.hold("late") is None
 
-    async def waits(job: int) -> None:
-        await scouts.wait(str(job))
-        turns.append((loop.time(), job))
+
+@given(plan=lists(tuples(integers(0, 5), integers(0, 9) | none()), max_size=150))
+def test_an_agenda_calls_each_job_at_the_last_time_named_for_it(plan: list[tuple[int, int | None]]) -> None:
+    """At each second something is put, put off or dropped; what comes due is compared with a list of all of it."""
+    rung: list[tuple[float, str]] = []
+    wanted: list[tuple[float, str]] = []
 
     async def play() -> None:
-        others = [asyncio.create_task(waits(job)) for job in range(SCOUTS + 400)]
-        await asyncio.sleep(0)
-        assert len(turns) == SCOUTS
-        await asyncio.sleep(10.0)
-        assert SCOUTS + 190 <= len(turns) <= SCOUTS + 210
-        scouts.ended("0")
-        others += [asyncio.create_task(waits(job)) for job in (1000, 1001)]
-        await asyncio.sleep(0)
-        assert turns[-1] == (loop.time(), 1000), "a scout in the place of the one that ended"
-        scouts.tell()
-        await asyncio.gather(*others)
-        assert turns[-1][0] == loop.time() == 10.0
-        await waits(2000)
+        agenda = Agenda(lambda job_id: rung.append((loop.time(), job_id)))
+        when: dict[str, float] = {}
+        for second, (number, wait) in enumerate(plan):
+            await asyncio.sleep(second - loop.time())
+            wanted.extend((at, job) for job, at in when.items() if at < second)
+            when = {job: at for job, at in when.items() if at >= second}
+            job = str(number)
+            if wait is None:
+                agenda.drop(job)
+                when.pop(job, None)
+            else:
+                agenda.put(job, second + wait + 0.5)
+                when[job] = second + wait + 0.5
+            assert all((job in agenda) == (job in when) for job in map(str, range(6)))
+        await asyncio.sleep(20)
+        wanted.extend((at, job) for job, at in when.items())
+        agenda.put("never", loop.time() + 1)
+        agenda.close()
+        await asyncio.sleep(2)
 
     loop = VirtualLoop()
     loop.run_until_complete(play())
     loop.close()
+    assert sorted(rung) == sorted(wanted) and rung == sorted(rung, key=lambda one: one[0])
 
 
 async def test_a_jobs_life_is_so_many_statements(tmp_path: Path) -> None:

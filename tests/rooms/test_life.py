@@ -1,6 +1,7 @@
 """The table of a job's life, against the contract's arrows, and the database's own checks."""
 
 import asyncio
+import json
 import random
 import sqlite3
 from dataclasses import replace
@@ -9,6 +10,8 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis.strategies import booleans, dictionaries, floats, integers, lists, none, recursive, text
 
 from batcher.clock import Clock
 from batcher.errors import Bug
@@ -17,6 +20,7 @@ from batcher.job import IN_FLIGHT, LIFE, SETTLED, Job, Kind, Move, Output, Spec,
 from batcher.ledger.changes import apply, apply_all
 from batcher.ledger.database import InlineDatabase, in_transaction, prepare
 from batcher.ledger.ledger import Ledger, migrate
+from batcher.ledger.rows import dump, load
 
 S, K = State, Kind
 BY_ITSELF = {
@@ -236,3 +240,14 @@ async def test_a_move_that_cannot_be_written_costs_the_others_nothing(tmp_path: 
     rows = await ledger.ask("under_way", state="running")
     assert [row["request_id"] for row in rows] == ["r1", "r3"]
     await ledger.close()
+
+
+@given(recursive(none() | booleans() | integers() | floats(allow_nan=False, allow_infinity=False) | text(),
+                 lambda inner: lists(inner) | dictionaries(text(), inner), max_leaves=12))  # fmt: skip
+def test_what_the_ledger_keeps_is_read_as_it_was_written(value: object) -> None:
+    assert repr(load(dump(value))) == repr(value), "a number remains of its kind"
+
+
+def test_half_a_character_and_a_long_number_are_read_as_they_were_written() -> None:
+    assert load(json.dumps({"a\ud800": "\ud800"})) == {"a\ud800": "\ud800"}
+    assert load(dump([2**64, -(2**63) - 1, 10**18])) == [2**64, -(2**63) - 1, 10**18]
