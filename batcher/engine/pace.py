@@ -28,6 +28,8 @@ _EARLY_LOOKS: Final = 24
 """One job in so many is looked at early."""
 _EARLY: Final = 0.06
 """Of the usual latency."""
+_FEW_SLOTS: Final = 16
+"""A server that takes fewer jobs at once is asked more often for each: in all that is no more."""
 _CUTS: Final = 8
 """Refusals for speed, each after a slower pace than before, that show it is not speed."""
 
@@ -103,7 +105,7 @@ class Pace:
         if self.draining:
             return PRICE_LAST if self.last else PRICE_DRAINING
         if self.window.limited:
-            return PRICE_AWAITED
+            return PRICE_AWAITED * min(1.0, self.window.size / _FEW_SLOTS)
         return PRICE if self.queue is None else PRICE_QUEUED if self.queue else PRICE_EMPTIED
 
     def saw_place(self, job: Job, age: float, *, waits: bool) -> None:

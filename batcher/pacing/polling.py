@@ -14,6 +14,10 @@ from statistics import NormalDist, linear_regression
 from typing import Final
 
 _SHORTEST: Final = 0.1
+_OF_SHORT: Final = 0.01
+"""Of the usual latency: the shortest wait of jobs that take less than ten seconds..."""
+_SHORTEST_OF_ALL: Final = 0.03
+"""... and of the shortest jobs."""
 _LONGEST: Final = 15.0
 """But for jobs that usually take longer than this: they are looked at no more often than they take."""
 _FIRST_LOOK: Final = 0.5
@@ -261,4 +265,5 @@ def next_look(age: float, known: Latencies, price: float = PRICE) -> float:
     if curve is None:
         return min(_LONGEST, max(_FIRST_LOOK, age * _GROWTH))
     wait = curve.look(age, price * curve.usual) - age
-    return min(max(_LONGEST, curve.usual), max(_SHORTEST, wait))
+    shortest = min(_SHORTEST, max(_SHORTEST_OF_ALL, curve.usual * _OF_SHORT))
+    return min(max(_LONGEST, curve.usual), max(shortest, wait))

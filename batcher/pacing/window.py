@@ -190,6 +190,8 @@ class Speed:
         self._since_refusal += 1
         self._kept += 1
         self._taken.append(now)
+        if self.per_second < 1:  # it keeps no reserve: the next must not come earlier after this one than it may
+            self._tokens, self._at = min(self._tokens, 0.0), now
         if self._kept >= self._probe_after:
             self.cuts = 0
         if self._kept >= self._probe_after and math.isfinite(self.per_second):
@@ -218,7 +220,7 @@ class Speed:
         self._refused_at, self._since_refusal = now, 0
         self.cuts += 1
         self._kept = 0
-        self._tokens, self._at = 0.0, now + wait
+        self._tokens, self._at = float(wait > 0 and self.per_second < 1), now + wait
 
     def _carried(self) -> float:
         """Give the most a second that the server has shown to take, of late, beyond a second's worth at once."""
@@ -247,7 +249,7 @@ class Speed:
         if not math.isfinite(self.per_second):
             return 1_000_000
         self._fill(now)
-        return int(self._tokens + _NEARLY)
+        return int(self._tokens + _NEARLY) if now >= self._at else 0
 
     def take(self, now: float, count: int) -> None:
         """Take note that so many leave."""
@@ -261,7 +263,8 @@ class Speed:
             return 0.0
         self._fill(now)
         missing = 1 - self._tokens
-        return max(0.01, missing / self.per_second) if missing > _NEARLY else 0.0
+        held = max(0.0, self._at - now)
+        return held + max(0.01, missing / self.per_second) if missing > _NEARLY else held
 
     def _fill(self, now: float) -> None:
         if now > self._at:

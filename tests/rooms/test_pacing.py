@@ -141,7 +141,26 @@ def test_the_next_look_is_never_at_once_and_never_far_off(known: list[float], ag
     for one in known:
         latencies.add(one)
     curve = latencies.curve
-    assert 0.1 <= next_look(age, latencies) <= max(15.0, curve.usual if curve else 0.0)
+    assert (
+        (0.1 if not curve or curve.usual > 10 else 0.03)
+        <= next_look(age, latencies)
+        <= max(15.0, curve.usual if curve else 0.0)
+    )
+
+
+def test_a_pace_under_one_a_second_leaves_each_its_time_from_when_the_last_was_taken() -> None:
+    """A server that keeps no reserve refuses what follows a late message in time; what it named as a wait is enough."""
+    speed = Speed()
+    speed.refused(0.0)
+    speed.too_fast(4.0)
+    assert speed.per_second == pytest.approx(0.25)
+    speed.take(8.0, 1)
+    speed.accepted(9.5)
+    assert speed.opens_in(9.5) == pytest.approx(4.0)
+    speed.too_fast(12.0, 1.0)
+    assert speed.room(12.5) == 0 and speed.room(13.0) == 1
+    speed.take(13.0, 1)
+    assert speed.opens_in(13.0) == pytest.approx(1 / speed.per_second)
 
 
 def test_before_anything_is_known_looks_grow_rarer() -> None:
