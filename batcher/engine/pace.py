@@ -73,6 +73,7 @@ class Pace:
 
     def __post_init__(self) -> None:
         self.usual.under_way = self._ages
+        self.scouts.told = self.usual.all.enough
 
     def _ages(self, of: Hashable | None) -> list[float]:
         kinds = self._at_work.values() if of is None else [self._at_work[of]]

@@ -20,6 +20,7 @@ from batcher.job import Move, Output, State
 from batcher.ledger.database import InlineDatabase
 from batcher.ledger.enrolment import Choice, enrol
 from batcher.ledger.ledger import Ledger
+from batcher.run import Run
 from tests.bench.books import spec
 from tests.nights.play import MEMORY, Life, Scenario
 from tests.nights.virtual import VirtualLoop
@@ -67,13 +68,20 @@ def test_a_window_as_large_as_the_slots_takes_little_more() -> None:
 
 def test_a_queue_that_runs_full_is_looked_at_less_than_three_times_a_job() -> None:
     """What is known from three hundred jobs serves the next six hundred; each is looked at 2.7 to 2.9 times, 20 in flight."""
+    told: list[bool] = []
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         for number, jobs in enumerate((JOBS, 3 * JOBS)):
             life = Life(replace(QUIET, jobs=jobs), Path(folder), number, None)
+
+            def look(run: Run) -> None:
+                told.append(run.engine is not None and run.engine._pace.scouts.told)
+
+            life.before_work = lambda run, loop=life.loop: loop.call_later(1.0, look, run)  # type: ignore[misc]
             try:
                 assert life.loop.run_until_complete(life._run()) == 0
             finally:
                 life.loop.close()
+    assert told == [False, True], "what an earlier start has learned is known from the beginning"
     later = sorted(life.world._requests.values(), key=lambda one: one.accepted_at)[JOBS:]
     assert len(later) == 2 * JOBS
     looks = sum(one.looks for one in later) / len(later)
