@@ -385,10 +385,10 @@ class Engine:
 
     def _leave(self, job_id: str) -> None:
         """Drive a job no more, whatever is being done for it."""
+        self._agenda.drop(job_id)
         if task := self._tasks.get(job_id):
-            task.cancel()
+            task.cancel()  # it counts the job out, also where it has just ended
         else:
-            self._agenda.drop(job_id)
             self._count_out(job_id)
 
     async def walk(self, job: Job) -> None:

@@ -26,14 +26,14 @@ def ideal(requests: list[Request], slots: int) -> float:
 
 
 def measured(
-    jobs: int, slots: int, window: int, latencies: dict[str, float] | None = None
+    jobs: int, slots: int, window: int, latencies: dict[str, float] | None = None, warm: int = WARM
 ) -> tuple[float, float, float]:
-    """Give (makespan / ideal, looks a job, share of slots busy while jobs waited), a hundred jobs being known.
+    """Give (makespan / ideal, looks a job, share of slots busy while jobs waited), `warm` jobs being known.
 
-    The hundred are a run of their own, as in `pace`. A look is any request for a job that follows its submission.
+    These are a run of their own, as in `pace`. A look is any request for a job that follows its submission.
     """
     scenario = Scenario(
-        jobs=WARM,
+        jobs=warm,
         seed=5,
         slots=slots,
         concurrency=window,
@@ -43,14 +43,15 @@ def measured(
         latencies=latencies or {},
     )
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
-        for number, one in enumerate((scenario, replace(scenario, jobs=WARM + jobs))):
+        whole = replace(scenario, jobs=warm + jobs)
+        for number, one in enumerate((scenario, whole) if warm else (whole,)):
             life = Life(one, Path(folder), number, None)
             try:
                 assert life.loop.run_until_complete(life._run()) == 0
                 over = life.now()
             finally:
                 life.loop.close()
-    requests = sorted(life.world._requests.values(), key=lambda one: one.accepted_at)[WARM:]
+    requests = sorted(life.world._requests.values(), key=lambda one: one.accepted_at)[warm:]
     begins, full = requests[0].accepted_at, max(one.started_at or 0.0 for one in requests)
     works = sum(
         max(0.0, min(full, one.started_at + one.service) - one.started_at) for one in requests if one.started_at
