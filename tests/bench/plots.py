@@ -102,6 +102,20 @@ def drawn(file: str, panels: Sequence[tuple[str, str, str, dict[str, Curve]]], *
     plt.close(figure)
 
 
+def draw_simulated(found: dict[int, tuple[float, float, float]]) -> None:
+    """Draw whole runs in simulated time, from nothing known: what `measured` gives, by the number of jobs."""
+    print(f"simulated: {found}", flush=True)
+    drawn(
+        "simulated.svg",
+        [
+            ("length of the run", "jobs", "makespan / ideal", {"batcher": [(n, one[0]) for n, one in found.items()]}),
+            ("looks", "jobs", "a job", {"batcher": [(n, one[1]) for n, one in found.items()]}),
+            ("slots at work", "jobs", "share", {"batcher": [(n, one[2]) for n, one in found.items()]}),
+        ],
+        logarithmic=True,
+    )
+
+
 def main() -> None:
     """Measure, print, and draw."""
     parser = argparse.ArgumentParser(prog="scripts/plots", description=__doc__.partition("\n")[0])
@@ -117,14 +131,11 @@ def main() -> None:
         ],
         logarithmic=False,
     )
+    if options.simulated:
+        draw_simulated({jobs: measured(jobs, SLOTS, SLOTS * 5 // 4, warm=0) for jobs in options.simulated})
     if not options.jobs:
         return
     runs: dict[str, list[Took]] = {"batcher": [], "plain script": []}
-    played = []
-    for jobs in options.simulated:
-        span, looks, _ = measured(jobs, SLOTS, SLOTS * 5 // 4, warm=0)
-        played.append(Took(jobs, span, looks + 1, 0.0, 0.0))
-        print(f"simulated: {played[-1]}", flush=True)
     with far_side(SLOTS, MEDIAN) as base:
         for jobs in options.jobs:
             for name, run in (("batcher", whole), ("plain script", script)):
@@ -132,19 +143,18 @@ def main() -> None:
                     runs[name].append(run(base, jobs))
                     print(f"{name}: {runs[name][-1]}", flush=True)
 
-    def lines(what: str, *, only: str = "", simulated: bool = False) -> dict[str, Any]:
-        more = {"batcher, simulated": played} if simulated and played else {}
+    def lines(what: str, *, only: str = "") -> dict[str, Any]:
         return {
             name: [(one.jobs, getattr(one, what)) for one in found]
-            for name, found in (runs | more).items()
+            for name, found in runs.items()
             if only in {"", name}
         }
 
     drawn(
         "jobs.svg",
         [
-            ("length of the run", "jobs", "makespan / ideal", lines("span", simulated=True)),
-            ("requests", "jobs", "a job", lines("requests", simulated=True)),
+            ("length of the run", "jobs", "makespan / ideal", lines("span")),
+            ("requests", "jobs", "a job", lines("requests")),
             ("CPU, start-up included", "jobs", "ms a job", lines("cpu")),
             ("memory", "jobs", "peak, MB", lines("peak", only="batcher")),
         ],
