@@ -95,7 +95,7 @@ def drawn(file: str, panels: Sequence[tuple[str, str, str, dict[str, Curve]]], *
             axis.plot(*zip(*points, strict=True), style, label=name, markersize=4)
         if logarithmic:
             axis.set_xscale("log")
-        axis.set(title=title, xlabel=x, ylabel=y, ylim=(0, None))
+        axis.set(title=title, xlabel=x, ylabel=y, ylim=(0, 1.08 * axis.get_ylim()[1]))
         axis.grid(alpha=0.3)
         axis.legend(frameon=False)
     figure.savefig(ROOT / "docs" / "images" / file, metadata={"Date": None})
