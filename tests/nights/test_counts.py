@@ -66,12 +66,12 @@ def test_a_window_as_large_as_the_slots_takes_little_more() -> None:
     assert len(life.calls) / JOBS <= 7
 
 
-def test_a_queue_that_runs_full_is_looked_at_less_than_three_times_a_job() -> None:
-    """What is known from three hundred jobs serves the next six hundred; each is looked at 2.7 to 2.9 times, 20 in flight."""
+def looks_once_three_hundred_are_known(seed: int) -> float:
+    """Give the looks a job of six hundred, 20 in flight, in a second start after one of three hundred."""
     told: list[bool] = []
     with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
         for number, jobs in enumerate((JOBS, 3 * JOBS)):
-            life = Life(replace(QUIET, jobs=jobs), Path(folder), number, None)
+            life = Life(replace(QUIET, jobs=jobs, seed=seed), Path(folder), number, None)
 
             def look(run: Run) -> None:
                 told.append(run.engine is not None and run.engine._pace.scouts.told)
@@ -84,8 +84,13 @@ def test_a_queue_that_runs_full_is_looked_at_less_than_three_times_a_job() -> No
     assert told == [False, True], "what an earlier start has learned is known from the beginning"
     later = sorted(life.world._requests.values(), key=lambda one: one.accepted_at)[JOBS:]
     assert len(later) == 2 * JOBS
-    looks = sum(one.looks for one in later) / len(later)
-    assert looks < 3, f"{looks:.2f} looks a job"
+    return sum(one.looks for one in later) / len(later)
+
+
+def test_a_queue_that_runs_full_is_looked_at_less_than_three_times_a_job() -> None:
+    """Over three seeds: one alone is between 2.7 and 2.95, as its messages happen to travel."""
+    looks = [looks_once_three_hundred_are_known(seed) for seed in (11, 12, 13)]
+    assert sum(looks) / len(looks) <= 2.9, f"{looks} looks a job"
 
 
 @pytest.mark.parametrize("fault", ["no_stamps", "clock_off"])
