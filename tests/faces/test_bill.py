@@ -1,7 +1,6 @@
 """The bill before the run, the question that it asks, and who cost what after it."""
 
 import shutil
-from collections.abc import Callable
 
 import pytest
 
@@ -9,9 +8,8 @@ from batcher.manifest.fused import looks_like_many
 from tests.faces.conftest import PHOTOS
 from tests.faces.test_terminal import on_a_terminal
 from tests.real.api import Api
-from tests.real.conftest import MODEL, Batcher
+from tests.real.conftest import MODEL, Batcher, Until, end
 
-Until = Callable[[Callable[[], bool]], None]
 MANIFEST = f"""model: {MODEL}
 inputs: {{prompt: "{{{{ stem }}}} on {{{{ scene }}}}", image_urls: ["{{{{ path }}}}"]}}
 jobs: {{glob: "photos/*.jpg"}}
@@ -155,7 +153,7 @@ def test_the_board_is_drawn_on_a_terminal_of_any_width(batcher: Batcher, api: Ap
 
 
 def test_status_shows_a_run_at_work_as_it_shows_itself(batcher: Batcher, api: Api, until: Until) -> None:
-    api.delay = 3.0
+    api.delay = 600
     process = batcher.start("run", batcher.csv([f"p{n}" for n in range(6)]), "--model", MODEL, "-j", "2")
     until(lambda: len(api.journal) == 2)
     found = batcher("status", "runs/jobs", "--json").json()
@@ -166,8 +164,7 @@ def test_status_shows_a_run_at_work_as_it_shows_itself(batcher: Batcher, api: Ap
     assert "next:" not in said
     drawn = on_a_terminal(batcher, "status", "runs/jobs", columns=100)
     assert "submitted" in drawn and "of 2" in drawn
-    process.kill()
-    process.communicate()
+    end(process)
 
 
 def test_what_comes_next_is_what_was_priced(catalogue: Batcher) -> None:

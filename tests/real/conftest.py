@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from tests.real.api import TOKEN, Api, Served
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts tests in the background ignores it
 MODEL = "google/nano-banana/pro/edit"
+Until = Callable[[Callable[[], bool]], None]
 
 
 @pytest.fixture
@@ -42,6 +43,7 @@ class Batcher:
 
     folder: Path
     environ: dict[str, str]
+    started: "list[subprocess.Popen[str]]" = field(default_factory=list)
 
     def __call__(self, *arguments: str, stdin: str | None = None, **environ: str) -> Done:
         done = subprocess.run(
@@ -58,7 +60,7 @@ class Batcher:
         return Done(done.returncode, done.stdout, done.stderr)
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "batcher", *arguments],
             cwd=self.folder,
             env=self.environ,
@@ -68,6 +70,8 @@ class Batcher:
             text=True,
             start_new_session=True,
         )
+        self.started.append(process)
+        return process
 
     def csv(self, prompts: list[str], name: str = "jobs.csv") -> str:
         rows = "".join(f'"{prompt}",https://images.invalid/{n}.png\n' for n, prompt in enumerate(prompts))
@@ -83,18 +87,25 @@ class Batcher:
 
 
 @pytest.fixture
-def batcher(tmp_path: Path, api: Api) -> Batcher:
+def batcher(tmp_path: Path, api: Api) -> Iterator[Batcher]:
     environ = {key: value for key, value in os.environ.items() if not key.startswith(("RUNCOMFY_", "BATCHER_"))}
     if "UNCOVERED" in environ:  # scripts/test says why
         environ.pop("COVERAGE_PROCESS_CONFIG", None)
     environ |= {"RUNCOMFY_TOKEN": TOKEN, "RUNCOMFY_MODEL_API_BASE": api.base, "HOME": str(tmp_path / "home")}
     folder = tmp_path / "work"
     folder.mkdir()
-    return Batcher(folder, environ)
+    ours = Batcher(folder, environ)
+    yield ours
+    for process in ours.started:  # what a test that failed has left
+        if process.poll() is None:
+            end(process)
+        for stream in (process.stdout, process.stderr):
+            if stream:
+                stream.close()
 
 
 @pytest.fixture
-def until() -> Callable[[Callable[[], bool]], None]:
+def until() -> Until:
     def wait(holds: Callable[[], bool]) -> None:
         """Wait for something that another process brings about."""
         end = time.monotonic() + 30

@@ -3,7 +3,6 @@
 import json
 import shutil
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,9 +10,8 @@ import pytest
 from batcher.ledger.place import network, synced, warnings
 from batcher.ledger.witness import Seen, in_log, in_state_file
 from tests.real.api import Api
-from tests.real.conftest import MODEL, Batcher, end
+from tests.real.conftest import MODEL, Batcher, Until, end
 
-Until = Callable[[Callable[[], bool]], None]
 PROMPTS = [f"p{n}" for n in range(6)]
 
 pytestmark = pytest.mark.long

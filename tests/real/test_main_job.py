@@ -9,7 +9,6 @@ import signal
 import sqlite3
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,9 +16,7 @@ from PIL import Image
 
 from tests.nights.memory import picture
 from tests.real.api import TOKEN, Api, raw
-from tests.real.conftest import MODEL, Batcher, end
-
-Until = Callable[[Callable[[], bool]], None]
+from tests.real.conftest import MODEL, Batcher, Until, end
 
 
 def sidecars(out: Path) -> list[dict[str, object]]:
@@ -309,7 +306,7 @@ def test_cancel_without_a_run_at_work(batcher: Batcher, api: Api, until: Until) 
 
 def test_retry_reaches_a_run_that_is_at_work(batcher: Batcher, api: Api, until: Until) -> None:
     api.delay = 0.3
-    process = batcher.start("run", batcher.csv(["a FAIL", "b QUEUED"]), "--model", MODEL, "--max-time", "20s")
+    process = batcher.start("run", batcher.csv(["a FAIL", "b QUEUED"]), "--model", MODEL)
     until(lambda: batcher("jobs", "runs/jobs", "--json", "--state", "failed").out != "")
     left = batcher("retry", "runs/jobs", "--json")
     assert left.json() == {"jobs": 1, "left_to_run_at_work": True}

@@ -4,7 +4,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.real.api import Api
-from tests.real.conftest import MODEL, Batcher, end
+from tests.real.conftest import MODEL, Batcher, Until, end
 
 MANIFESTS = Path(__file__).parent.parent.parent / "manifests"
 PAIRS = json.loads((Path(__file__).parent.parent / "wire" / "pairs.json").read_text())
@@ -55,7 +55,7 @@ def test_every_row_of_the_dataset_is_a_job_without_a_fault(batcher: Batcher) -> 
     assert (plan["jobs"], plan["equal_rows"], plan["fault_count"]) == (200, 0, 0)
 
 
-def test_a_rehearsal_that_was_killed_goes_on(batcher: Batcher, until: Callable[[Callable[[], bool]], None]) -> None:
+def test_a_rehearsal_that_was_killed_goes_on(batcher: Batcher, until: Until) -> None:
     manifest = str(MANIFESTS / "product-restyle.yaml")
     process = batcher.start("run", manifest, "--sandbox", "--limit", "10")
     files = batcher.folder / "runs/product-restyle.sandbox/files"
