@@ -29,6 +29,7 @@ PROOFS = {
     "money": ("-m", "pytest", "-q", "-x", "tests/rooms/test_pacing.py", "-k", "bill or cap"),
     "page": ("-m", "pytest", "-q", "-x", "tests/rooms/test_report.py", "-k", "ends_no_element"),
     "counts": ("-m", "pytest", "-q", "-x", "tests/nights/test_counts.py", "-k", "does_not_say"),
+    "order": ("-m", "pytest", "-q", "-x", "tests/nights/test_nights.py", "-k", "due_before"),
     "security": ("-m", "pytest", "-q", "-x", "tests/real/test_security.py", "-k", "redirect or stood_still"),
 }
 LIMIT = 300
@@ -238,6 +239,17 @@ BUGS = [
         "believes the manifest's price whatever is billed",
         "money",
         [("pacing/budget.py", "(estimate or 0.0) * self._factors.get(kind, 1.0)", "estimate or 0.0")],
+    ),
+    Bug(
+        "takes the end of a job's last task for the end of its next",
+        "order",
+        [
+            (
+                "engine/engine.py",
+                "        if self._tasks[job_id] is not task:\n            return  # its time came before this was told\n",
+                "",
+            )
+        ],
     ),
     Bug(
         "puts a manifest's text into the page as it is",

@@ -9,12 +9,25 @@ from batcher.errors import EXIT_BUG, EXIT_OK, EXIT_STOPPED, EXIT_USAGE, SIGNAL_B
 
 def main() -> None:
     """Run a command, and end with its exit code."""
+    _open_what_is_closed()
     code = _run()
-    try:
-        sys.stdout.flush()
-    except OSError:  # whoever read the output is gone: that ends the printing, not more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # whoever read it is gone: what is left there would change the exit code to 120
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(code)
+
+
+def _open_what_is_closed() -> None:
+    """Have something at each standard descriptor, lest a file of ours gets the number of one and is printed into."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
 
 
 def _run() -> int:

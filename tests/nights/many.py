@@ -44,6 +44,8 @@ def scenario(seed: int) -> Scenario:
         outages=outages,
         max_outstanding=chance.choice([0, 0, 0, 2, 5]),
         retry={"attempts": chance.choice([1, 1, 1, 3])},
+        busy=chance.choice([0.0, 0.0, 0.001, 0.05]),
+        timers_first=chance.random() < 0.5,
     )
 
 

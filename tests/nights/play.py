@@ -57,6 +57,10 @@ class Scenario:
     signals: list[float] = field(default_factory=list)
     """Seconds after which a SIGTERM reaches each life; 0: none."""
     stride: int = 1
+    busy: float = 0.0
+    """Seconds that each turn of the event loop takes."""
+    timers_first: bool = False
+    """Within a turn, what time has come for is called first, as by uvloop."""
     mishaps: dict[str, float] = field(default_factory=dict)
     mishaps_end: float | None = None
     """Seconds after a life's start at which all goes well again."""
@@ -114,10 +118,12 @@ class Life:
         self.awaits = 0
         self.calls: list[str] = []
         """What was asked of the server, in order."""
-        self.loop = VirtualLoop(self._step)
+        self.loop = VirtualLoop(self._step, busy=scenario.busy, timers_first=scenario.timers_first)
         self._scenario = scenario
         self._out = folder / "out"
         self._journal = folder / "journal"
+        self._complaints = folder / "complaints"
+        self.loop.set_exception_handler(self._complain)
         self._start = EPOCH + BETWEEN_LIVES * number
         self.before_work: Callable[[Run], object] = lambda _: None
         self._kill_at = kill_at
@@ -133,6 +139,12 @@ class Life:
         self.awaits += 1
         if self._kill_at is not None and self.awaits == -self._kill_at:
             os._exit(DIED)
+
+    def _complain(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """What an event loop can only print: nobody waits for it."""
+        loop.default_exception_handler(context)
+        with self._complaints.open("a") as file:
+            file.write(f"{context['message']}: {context.get('exception')!r}\n")
 
     def now(self) -> float:
         slept = self._scenario.lid_shut_at
@@ -249,7 +261,8 @@ def findings(scenario: Scenario, folder: Path, *, killed: bool, code: int) -> li
         if "inputs" in entry:
             accepted.setdefault(entry["inputs"]["prompt"], []).append(entry["id"])
     struck = set(_strikes(folder))
-    found: list[str] = []
+    complaints = folder / "complaints"
+    found = complaints.read_text().splitlines() if complaints.exists() else []
     with Reader(folder / "out") as reader:
         jobs = list(reader.jobs())
         if len(jobs) != scenario.jobs:

@@ -81,3 +81,11 @@ def test_a_night_of_mishaps_and_deaths_ends_well(seed: int) -> None:
     kills = [37 * seed % 400 + 5, 91 * seed % 300 + 3, 13 * seed % 200 + 2]
     found = night({"jobs": 40, "seed": seed, "slots": 6, "concurrency": 12, "kills": kills, "mishaps": ALL_MISHAPS})
     assert found["findings"] == [], f"seed {seed}, kills {kills}"
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_what_is_due_before_the_last_turn_was_told_loses_no_job(seed: int) -> None:
+    """A busy loop whose timers go first, as uvloop's do: a job's next look is due before its task's end was told."""
+    quick = {"jobs": 60, "slots": 10, "concurrency": 20, "latency": 0.5}
+    found = night({**quick, "seed": seed, "busy": 0.05, "timers_first": True})
+    assert found["findings"] == []

@@ -2,6 +2,7 @@
 
 import asyncio
 import selectors
+from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any
 
@@ -19,7 +20,18 @@ class _Selector(selectors.SelectSelector):
             raise Asleep
         if not ready and timeout:
             self.loop.now += timeout
+        self.loop.now += self.loop.busy
         return ready
+
+
+class _TimersFirst(deque[asyncio.Handle]):
+    """What is to be called next: what time has come for before all that was left from the last turn, as uvloop has it."""
+
+    def append(self, handle: asyncio.Handle) -> None:
+        if isinstance(handle, asyncio.TimerHandle):
+            self.appendleft(handle)
+        else:
+            super().append(handle)
 
 
 class Counted(Coroutine[Any, Any, Any]):
@@ -45,14 +57,22 @@ class Counted(Coroutine[Any, Any, Any]):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Deterministic: one thread, no clock but its own. `step` is called at each suspension point of each task."""
+    """Deterministic: one thread, no clock but its own. `step` is called at each suspension point of each task.
 
-    def __init__(self, step: Callable[[], None] | None = None) -> None:
+    `busy` is what each turn takes in seconds; `timers_first`: not asyncio's order within a turn, but uvloop's.
+    """
+
+    def __init__(
+        self, step: Callable[[], None] | None = None, *, busy: float = 0.0, timers_first: bool = False
+    ) -> None:
         self.now = 0.0
+        self.busy = busy
         self._count_steps(step)
         selector = _Selector()
         selector.loop = self
         super().__init__(selector)
+        if timers_first:
+            self._ready = _TimersFirst()
         if self._factory:
             self.set_task_factory(self._factory)
 

@@ -88,7 +88,8 @@ class Batcher:
 
 @pytest.fixture
 def batcher(tmp_path: Path, api: Api) -> Iterator[Batcher]:
-    environ = {key: value for key, value in os.environ.items() if not key.startswith(("RUNCOMFY_", "BATCHER_"))}
+    not_a_users = ("RUNCOMFY_", "BATCHER_", "PYTHONUNBUFFERED")
+    environ = {key: value for key, value in os.environ.items() if not key.startswith(not_a_users)}
     if "UNCOVERED" in environ:  # scripts/test says why
         environ.pop("COVERAGE_PROCESS_CONFIG", None)
     environ |= {"RUNCOMFY_TOKEN": TOKEN, "RUNCOMFY_MODEL_API_BASE": api.base, "HOME": str(tmp_path / "home")}

@@ -8,6 +8,7 @@ import os
 import signal
 import sqlite3
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -351,6 +352,16 @@ def test_a_pipe_that_goes_away_ends_the_printing_not_the_run(batcher: Batcher, a
     process.stderr.close()
     assert process.wait(60) == 0
     assert batcher.states() == {"done": 10}
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-", "2>/dev/full"])
+def test_a_standard_stream_that_was_never_there_changes_no_exit_code(batcher: Batcher, closed: str) -> None:
+    manifest = batcher.csv(["a", "FAIL"])
+    command = f'"$0" -m batcher run {manifest} --model {MODEL} {closed}'
+    shell = ["sh", "-c", command, sys.executable]
+    assert subprocess.run(shell, cwd=batcher.folder, env=batcher.environ, timeout=60, check=False).returncode == 1
+    assert batcher.states() == {"done": 1, "failed": 1}
+    assert batcher("verify", "runs/jobs").code == 0
 
 
 def test_events_come_as_json_lines_and_nothing_else(batcher: Batcher) -> None:
