@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from batcher.ledger.reader import Reader
-from tests.crashes.nursery import Attendant, Child, Nursery
+from tests.nursery import Attendant, Child, Nursery
 
 ROOT = Path(__file__).parent.parent.parent
 TOKEN = "a-token-of-some-length"

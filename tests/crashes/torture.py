@@ -20,7 +20,7 @@ from random import Random
 from typing import TypeVar
 
 from tests.crashes.batch import ROOT, Batch, Server, broken_promises, kill, wait
-from tests.crashes.nursery import Nursery
+from tests.nursery import Nursery
 
 T = TypeVar("T")
 JOBS = 24

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.real.conftest import api, batcher, until
+from tests.real.conftest import api, batcher, nursery, until
 
-__all__ = ["api", "batcher", "until"]
+__all__ = ["api", "batcher", "nursery", "until"]
 
 PHOTOS = Path(__file__).parents[2] / "manifests" / "photos"
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+import batcher as batcher_package
+from tests.nursery import Nursery
 from tests.real.api import TOKEN, Api, Served
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts tests in the background ignores it
@@ -39,25 +41,20 @@ class Done:
 
 @dataclass
 class Batcher:
-    """The command line, as a user runs it: a process of its own in a folder of its own."""
+    """The command line, as a user runs it: a process of its own in a folder of its own.
+
+    What is called is forked from a process that has imported everything already; what is started is started anew.
+    """
 
     folder: Path
     environ: dict[str, str]
+    nursery: Nursery
     started: "list[subprocess.Popen[str]]" = field(default_factory=list)
 
     def __call__(self, *arguments: str, stdin: str | None = None, **environ: str) -> Done:
-        done = subprocess.run(
-            [sys.executable, "-m", "batcher", *arguments],
-            cwd=self.folder,
-            env={**self.environ, **environ},
-            input=stdin,
-            stdin=subprocess.DEVNULL if stdin is None else None,
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
-        )
-        return Done(done.returncode, done.stdout, done.stderr)
+        code, out, err = self.nursery.run(arguments, self.folder, {**self.environ, **environ}, stdin, 90)
+        assert code is not None, f"it did not end: {out[-1000:]} {err[-1000:]}"
+        return Done(code, out, err)
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
         process = subprocess.Popen(
@@ -86,16 +83,20 @@ class Batcher:
         return {state: count for state, count in states.items() if count}
 
 
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    with Nursery(Path(batcher_package.__file__).parent.parent) as started:
+        yield started
+
+
 @pytest.fixture
-def batcher(tmp_path: Path, api: Api) -> Iterator[Batcher]:
+def batcher(tmp_path: Path, api: Api, nursery: Nursery) -> Iterator[Batcher]:
     not_a_users = ("RUNCOMFY_", "BATCHER_", "PYTHONUNBUFFERED")
     environ = {key: value for key, value in os.environ.items() if not key.startswith(not_a_users)}
-    if "UNCOVERED" in environ:  # scripts/test says why
-        environ.pop("COVERAGE_PROCESS_CONFIG", None)
     environ |= {"RUNCOMFY_TOKEN": TOKEN, "RUNCOMFY_MODEL_API_BASE": api.base, "HOME": str(tmp_path / "home")}
     folder = tmp_path / "work"
     folder.mkdir()
-    ours = Batcher(folder, environ)
+    ours = Batcher(folder, environ, nursery)
     yield ours
     for process in ours.started:  # what a test that failed has left
         if process.poll() is None:

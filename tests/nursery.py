@@ -1,9 +1,11 @@
 """Commands that start at once: a process that has imported everything forks for each of them.
 
-A child stops itself before its first step, so that a tracer can be there from the beginning; it then goes the way of
-`python -m batcher`, to its end.
+A child can stop itself before its first step, so that a tracer can be there from the beginning; it then goes the way of
+`python -m batcher`, to its end. It is a process like any other, but for the time that an interpreter's start and imports take.
 """
 
+import contextlib
+import gc
 import importlib
 import json
 import os
@@ -11,6 +13,7 @@ import pkgutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +21,7 @@ from typing import Self
 
 
 class Child:
-    """One command; what it says on stderr is in a file."""
+    """One command; what it says is in files."""
 
     def __init__(self, nursery: "Nursery", pid: int, err: Path) -> None:
         self._nursery = nursery
@@ -71,7 +74,8 @@ class Nursery(Attendant):
     """The process that forks."""
 
     def __init__(self, package: Path) -> None:
-        super().__init__(package, "tests.crashes.nursery")
+        super().__init__(package, "tests.nursery")
+        self._package = package
 
     def asked(self, order: Mapping[str, object]) -> int | None:
         """Give its answer to an order."""
@@ -84,10 +88,28 @@ class Nursery(Attendant):
     def child(self, command: Sequence[str], folder: Path, environ: Mapping[str, str]) -> Child:
         """Fork for a command of `batcher`; it stands still until `ended` is asked."""
         err = folder / "stderr"
-        order = {"command": [*command], "folder": str(folder), "environ": {**environ}, "err": str(err)}
-        pid = self.asked(order)
+        streams = [os.devnull, os.devnull, str(err)]
+        return Child(self, self._forked(command, folder, environ, streams, stopped=True), err)
+
+    def _forked(
+        self, command: Sequence[str], folder: Path, environ: Mapping[str, str], streams: list[str], *, stopped: bool
+    ) -> int:
+        order = {"command": [*command], "folder": str(folder), "environ": {**environ}, "streams": streams}
+        pid = self.asked({**order, "stopped": stopped, "package": str(self._package)})
         assert pid is not None
-        return Child(self, pid, err)
+        return pid
+
+    def run(
+        self, command: Sequence[str], folder: Path, environ: Mapping[str, str], stdin: str | None, limit: float
+    ) -> tuple[int | None, str, str]:
+        """Run a command to its end, as `subprocess.run` does; give its exit code and what it wrote."""
+        with tempfile.TemporaryDirectory(prefix="said-") as name:
+            given, out, err = (Path(name) / one for one in ("in", "out", "err"))
+            given.write_text(stdin or "")
+            streams = [str(given) if stdin is not None else os.devnull, str(out), str(err)]
+            pid = self._forked(command, folder, environ, streams, stopped=False)
+            code = self.asked({"pid": pid, "limit": limit})
+            return code, out.read_text("utf-8"), err.read_text("utf-8")
 
 
 def _import_everything() -> None:
@@ -96,6 +118,10 @@ def _import_everything() -> None:
     for module in pkgutil.walk_packages(batcher.__path__, "batcher."):
         if not module.name.startswith(("batcher.sandbox", "batcher.__main__")):
             importlib.import_module(module.name)
+    for name in ("uvloop", "rich.live", "rich.table", "PIL.Image", "PIL.JpegImagePlugin", "PIL.PngImagePlugin"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    gc.freeze()
 
 
 def _waited(pid: int, limit: float) -> int | None:
@@ -118,15 +144,18 @@ def _become(order: Mapping[str, object]) -> None:
     assert isinstance(environ, dict)
     os.environ.clear()
     os.environ.update(environ)
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
-    os.dup2(null, 1)
-    os.dup2(os.open(str(order["err"]), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), 2)
-    os.closerange(3, 64)
-    command = order["command"]
+    streams, command = order["streams"], order["command"]
+    assert isinstance(streams, list)
     assert isinstance(command, list)
-    sys.argv = ["batcher", *command]
-    os.kill(os.getpid(), signal.SIGSTOP)
+    for number, name in enumerate(streams):
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND if number else os.O_RDONLY
+        os.dup2(os.open(name, flags, 0o600), number)
+    os.closerange(3, 64)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    sys.modules["__main__"].__package__ = "batcher"
+    sys.argv = [f"{order['package']}/batcher/__main__.py", *command]
+    if order["stopped"]:
+        os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def main() -> None:
@@ -141,7 +170,8 @@ def main() -> None:
             if answer == 0:
                 _become(order)
                 break
-            os.waitpid(answer, os.WUNTRACED)  # until it has stopped
+            if order["stopped"]:
+                os.waitpid(answer, os.WUNTRACED)  # until it has
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
     else:
