@@ -16,7 +16,7 @@ from typing import Any
 
 from batcher.job import State
 from batcher.sandbox.faults import FAULTS, Strikes
-from tests.nights.play import Scenario, play
+from tests.nights.play import Scenario, play, warm_up
 
 PATIENT = {"stuck", "gone", "file_gone"}
 """Faults that end a job only after minutes or an hour of simulated time."""
@@ -73,6 +73,7 @@ def work(seeds: range, until: float) -> dict[str, Any]:
     """Play these nights one after the other; stop when the time is over."""
     total: dict[str, Any] = {"nights": 0, "deaths": 0, "jobs": 0, "findings": [], "pairs": {}}
     pairs: Counter[str] = Counter()
+    warm_up()
     for seed in seeds:
         if time.monotonic() > until:
             break

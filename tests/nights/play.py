@@ -6,6 +6,7 @@ Usage: python -m tests.nights.play SCENARIO   (a JSON object; findings are print
 """
 
 import asyncio
+import gc
 import hashlib
 import json
 import os
@@ -26,6 +27,7 @@ from batcher.ledger.enrolment import Choice
 from batcher.ledger.reader import Reader
 from batcher.run import Parts, Run, open_run
 from batcher.run.run import policy_facts
+from batcher.sandbox.faults import FAULTS
 from batcher.sandbox.server import load_models
 from batcher.sandbox.world import Conditions, World
 from batcher.settings import SANDBOX, Endpoint, Limits, Policy, Retry, Secret
@@ -216,6 +218,16 @@ def entries(journal: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in journal.read_text().splitlines()] if journal.exists() else []
 
 
+def warm_up() -> None:
+    """Live a life here that meets every fault, so that those who are forked need not import and compute it all anew."""
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        life = Life(Scenario(jobs=30, mishaps=dict.fromkeys(FAULTS, 0.05)), Path(folder), 0, None)
+        life.loop.run_until_complete(life._run())
+        life.loop.close()
+    gc.collect()
+    gc.freeze()
+
+
 def fork_life(scenario: Scenario, folder: Path, number: int, kill_at: int | None) -> tuple[int, list[int]]:
     """Live a life in a process of its own; give its exit code and how many acts and suspension points it had."""
     counted = folder / "acts"
@@ -324,6 +336,7 @@ def play(scenario: Scenario) -> dict[str, Any]:
     """Play one night with its kills, or one for every act that a night makes."""
     if not scenario.every_act and not scenario.every_await:
         return _one(scenario, scenario.kills)
+    warm_up()
     total = _one(scenario, [])
     result = {**total, "nights": 1}
     acts, awaits = range(1, total["acts"] + 1, scenario.stride), range(-1, -total["awaits"] - 1, -scenario.stride)
