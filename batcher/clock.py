@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,10 @@ class Clock:
         return self.wall()
 
 
+_LATEST: Final = 1e11
+"""Seconds: in the year 5138. A larger number is of milliseconds."""
+
+
 def rfc3339(stamp: float | None) -> str | None:
     """Write a stamp (seconds since 1970) as RFC 3339 in UTC, to the millisecond."""
     if stamp is None:
@@ -29,13 +34,15 @@ def from_rfc3339(text: object) -> float | None:
     """Read a server's stamp (RFC 3339 text, or seconds or milliseconds since 1970); None where it is neither."""
     if isinstance(text, bool):
         return None
-    if isinstance(text, int | float):
-        return float(text) / 1000 if text > 1e11 else float(text)  # noqa: PLR2004 - year 5138 in seconds
     try:
-        stamp = datetime.fromisoformat(str(text))
-    except ValueError:
+        if isinstance(text, int | float):
+            seconds = float(text) / 1000 if text > _LATEST else float(text)
+        else:
+            stamp = datetime.fromisoformat(str(text))
+            seconds = (stamp if stamp.tzinfo else stamp.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
         return None
-    return (stamp if stamp.tzinfo else stamp.replace(tzinfo=UTC)).timestamp()
+    return seconds if 0 <= seconds < _LATEST else None
 
 
 Chance = random.Random

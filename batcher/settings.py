@@ -157,11 +157,9 @@ def find_token(environ: Mapping[str, str], beside: Path | None = None) -> Secret
 
 
 def _config_dirs(environ: Mapping[str, str]) -> list[Path]:
-    if own := environ.get("RUNCOMFY_CONFIG_DIR"):
-        return [Path(own)]
-    if xdg := environ.get("XDG_CONFIG_HOME"):
-        return [Path(xdg) / "runcomfy"]
-    return [Path(environ.get("HOME") or Path.home()) / ".config" / "runcomfy"]
+    own, xdg = environ.get("RUNCOMFY_CONFIG_DIR"), environ.get("XDG_CONFIG_HOME")
+    usual = Path(xdg) if xdg else Path(environ.get("HOME") or Path.home()) / ".config"
+    return [*([Path(own)] if own else []), usual / "runcomfy"]
 
 
 def _token_file(file: Path) -> Mapping[str, object]:

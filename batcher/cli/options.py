@@ -35,7 +35,9 @@ Sets = Annotated[
 ]
 Concurrency = Annotated[
     int | None,
-    typer.Option("-j", "--concurrency", min=1, envvar="BATCHER_CONCURRENCY", help="Jobs at the server at once."),
+    typer.Option(
+        "-j", "--concurrency", min=1, max=10_000, envvar="BATCHER_CONCURRENCY", help="Jobs at the server at once."
+    ),
 ]
 Limit = Annotated[int | None, typer.Option(min=1, envvar="BATCHER_LIMIT", help="Only the first N jobs.")]
 Sample = Annotated[

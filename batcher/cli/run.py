@@ -25,7 +25,9 @@ def run(
     max_time: o.MaxTime = None,
     patience: o.PatienceOption = None,
     sandbox: o.Sandbox = False,
-    dry_run: Annotated[bool, typer.Option("-n", "--dry-run", help="The same as `batcher plan`.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("-n", "--dry-run", envvar="BATCHER_DRY_RUN", help="The same as `batcher plan`.")
+    ] = False,
     yes: o.Yes = False,
     json: o.Json = False,
     quiet: o.Quiet = False,

@@ -46,6 +46,7 @@ class Agenda:
         self._heap.clear()
         if self._timer:
             self._timer.cancel()
+        self._timer, self._rings_at = None, math.inf
 
     def _wind(self) -> None:
         soonest = self._heap[0][0]

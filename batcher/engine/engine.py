@@ -26,6 +26,8 @@ _STARTING: Final = frozenset({State.PENDING, State.SUBMITTING})
 _LAST_FEW: Final = 16
 """Of jobs in flight, or an eighth of the window: with so few left, each may be the one that the run ends with."""
 _IDLE: Final = 30.0
+_SOON: Final = 0.25
+"""Seconds."""
 _AHEAD: Final = 64
 """Jobs that are read from the ledger at once."""
 
@@ -93,6 +95,8 @@ class Engine:
         self._woken = 0
         self._no_more = False
         """The ledger has no job waiting, until one comes back."""
+        self._shut = False
+        """There was no room when waiting jobs were last to be started."""
         self._told: set[asyncio.Task[None]] = set()
         self._probe: asyncio.Task[None] | None = None
         self.halted: Halt | None = None
@@ -178,6 +182,9 @@ class Engine:
         except LedgerBroken as broken:
             self._ledger_broke(broken)
             await self._drain()
+        except OSError as error:  # the run directory: what is on its way is waited for all the same
+            self.halt("disk", f"the run directory: {error}")
+            await self._drain()
         finally:
             self._agenda.close()
             for task in [*self._tasks.values(), *([self._probe] if self._probe else [])]:
@@ -248,6 +255,7 @@ class Engine:
     async def _fill(self) -> int:
         """Start as many waiting jobs as there is room for."""
         room = self._room()
+        self._shut = room <= 0
         if room <= 0 or (self._no_more and not self._ahead):
             return 0
         if scarce := self.legs.scarce(self.in_flight + self._states[State.FETCHING]):
@@ -316,12 +324,19 @@ class Engine:
         hold = self._pace.window.opens_in(_loop_now())
         if hold:
             return min(_IDLE, hold)
+        if self._shut and self._room() > 0:
+            return 0.0  # the hold has ended since it was asked
         if self._jobs and self._room() <= 0 and not self._pace.speed.opens_in(_loop_now()):
             self._no_more = False
             return _IDLE  # room comes with a job that moves, and that is told
         due = await self._ledger.due_in()
         if due == 0 and (opens := self._pace.speed.opens_in(_loop_now())):
             return min(_IDLE, opens)
+        if (
+            due == 0 and self._no_more and not self._ahead
+        ):  # it has come due since the ledger was read, or is being started
+            self._no_more = False
+            return _SOON
         if due:
             self._no_more = False
         return min(_IDLE, max(due, 0.01)) if due else _IDLE

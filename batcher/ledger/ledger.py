@@ -224,6 +224,8 @@ class Ledger:
         except Exception as faulty:  # noqa: BLE001 - a value that cannot be written, or an arrow that is not there
             if len(batch) > 1:
                 return all([await self._write([change]) for change in batch])
+            if batch[0].move.request_id:
+                self._tell_unsaved(batch, set(), faulty)
             if not batch[0].landed.done():
                 batch[0].landed.set_exception(faulty)
             return True

@@ -137,13 +137,13 @@ SELECT id, entry FROM models;
 SELECT path, size, mtime_ns, facts FROM images;
 
 -- name: latencies
--- What the jobs that ended last took at the server, in seconds.
+-- What the jobs that ended last took at the server, in seconds; not where the server's clock is not ours.
 SELECT completed_at - running_since AS seconds, json_extract(spec, '$.model') AS model,
   json_extract(spec, '$.inputs.resolution') AS resolution
 FROM (SELECT job_id, max(seq) AS seq FROM
   (SELECT job_id, seq FROM events WHERE job_id IS NOT NULL ORDER BY seq DESC LIMIT 2000) GROUP BY job_id) AS latest
-JOIN jobs ON jobs.id = latest.job_id
-WHERE completed_at IS NOT NULL AND running_since IS NOT NULL AND state IN ('done', 'fetching')
+JOIN jobs ON jobs.id = latest.job_id JOIN events ON events.seq = latest.seq
+WHERE completed_at BETWEEN running_since AND events.at + 1 AND jobs.state IN ('done', 'fetching')
 ORDER BY latest.seq DESC LIMIT 200;
 
 -- name: last_ended

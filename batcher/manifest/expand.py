@@ -363,7 +363,7 @@ class Expansion:
                 return text if sample == 1 else f"{text}~{sample}"
         else:
             try:
-                text = self._name.fill({**variables, **inputs, "job_id": job_id})
+                text = self._name.fill({**variables, **inputs, "sample": sample, "job_id": job_id})
             except BadTemplate as bad:
                 raise Bad("output.name", str(bad)) from None
         name = safe_name(text, _LEGROOM)

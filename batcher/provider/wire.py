@@ -25,6 +25,8 @@ _IN_MEMORY: Final = 256 * 2**20
 _SMALL: Final = 8 * 2**20
 """An answer up to this size stays in memory as it is."""
 BLOCK: Final = 2**18
+_SILENT: Final = 60.0
+"""Seconds without a byte of a body."""
 MERCY: Final = 30.0
 """Seconds that what is on its way gets after a time in which nothing could be heard."""
 _REFUSED: Final = 401
@@ -315,12 +317,18 @@ async def _feed(sieve: Sieve, blocks: Sequence[bytes]) -> None:
 
 async def _blocks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     try:
-        async for block in response.content.iter_any():
+        while True:
+            async with asyncio.timeout(_SILENT):  # aiohttp's own limit is gone once a session is closed under a reader
+                block = await response.content.readany()
+            if not block:
+                return
             yield block
     except aiohttp.ClientError as error:
         if not str(error).endswith("'>") or "ContentLengthError" not in str(error):
             raise ConnectionError(_words(error)) from error
         # else the server ended it in good order, and too soon: what follows that text is how a connection broke
+    except (TimeoutError, RuntimeError) as error:  # nothing came, or the session was closed under it
+        raise ConnectionError(f"{type(error).__name__}: {error}") from error
 
 
 def readable(text: str) -> str:

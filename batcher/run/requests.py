@@ -59,14 +59,14 @@ class Requests:
         Each request has a task of its own: one that waits for the server keeps no other waiting.
         """
         tasks: dict[Path, asyncio.Task[None]] = {}
-        taken = 0
+        begun: set[Path] = set()
         last = False
         try:
             while not last:
                 last = ended.is_set()
                 for file in asks.waiting(self._run.out):
-                    if file not in tasks:
-                        taken += 1
+                    if file not in begun:  # also where its answer could not be written: once, it may buy
+                        begun.add(file)
                         tasks[file] = asyncio.create_task(self._answer(file, engine))
                 tasks = {file: task for file, task in tasks.items() if not task.done()}
                 if self._cancelling:  # a submission that was on its way may have reached the queue since
@@ -77,7 +77,7 @@ class Requests:
         finally:
             for task in tasks.values():
                 task.cancel()
-        return taken
+        return len(begun)
 
     async def _answer(self, file: Path, engine: Engine) -> None:
         """Do what a file asks, and say what came of it there."""
