@@ -139,7 +139,7 @@ def look_for_token(environ: Mapping[str, str], beside: Path | None = None) -> Fo
     dotenv = beside / ".env" if beside else None
     sources: list[tuple[str, Mapping[str, str | None]]] = [("the environment", environ)]
     if dotenv and dotenv.is_file():
-        sources.append((str(dotenv), dotenv_values(dotenv, interpolate=False)))
+        sources.append((str(dotenv), dotenv_values(dotenv, interpolate=False, encoding="latin-1")))
     for place, source in sources:
         for name in TOKEN_NAMES:
             if text := (source.get(name) or "").strip():

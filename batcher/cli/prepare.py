@@ -65,7 +65,7 @@ def expansion(
         line = manifest.marked.line("limits", "max_cost_usd")
         message = f"the price of {model.id} is not known: say it under `prices:`, or drop the limit"
         raise ManifestFaulty([Fault(manifest.file, line, "limits.max_cost_usd", message)], 1)
-    return Expansion(manifest, model, looks, options, reject)
+    return Expansion(manifest, model, looks, options, reject, capped=capped)
 
 
 def fingerprint(manifest: Manifest, model: Model, options: Options, selection: Selection) -> str:

@@ -45,8 +45,17 @@ class Expansion:
     """The jobs of a manifest. Iterate it once: it raises ManifestFaulty at its end where there were faults."""
 
     def __init__(
-        self, manifest: Manifest, model: Model, looks: Looks, options: Options, reject: Reject | None = None
+        self,
+        manifest: Manifest,
+        model: Model,
+        looks: Looks,
+        options: Options,
+        reject: Reject | None = None,
+        *,
+        capped: bool = False,
     ) -> None:
+        """`capped`: there is a limit to the cost, so that a job without a price is a fault."""
+        self._capped = capped
         self.census = Census()
         self.faults = Faults()
         self.warnings: list[str] = []
@@ -295,6 +304,8 @@ class Expansion:
         sample, again = self._sample(content, turn)
         job_id = self._ids.of(content, sample)
         estimate = self._model.estimate(sent, self._prices)
+        if estimate is None and self._capped:
+            raise Bad("resolution", "has no price: say it under `prices:`, or drop the limit to the cost")
         name = self._file_name(row, variables, inputs, job_id, sent, sample)
         self.census.estimated_usd += estimate or 0.0
         self.census.inlined_bytes += size

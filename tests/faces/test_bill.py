@@ -167,6 +167,22 @@ def test_status_shows_a_run_at_work_as_it_shows_itself(batcher: Batcher, api: Ap
     end(process)
 
 
+def test_a_job_without_a_price_is_a_fault_where_the_cost_is_limited(batcher: Batcher, api: Api) -> None:
+    (batcher.folder / "m.yaml").write_text(
+        f"model: {MODEL}\ninputs: {{prompt: x, image_urls: [https://images.invalid/a.png]}}\nprices: {{4K: 0.3}}\n"
+    )
+    refused = batcher("run", "m.yaml", "--max-cost", "0.2")
+    assert refused.code == 65 and "has no price" in refused.err
+    assert api.journal == []
+    assert batcher("run", "m.yaml").code == 0
+
+
+def test_a_dry_run_that_the_environment_asks_for_buys_nothing(batcher: Batcher, api: Api) -> None:
+    (batcher.folder / ".env").write_bytes(b"NAME=M\xfcller\n")
+    assert batcher("run", batcher.csv(["a"]), "--model", MODEL, BATCHER_DRY_RUN="1").code == 0
+    assert api.journal == []
+
+
 def test_what_comes_next_is_what_was_priced(catalogue: Batcher) -> None:
     def then(*options: str) -> str:
         return str(catalogue("plan", "m.yaml", *options, "--json").json()["next"])

@@ -354,6 +354,15 @@ def test_a_pipe_that_goes_away_ends_the_printing_not_the_run(batcher: Batcher, a
     assert batcher.states() == {"done": 10}
 
 
+def test_a_service_that_refuses_connections_is_waited_for_no_longer_than_patience(batcher: Batcher) -> None:
+    """Where a hold ended between two questions, the run slept for half a minute."""
+    for _ in range(3):
+        begun = time.monotonic()
+        gone = batcher.run_csv(["a"], "--patience", "2s", RUNCOMFY_MODEL_API_BASE="http://127.0.0.1:9")
+        assert gone.code == 69, gone.err
+        assert time.monotonic() - begun < 25
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-", "2>/dev/full"])
 def test_a_standard_stream_that_was_never_there_changes_no_exit_code(batcher: Batcher, closed: str) -> None:
     manifest = batcher.csv(["a", "FAIL"])

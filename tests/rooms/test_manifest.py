@@ -246,6 +246,11 @@ def test_what_yaml_1_1_would_spoil_stays_a_text(yaml: Yaml) -> None:
     assert folder.jobs()[0].inputs == {"prompt": "007 no 2026-11-24", "image_urls": [URL], "aspect_ratio": "16:9"}
 
 
+def test_equal_rows_are_told_apart_by_a_name_with_their_sample(yaml: Yaml) -> None:
+    text = f"inputs: {{prompt: a, image_urls: [{URL}]}}\njobs: [{{}}, {{}}]\noutput: {{name: 'a-{{{{ sample }}}}'}}\n"
+    assert [job.name for job in yaml(text).jobs()] == ["a-1", "a-2"]
+
+
 def test_two_jobs_that_could_make_one_file_are_a_fault(yaml: Yaml) -> None:
     text = (
         f"inputs: {{image_urls: [{URL}]}}\njobs: [{{prompt: A}}, {{prompt: a}}]\noutput: {{name: '{{{{ prompt }}}}'}}\n"

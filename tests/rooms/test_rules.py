@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from batcher.clock import from_rfc3339
 from batcher.engine import rules
 from batcher.job import Job, Kind, Move, Output, Spec, State
 from batcher.provider import runcomfy
@@ -246,3 +247,12 @@ def test_only_a_failed_generation_is_bought_again_and_only_if_allowed() -> None:
         job = Job(Spec("a", "n", "m", {}), State.FAILED, kind, "m", attempt=1)
         assert rules.bought_again(job, Retry()) is None
         assert (rules.bought_again(job, Retry(attempts=2)) is not None) == (kind is Kind.FAILED)
+
+
+@pytest.mark.parametrize(
+    "stamp",
+    [1_700_000_000_123_456, 1e300, float("inf"), float("nan"), 10**400, "0001-01-01T00:00:00+14:00", -5, "soon"],
+)
+def test_a_stamp_that_can_be_no_time_is_none(stamp: object) -> None:
+    """Each ended every start as a bug, when it was to be written into the sidecar."""
+    assert from_rfc3339(stamp) is None
