@@ -200,6 +200,7 @@ class Job:
     created_at: float = 0.0
     submitted_at: float | None = None
     running_since: float | None = None
+    """None where it runs at the user's word: when it began is not known."""
     completed_at: float | None = None
     billed_usd: float | None = None
     outputs: tuple[Output, ...] = ()

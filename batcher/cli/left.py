@@ -43,22 +43,30 @@ async def _answer(out: Path, file: Path, wait: float) -> Said | None:
     for _ in range(int(wait / _EVERY)):
         await asyncio.sleep(_EVERY)
         if not file.exists():
-            return _heard(file)
+            return _heard(out, file)
         if not is_locked(out):
             file.unlink(missing_ok=True)
             return None
     try:
         file.unlink()
     except FileNotFoundError:  # at the last moment
-        return _heard(file)
+        return _heard(out, file)
     raise LedgerInUse(
         f"what is at work on {out} did not answer within {wait:g} s; the request was taken back",
         "a run answers once its manifest is expanded, other commands never do: try again in a while",
     )
 
 
-def _heard(file: Path) -> Said:
+def _heard(out: Path, file: Path) -> Said | None:
+    """Give what came of it; None where whoever held the directory next took it away unread."""
     said = asks.heard(file)
+    if said is None:
+        return None
+    if "do" in said:  # its own words
+        raise LedgerInUse(
+            f"what is at work on {out} has taken the request, and could not write what came of it",
+            "is the disk full? `status` shows how the run stands",
+        )
     if "error" in said:
         raise Refused(said["error"], said.get("hint", ""), int(said.get("exit_code", 70)))
     return Said(said, by_run=True)

@@ -66,6 +66,7 @@ def _ask(out: o.Out, which: Any, *, yes: bool) -> Any:  # noqa: ANN401 - a Which
             f"there is no job {which.job} that can be retried so",
             f"see: {command('jobs', out)}; an uncertain one needs --state uncertain, a done one --again",
         )
+    which = replace(which, only={job.id: job.attempt for job in found})
     risky = [job for job in found if which.buys(job)]
     kinds = _by_kind(found)
     if not risky or yes:
@@ -77,7 +78,7 @@ def _ask(out: o.Out, which: Any, *, yes: bool) -> Any:  # noqa: ANN401 - a Which
     if not sys.stdin.isatty():
         raise WrongUse(f"{said}; nothing was changed", "if that is meant, add --yes")
     sure(f"{said}. Go on?", NotMeant("nothing was changed"))
-    return replace(which, only=[job.id for job in found]), kinds
+    return which, kinds
 
 
 def _by_kind(found: Any) -> str:  # noqa: ANN401 - a list of Jobs

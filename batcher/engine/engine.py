@@ -3,16 +3,17 @@
 import asyncio
 import math
 from collections import Counter, deque
-from dataclasses import dataclass, replace
-from enum import IntEnum
+from contextlib import suppress
+from dataclasses import replace
 from typing import Final
 
 from batcher.clock import Clock, rfc3339
 from batcher.engine.agenda import Agenda
+from batcher.engine.ending import HALTS, Drain, Halt, is_left
 from batcher.engine.legs import Later, Leave, Legs
 from batcher.engine.pace import Pace
 from batcher.engine.rules import bought_again
-from batcher.errors import EXIT_BUG, EXIT_STOPPED, EXIT_TOKEN, EXIT_UNREACHABLE, BatcherError, LedgerBroken, WrongUse
+from batcher.errors import EXIT_STOPPED, BatcherError, LedgerBroken, WrongUse
 from batcher.events import Held, Silence, Stopping
 from batcher.job import IN_FLIGHT, Job, Move, State
 from batcher.ledger.ledger import Ledger, Overtaken
@@ -30,46 +31,6 @@ _SOON: Final = 0.25
 """Seconds."""
 _AHEAD: Final = 64
 """Jobs that are read from the ledger at once."""
-
-
-class Drain(IntEnum):
-    """What happens to what is in flight once submissions stop; a later word can only be harder."""
-
-    FINISH = 1
-    """It is waited for, and fetched."""
-    FETCH = 2
-    """What is being fetched is finished; what runs remotely runs on."""
-    SIGNAL = 3
-    """The same, with little time."""
-    LEAVE = 4
-    """Everything is left but submissions on their way: their answers are waited for."""
-    NOW = 5
-    """Everything is dropped; submissions in flight become uncertain."""
-
-
-@dataclass(frozen=True, slots=True)
-class Halt:
-    """Why no more is submitted."""
-
-    reason: str
-    message: str
-    exit_code: int
-    drain: Drain
-
-
-HALTS: Final = {
-    "token": (EXIT_TOKEN, Drain.FETCH),
-    "unreachable": (EXIT_UNREACHABLE, Drain.SIGNAL),
-    "balance": (EXIT_STOPPED, Drain.FINISH),
-    "budget": (EXIT_STOPPED, Drain.FINISH),
-    "time": (EXIT_STOPPED, Drain.FINISH),
-    "paused": (EXIT_STOPPED, Drain.FINISH),
-    "moved": (EXIT_STOPPED, Drain.FINISH),
-    "uncertain": (EXIT_STOPPED, Drain.FINISH),
-    "failures": (EXIT_STOPPED, Drain.FINISH),
-    "disk": (EXIT_STOPPED, Drain.LEAVE),
-    "bug": (EXIT_BUG, Drain.FETCH),
-}
 
 
 class Engine:
@@ -112,6 +73,10 @@ class Engine:
     def budget(self) -> Budget:
         """What is known of the user's money."""
         return self._pace.budget
+
+    def reserve(self, job: Job) -> None:
+        """Set aside what a job may cost that was submitted by hand."""
+        self._pace.reserve(job)
 
     def broaden(self, *, broad: bool) -> None:
         """Give every row its first job before any its second, or go by the manifest's order."""
@@ -176,14 +141,11 @@ class Engine:
     async def run(self) -> Halt | None:
         """Work until every selected job has settled, or until something stops the run."""
         try:
-            await self._take_up()
-            await self._feed()
-            await self._drain()
-        except LedgerBroken as broken:
-            self._ledger_broke(broken)
-            await self._drain()
-        except OSError as error:  # the run directory: what is on its way is waited for all the same
-            self.halt("disk", f"the run directory: {error}")
+            try:
+                await self._take_up()
+                await self._feed()
+            except Exception as error:  # noqa: BLE001 - whatever it is, what is on its way is waited for
+                self._went_wrong("the run", error)
             await self._drain()
         finally:
             self._agenda.close()
@@ -192,9 +154,17 @@ class Engine:
             await asyncio.gather(*self._told, return_exceptions=True)
         return self.halted
 
-    def _ledger_broke(self, broken: LedgerBroken) -> None:
+    def _went_wrong(self, where: str, error: Exception) -> None:
         """Send nothing more; the answers that are on their way are waited for, and their request ids saved."""
-        self.stop(Halt("disk", str(broken), EXIT_STOPPED, Drain.LEAVE))
+        match error:
+            case LedgerBroken():
+                self.halt("disk", str(error))
+            case OSError() | WrongUse() if not isinstance(error, TimeoutError | ConnectionError):
+                self.halt("disk", f"{where}: {error}")  # the run directory does not take what is written
+            case BatcherError():
+                self.halt("bug", f"{where}: {error}")
+            case _:  # a defect of ours: the run stops, and says where
+                self.halt("bug", f"{where}: {error!r}")
 
     def take(self, job: Job) -> None:
         """Drive a job that is not at rest; one whose walk is just ending is taken when it has."""
@@ -237,7 +207,8 @@ class Engine:
         """Go on with what an earlier process left."""
         if self._policy.retry.uncertain == "resubmit":
             for job in await self._ledger.under_way(State.UNCERTAIN):
-                await self._buy_again(job)
+                with suppress(Overtaken):  # by the user, from another terminal
+                    await self._buy_again(job)
         for state in (State.FETCHING, State.RUNNING):
             for job in await self._ledger.under_way(state):
                 self.take(job)
@@ -246,20 +217,25 @@ class Engine:
         while self.halted is None:
             self._changed.clear()
             started = await self._fill()
-            self._pace.draining = self._no_more and not self._ahead and not self._starting
+            self._pace.draining = self._read_out and not self._starting
             self._pace.last = len(self._jobs) <= max(_LAST_FEW, self._pace.window.ceiling // 8)
             if not started and not self._jobs and await self._ledger.due_in() is None:
                 return
             await self._wait(await self._next_chance())
 
+    @property
+    def _read_out(self) -> bool:
+        """No job waits that is not at hand already."""
+        return self._no_more and not self._ahead
+
     async def _fill(self) -> int:
         """Start as many waiting jobs as there is room for."""
         room = self._room()
         self._shut = room <= 0
-        if room <= 0 or (self._no_more and not self._ahead):
+        if room <= 0 or self._read_out:
             return 0
         if scarce := self.legs.scarce(self.in_flight + self._states[State.FETCHING]):
-            self.stop(Halt("disk", scarce, EXIT_STOPPED, Drain.FINISH))
+            self.stop(Halt("disk", scarce, EXIT_STOPPED, Drain.FINISH))  # what is there is room enough for
             return 0
         if self._pace.budget.rose:
             self._pace.budget.rose = False
@@ -330,16 +306,11 @@ class Engine:
             self._no_more = False
             return _IDLE  # room comes with a job that moves, and that is told
         due = await self._ledger.due_in()
-        if due == 0 and (opens := self._pace.speed.opens_in(_loop_now())):
-            return min(_IDLE, opens)
-        if (
-            due == 0 and self._no_more and not self._ahead
-        ):  # it has come due since the ledger was read, or is being started
-            self._no_more = False
-            return _SOON
-        if due:
-            self._no_more = False
-        return min(_IDLE, max(due, 0.01)) if due else _IDLE
+        opens = self._pace.speed.opens_in(_loop_now())
+        if due is None or (due == 0 and (opens or not self._read_out)):  # it waits for its turn, or for what is told
+            return min(_IDLE, opens or _IDLE)
+        self._no_more = False
+        return min(_IDLE, due or _SOON)  # it has come due since the ledger was read, or is being started
 
     async def _wait(self, seconds: float) -> None:
         try:
@@ -357,7 +328,7 @@ class Engine:
                 deadline = _loop_now() + GRACE
             late = deadline is not None and _loop_now() >= deadline
             for job_id, job in () if drain is Drain.FINISH else tuple(self._jobs.items()):
-                if _is_left(job.state, drain, late=late):
+                if is_left(job.state, drain, late=late):
                     self._leave(job_id)
             await self._wait(0.5 if deadline is not None else _IDLE)
 
@@ -371,14 +342,8 @@ class Engine:
             if self._jobs[job.id].state is State.PENDING:  # nothing was sent for what was set aside
                 self._pace.budget.release(job.id)
             self.wake()
-        except LedgerBroken as broken:
-            self._ledger_broke(broken)
-        except (OSError, WrongUse) as error:  # the run directory does not take what is written
-            self.halt("disk", f"job {job.id}: {error}")
-        except BatcherError as error:
-            self.halt("bug", f"job {job.id}: {error}")
-        except Exception as error:  # noqa: BLE001 - a defect of ours: the run stops, and says where
-            self.halt("bug", f"job {job.id}: {error!r}")
+        except Exception as error:  # noqa: BLE001 - never silently
+            self._went_wrong(f"job {job.id}", error)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Count a job out whose walk is over, however it ended, unless it goes on later."""
@@ -430,7 +395,7 @@ class Engine:
             return False
         if state is State.SUBMITTING:  # between intent and request: its leg takes the intent back
             return False
-        return state is State.PENDING or _is_left(state, self.halted.drain, late=False)
+        return state is State.PENDING or is_left(state, self.halted.drain, late=False)
 
     async def _note(self, before: Job, after: Job, move: Move) -> None:
         self._states[before.state] -= 1
@@ -465,19 +430,6 @@ class Engine:
                 self._stand(moved)
             return moved
         return job
-
-
-def _is_left(state: State, drain: Drain, *, late: bool) -> bool:
-    """Say whether a job in this state is left as it is when the run ends in that way."""
-    match drain:
-        case Drain.FINISH:
-            return False
-        case Drain.FETCH | Drain.SIGNAL:
-            return state is State.RUNNING or (late and state is State.FETCHING)
-        case Drain.LEAVE:
-            return state in {State.RUNNING, State.FETCHING}
-        case Drain.NOW:
-            return state is not State.PENDING  # an intent half written would be an uncertain job of our own making
 
 
 def _loop_now() -> float:

@@ -20,6 +20,7 @@ from batcher.outputs.store import Store
 from batcher.pacing.patience import backoff
 from batcher.provider import runcomfy
 from batcher.provider.replies import (
+    Accepted,
     Broke,
     Broken,
     Cancelled,
@@ -59,12 +60,24 @@ class _Watched:
     """What is kept of a running job between two looks."""
 
     watch: rules.Watch
+    begun: float
+    """Loop seconds."""
+    age: float
+    """Seconds since it was accepted, when this was begun."""
+    fresh: bool
+    """It was accepted by this start, so that its age is known whatever the wall's clock does."""
+    tells: bool
+    """What it took can be learned: its age is known, and nothing went by unheard."""
     first: bool = True
     """The next look is its first."""
     held: bool = False
     """It waits for what others tell."""
     before: float = 0.0
     """The age at which it was last seen at work."""
+
+    def age_at(self, now: float) -> float:
+        """Give the seconds since it was accepted."""
+        return self.age + now - self.begun
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +116,8 @@ class Legs:
         self._halt = halt
         self._bodies: dict[str, bytes] = {}
         self._watched: dict[str, _Watched] = {}
+        self._accepted: set[str] = set()
+        """By this start, and not watched yet."""
         self._downloads = asyncio.Semaphore(DOWNLOADS)
         self._stop = asyncio.Event()
         self._usual_bytes = 0.0
@@ -127,6 +142,8 @@ class Legs:
     def stood_still(self, seconds: float) -> None:
         """Charge no job for a time in which nothing could be heard."""
         self._unheard += seconds
+        for watched in self._watched.values():
+            watched.tells = False
         self._pace.patience.shift(seconds)
         self._tools.wire.stood_still()
 
@@ -174,6 +191,8 @@ class Legs:
         reply = runcomfy.read_submit(answer, self._tools.clock.now())
         proven = self._pace.caution.accepted > 0
         match reply:
+            case Accepted():
+                self._accepted.add(job.id)
             case Unauthorized(message):
                 self._halt("token", message)
             case Forbidden(message) if not proven:
@@ -187,8 +206,7 @@ class Legs:
         """Look at it if its time has come; say when it is to be gone on with."""
         watched = self._watched.get(job.id)
         if watched is None:
-            now = self._now()
-            watched = self._watched[job.id] = _Watched(rules.Watch(since=now, moved_at=now))
+            watched = self._watched[job.id] = self._begin_to_watch(job)
             return self._hold(job, watched)
         if watched.held:
             watched.held = False
@@ -200,8 +218,17 @@ class Legs:
         self.left(job)
         return move
 
+    def _begin_to_watch(self, job: Job) -> _Watched:
+        fresh, now = job.id in self._accepted, self._now()
+        self._accepted.discard(job.id)
+        age = 0.0 if job.running_since is None else self._tools.clock.now() - job.running_since
+        known = fresh or (job.running_since is not None and age >= 0)
+        watch = rules.Watch(since=now, moved_at=now)
+        return _Watched(watch, _loop_now(), 0.0 if fresh else max(0.0, age), fresh=fresh, tells=known)
+
     def left(self, job: Job) -> None:
         """Look at a job no more."""
+        self._accepted.discard(job.id)
         if self._watched.pop(job.id, None):
             self._pace.left(job)
 
@@ -215,7 +242,7 @@ class Legs:
 
     def _next_look(self, job: Job, watched: _Watched) -> Later:
         first, watched.first = watched.first, False
-        return Later(self._pace.next_look(job, self._age(job), first=first))
+        return Later(self._pace.next_look(job, watched.age_at(_loop_now()), first=first))
 
     async def _look_at(self, job: Job, watched: _Watched) -> Move | None:
         reply = await self._look(job, watched.watch)
@@ -223,20 +250,26 @@ class Legs:
             watched.watch = watched.watch.seen(reply, self._now())
             reply = await self._look(job, watched.watch)
         if isinstance(reply, Queued | Working):
-            watched.before = self._age(job)
+            watched.before = watched.age_at(_loop_now())
             self._pace.saw_place(job, watched.before, waits=isinstance(reply, Queued))
         watched.watch = watched.watch.seen(reply, self._now())
         move = rules.after_poll(reply, watched.watch, self._retry, self._now())
         if move is not None and move.to is State.FETCHING:
-            self._learn(job, watched.before, move.completed_at)
+            self._learn(job, watched, move.completed_at)
             if move.completed_at is None:
                 return replace(move, completed_at=self._tools.clock.now())
         return move
 
-    def _learn(self, job: Job, before: float, finished: float | None) -> None:
-        """Take in what a job took, by the server's stamp where its clock agrees with ours."""
-        age, since = self._age(job), job.running_since or 0.0
-        if finished is not None and since - _AGREE <= finished <= since + age + _AGREE:
+    def _learn(self, job: Job, watched: _Watched, finished: float | None) -> None:
+        """Take in what a job took, by the server's stamp where it lies between what was seen here.
+
+        Of a job that an earlier start sent, and that had ended before anyone looked, there is only the stamp: a clock
+        that is hours off would not be noticed.
+        """
+        if not watched.tells or not (watched.fresh or watched.before):
+            return
+        before, age, since = watched.before, watched.age_at(_loop_now()), job.running_since or 0.0
+        if finished is not None and since + before - _AGREE <= finished <= since + age + _AGREE:
             self._pace.learn(job, max(0.0, finished - since))
         else:
             self._pace.learn(job, age, before)
@@ -397,10 +430,6 @@ class Legs:
         delay = self._pace.rate.delay(_loop_now())
         if delay:
             await asyncio.sleep(delay)
-
-    def _age(self, job: Job) -> float:
-        """Give the seconds since the job was accepted, by the wall: a resumed job has waited already."""
-        return max(0.0, self._tools.clock.now() - (job.running_since or self._tools.clock.now()))
 
 
 def _needs_result(job: Job) -> bool:

@@ -10,6 +10,8 @@ from batcher.ledger.changes import Landed, apply
 from batcher.ledger.rows import job_of
 from batcher.ledger.sql import statements
 
+_FREE: Final = frozenset({"turned_away", "refused"})
+"""Outcomes of attempts that nothing is paid for."""
 _FROM: Final = frozenset({State.UNCERTAIN, State.FAILED})
 
 
@@ -28,14 +30,16 @@ def adoptable(connection: sqlite3.Connection, job_id: str, request_id: str) -> J
     return job
 
 
-def adopt(connection: sqlite3.Connection, job_id: str, request_id: str, now: float) -> Landed:
-    """Let the job run under that request id. Raises WrongUse.
+def adopt(connection: sqlite3.Connection, job_id: str, request_id: str, now: float) -> tuple[Landed, bool]:
+    """Let the job run under that request id; say whether that is money more than was spoken for. Raises WrongUse.
 
     An attempt that has an id of its own keeps it: the adopted one is an attempt more.
     """
     job = adoptable(connection, job_id, request_id)
     held = connection.execute(statements("questions.sql")["attempt"], {"id": job_id, "number": job.attempt}).fetchone()
-    if held is None or held["request_id"] not in {None, request_id}:
+    another = held is None or held["request_id"] not in {None, request_id}
+    more = another or held["outcome"] in _FREE
+    if another:
         facts = {"id": job_id, "number": job.attempt + 1, "now": now, "estimated_usd": job.spec.estimated_usd}
         connection.execute(statements("moves.sql")["open_attempt"], facts)
         connection.execute(statements("moves.sql")["one_more_attempt"], facts)
@@ -44,4 +48,4 @@ def adopt(connection: sqlite3.Connection, job_id: str, request_id: str, now: flo
     landed = apply(connection, job, move, now)
     if landed is None:
         raise WrongUse(f"job {job_id} has just moved on")
-    return landed
+    return landed, more

@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from batcher.job import LIFE, Job, Move, State
@@ -19,8 +19,9 @@ class Which:
     kind: str | None = None
     job: str | None = None
     again: bool = False
-    only: Sequence[str] | None = None
-    """The jobs that the user was asked about: what has become so meanwhile is not meant."""
+    only: Mapping[str, int] | None = None
+    """The jobs that the user was told of, each with its attempt: what has become so meanwhile is not meant, and what
+    was carried out already, and is heard of once more, moves nothing."""
 
     def jobs(self, connection: sqlite3.Connection) -> list[Job]:
         """Give the jobs that are meant and that may go on."""
@@ -28,8 +29,7 @@ class Which:
         sql = statements("questions.sql")
         places = [row[0] for row in connection.execute(sql["places"], facts)]
         rows = connection.execute(sql["jobs_of"], {"places": json.dumps(places)}).fetchall()
-        meant = None if self.only is None else frozenset(self.only)
-        jobs = (job for job in map(job_of, rows) if meant is None or job.id in meant)
+        jobs = (job for job in map(job_of, rows) if self.only is None or self.only.get(job.id) == job.attempt)
         return [_with_bill(connection, job) for job in jobs if self.target(job)]
 
     def target(self, job: Job) -> State | None:

@@ -49,20 +49,27 @@ def _ours(out: Path, *endings: str) -> list[Path]:
 
 
 def answer(file: Path, said: Mapping[str, object]) -> None:
-    """Say what came of a request, then take the request away: whoever left it waits for that."""
-    draft = file.with_suffix(".draft")
-    draft.write_text(json.dumps(said, ensure_ascii=False), "utf-8")
-    draft.replace(file.with_suffix(".answer"))
+    """Say what came of a request, then take the request away: whoever left it waits for that.
+
+    Where there is no room for it the request itself is named an answer, so that nobody carries it out once more.
+    """
+    draft, final = file.with_suffix(".draft"), file.with_suffix(".answer")
+    try:
+        draft.write_text(json.dumps(said, ensure_ascii=False), "utf-8")
+        draft.replace(final)
+    except OSError:
+        file.replace(final)
+        raise
     file.unlink(missing_ok=True)
 
 
-def heard(file: Path) -> dict[str, Any]:
-    """Read what came of a request that is no longer there, and take the answer away."""
+def heard(file: Path) -> dict[str, Any] | None:
+    """Read what came of a request that is no longer there, and take the answer away; None where there is none."""
     answered = file.with_suffix(".answer")
     try:
         said = json.loads(answered.read_text("utf-8"))
     except (OSError, ValueError):
-        return {}
+        return None
     answered.unlink(missing_ok=True)
     tidy(file.parent.parent)
     return dict(said)

@@ -158,6 +158,7 @@ def _columns(job: Job, move: Move, now: float) -> dict[str, object]:
         "request_id": move.request_id,
         "completed_at": move.completed_at,
         "settled": LIFE[move.to].settled,
+        "asked": move.asked,
         "now": now,
     }
 
@@ -183,7 +184,7 @@ def _after(job: Job, move: Move, now: float) -> Job:
         attempt=job.attempt + _attempts(job, move),
         request_id=None if fresh else (move.request_id or job.request_id),
         submitted_at=now if move.to is State.SUBMITTING else job.submitted_at,
-        running_since=now if move.to is State.RUNNING else job.running_since,
+        running_since=job.running_since if move.to is not State.RUNNING else None if move.asked else now,
         completed_at=None if move.to is State.PENDING else (move.completed_at or job.completed_at),
         billed_usd=None if fresh else (job.billed_usd if move.billed_usd is None else move.billed_usd),
         outputs=() if fresh else (move.outputs or job.outputs),

@@ -34,6 +34,8 @@ MIGRATIONS: Final[Sequence[str]] = ("schema.sql", "tally.sql", "turns.sql")
 _GATHER: Final = 0.01
 """Seconds between the beginnings of two commits, unless many changes are waiting."""
 _MANY: Final = 200
+_LONGEST_WAIT: Final = 3600.0
+"""Seconds that a job may still wait as a start begins: a clock that was far ahead may have set another day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ class Ledger:
     async def open(self) -> None:
         """Bring the file to this version's form, and begin to write. Raises LedgerUnreadable."""
         await self._guard(migrate)
+        soon = {"latest": self._steady_now() + _LONGEST_WAIT}
+        await self._guard(lambda connection: connection.execute(statements("moves.sql")["come_due"], soon).rowcount)
         self._flusher = asyncio.create_task(self._flush(), name="ledger")
 
     async def close(self) -> None:
@@ -147,12 +151,15 @@ class Ledger:
         for one in await self._guard(lambda connection: walk(connection, job, moves, now)):
             self._tell(one.event)
 
-    async def adopt(self, job_id: str, request_id: str) -> Job:
-        """Let an uncertain or failed job run under a request id that the user found. Raises WrongUse."""
+    async def adopt(self, job_id: str, request_id: str) -> tuple[Job, bool]:
+        """Let an uncertain or failed job run under a request id that the user found. Raises WrongUse.
+
+        Says too whether that is money more than what was spoken for.
+        """
         now = self._clock.now()
-        landed = await self._guard(lambda connection: adopt(connection, job_id, request_id, now))
+        landed, more = await self._guard(lambda connection: adopt(connection, job_id, request_id, now))
         self._tell(landed.event)
-        return landed.job
+        return landed.job, more
 
     async def behind(self, sources: Sequence[Iterable[Seen]], last: Sequence[Seen | None], after: str) -> Gap | None:
         """Compare with what witnesses have seen; what the ledger lacks becomes uncertain. None: it lacks nothing.
@@ -225,7 +232,7 @@ class Ledger:
             if len(batch) > 1:
                 return all([await self._write([change]) for change in batch])
             if batch[0].move.request_id:
-                self._tell_unsaved(batch, set(), faulty)
+                self._tell_unsaved(batch, set(), faulty, "write it down")
             if not batch[0].landed.done():
                 batch[0].landed.set_exception(faulty)
             return True
@@ -263,7 +270,7 @@ class Ledger:
             else:
                 self._answer(precious, landed)
                 return True
-            self._tell_unsaved(precious, told, broken)
+            self._tell_unsaved(precious, told, broken, "write it down, it is tried again until there is room")
             if self._closing:
                 self._give_up(precious, broken)
                 return False
@@ -285,7 +292,7 @@ class Ledger:
             if not change.landed.done():
                 change.landed.set_exception(LedgerBroken(f"the ledger could not be written: {broken}"))
 
-    def _tell_unsaved(self, changes: Iterable[_Change], told: set[str], broken: Exception) -> None:
+    def _tell_unsaved(self, changes: Iterable[_Change], told: set[str], broken: Exception, advice: str) -> None:
         """Print the request ids that are on no disk, each once: they are the only key to what was paid."""
         for change in changes:
             if change.job.id not in told:
@@ -293,7 +300,7 @@ class Ledger:
                 with contextlib.suppress(OSError):
                     print(  # noqa: T201
                         f"batcher: job {change.job.id} has request id {change.move.request_id}, which cannot be saved "
-                        f"({broken}); write it down, it is tried again until there is room",
+                        f"({broken}); {advice}",
                         file=sys.stderr,
                         flush=True,
                     )

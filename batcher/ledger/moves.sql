@@ -7,10 +7,14 @@ UPDATE jobs SET
   attempt = attempt + :attempts,
   request_id = CASE :to WHEN 'pending' THEN NULL WHEN 'submitting' THEN NULL ELSE coalesce(:request_id, request_id) END,
   submitted_at = CASE :to WHEN 'submitting' THEN :now ELSE submitted_at END,
-  running_since = CASE WHEN :to = 'running' THEN :now ELSE running_since END,
+  running_since = CASE WHEN :to <> 'running' THEN running_since WHEN :asked THEN NULL ELSE :now END,
   completed_at = CASE :to WHEN 'pending' THEN NULL ELSE coalesce(:completed_at, completed_at) END,
   settled_at = CASE WHEN :settled THEN :now END
 WHERE id = :id AND state = :from AND attempt = :attempt;
+
+-- name: come_due
+UPDATE jobs SET not_before = :latest
+WHERE state = 'pending' AND listed = 1 AND selected = 1 AND not_before > :latest;
 
 -- name: open_attempt
 -- The intent, on disk before the request leaves; an attempt that was turned away is used again.

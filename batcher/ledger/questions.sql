@@ -35,6 +35,9 @@ FROM (SELECT job_id, max(seq) AS seq FROM
 JOIN jobs ON jobs.id = latest.job_id JOIN attempts ON attempts.job_id = jobs.id AND attempts.number = jobs.attempt
 WHERE attempts.billed_usd IS NOT NULL AND attempts.estimated_usd > 0 ORDER BY latest.seq DESC LIMIT 200;
 
+-- name: unpriced
+SELECT count(*) AS jobs FROM jobs WHERE state = 'pending' AND listed = 1 AND selected = 1 AND estimated_usd IS NULL;
+
 -- name: next_due
 SELECT min(not_before) FROM jobs INDEXED BY jobs_due WHERE state = 'pending' AND listed = 1 AND selected = 1;
 
@@ -137,13 +140,14 @@ SELECT id, entry FROM models;
 SELECT path, size, mtime_ns, facts FROM images;
 
 -- name: latencies
--- What the jobs that ended last took at the server, in seconds; not where the server's clock is not ours.
+-- What the jobs that ended last took at the server, in seconds; not where the server's clock may not be ours, which
+-- shows only where a job was seen soon after its end.
 SELECT completed_at - running_since AS seconds, json_extract(spec, '$.model') AS model,
   json_extract(spec, '$.inputs.resolution') AS resolution
 FROM (SELECT job_id, max(seq) AS seq FROM
   (SELECT job_id, seq FROM events WHERE job_id IS NOT NULL ORDER BY seq DESC LIMIT 2000) GROUP BY job_id) AS latest
 JOIN jobs ON jobs.id = latest.job_id JOIN events ON events.seq = latest.seq
-WHERE completed_at BETWEEN running_since AND events.at + 1 AND jobs.state IN ('done', 'fetching')
+WHERE completed_at >= running_since AND events.at - completed_at BETWEEN -1 AND 60 AND jobs.state IN ('done', 'fetching')
 ORDER BY latest.seq DESC LIMIT 200;
 
 -- name: last_ended

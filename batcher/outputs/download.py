@@ -3,11 +3,13 @@
 import asyncio
 import binascii
 import errno
+import threading
 from base64 import b64decode
 from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, ParamSpec, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from batcher.job import ASIDE, Output
@@ -16,6 +18,8 @@ from batcher.outputs.store import Part, Store
 from batcher.provider.wire import Download, Wire, WireFault
 
 T = TypeVar("T")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _FULL_HANDED: Final = frozenset({errno.EMFILE, errno.ENFILE})
 _DEAD: Final = frozenset({403, 404, 410})
@@ -82,9 +86,9 @@ async def fetch(url: str, wire: Wire, store: Store, key: str, then: Callable[[Fe
     coming = Coming(store, key, then)
     try:
         if url.startswith("data:"):
-            return await asyncio.to_thread(coming.decode, url)
+            return await asyncio.to_thread(coming.do, coming.decode, url)
         if url.startswith(ASIDE):
-            return await asyncio.to_thread(coming.take_over, Path(url.removeprefix(ASIDE)))
+            return await asyncio.to_thread(coming.do, coming.take_over, Path(url.removeprefix(ASIDE)))
         if not url.startswith(("http://", "https://")):
             return Dead(f"{url[:100]} is no URL that can be fetched")
         return await _stream(url, wire, coming)
@@ -93,8 +97,7 @@ async def fetch(url: str, wire: Wire, store: Store, key: str, then: Callable[[Fe
             return Interrupted(str(error))
         raise
     finally:
-        if coming.part:
-            coming.part.drop()
+        coming.leave()
 
 
 async def _stream(url: str, wire: Wire, coming: "Coming[T]") -> T | Failed:
@@ -121,15 +124,15 @@ async def _receive(download: Download, coming: "Coming[T]") -> T | Failed:
             if total > MAX_BYTES:
                 return Wrong("too large", "it has over 2 GiB")
             if held >= _GATHERED:
-                await asyncio.to_thread(coming.write, blocks)
+                await asyncio.to_thread(coming.do, coming.write, blocks)
                 blocks, held = [], 0
     except (ConnectionError, TimeoutError) as error:
         return Interrupted(str(error) or type(error).__name__)
-    return await asyncio.to_thread(coming.complete, blocks, download.length)
+    return await asyncio.to_thread(coming.do, coming.complete, blocks, download.length)
 
 
 class Coming(Generic[T]):
-    """An output on its way to the disk. Every call blocks: use a thread."""
+    """An output on its way to the disk. What blocks is for a thread, and goes there by `do`."""
 
     def __init__(self, store: Store, key: str, then: Callable[[Fetched], T]) -> None:
         self._store = store
@@ -137,6 +140,37 @@ class Coming(Generic[T]):
         self._then = then
         self.part: Part | None = None
         """What is there of it, and is to be dropped unless it becomes whole."""
+        self._lock = threading.Lock()
+        self._busy = self._left = False
+
+    def do(self, work: Callable[P, R], *args: P.args, **named: P.kwargs) -> R:
+        """Do work of this output's on a thread, which nobody may wait for any more. Raises CancelledError once left."""
+        with self._lock:
+            if self._left:
+                raise CancelledError
+            self._busy = True
+        try:
+            return work(*args, **named)
+        finally:
+            with self._lock:
+                self._busy = False
+                if self._left:
+                    self._drop()
+
+    def leave(self) -> None:
+        """Throw away what is not whole. A thread that is at it still does that itself when it is done.
+
+        Were the file closed under it, it might write to whatever is opened next under the same number: the ledger.
+        """
+        with self._lock:
+            self._left = True
+            if not self._busy:
+                self._drop()
+
+    def _drop(self) -> None:
+        if self.part:
+            self.part.drop()
+            self.part = None
 
     def write(self, blocks: Sequence[bytes]) -> Part:
         """Append blocks, in a file that is begun with the first."""

@@ -143,7 +143,9 @@ class Requests:
                 raise WrongUse(f"the API does not know request {request_id}: {message}")
             case Unavailable(message) | Unauthorized(message) | Forbidden(message):
                 raise Unreachable(f"the API did not say whether it knows request {request_id}: {message}")
-        job = await run.ledger.adopt(job_id, request_id)
+        job, more = await run.ledger.adopt(job_id, request_id)
+        if more and run.engine:
+            run.engine.reserve(job)
         self._take(job)
         return {"job_id": job.id, "request_id": request_id, "state": job.state}
 
@@ -174,6 +176,7 @@ class Requests:
         policy = changed(run.policy, settings)
         if run.engine is None:
             raise WrongUse("no run is at work on this directory")
+        await run.check_prices(policy.limits.max_cost_usd)
         run.policy = policy
         run.engine.obey(policy)
         run.engine.broaden(broad=await run.short_of_money(run.engine.budget))

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import sqlite3
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 
 from batcher.catalog import Model, bundled, read_entry
-from batcher.engine.engine import HALTS, Drain, Engine, Halt
+from batcher.engine.ending import HALTS, Drain, Halt
+from batcher.engine.engine import Engine
 from batcher.engine.legs import Legs, Tools
 from batcher.engine.pace import Pace, kind_of
 from batcher.engine.pulse import Pulse
@@ -22,9 +24,10 @@ from batcher.errors import (
     EXIT_SETTLED,
     SIGNAL_BASE,
     Stopped,
+    WrongUse,
 )
 from batcher.events import Ended, Listener, Started, Warned
-from batcher.job import SETTLED, Spec, State
+from batcher.job import IN_FLIGHT, SETTLED, Spec, State
 from batcher.ledger import asks
 from batcher.ledger.ballast import Ballast
 from batcher.ledger.enrolment import Choice, Enrolled, enrol
@@ -45,7 +48,7 @@ from batcher.run.parts import Parts
 from batcher.run.requests import Requests
 from batcher.settings import SANDBOX, Endpoint, Policy
 from batcher.show.status import status
-from batcher.show.words import command
+from batcher.show.words import command, jobs
 
 _LOOK: Final = 0.2
 _LAST_ANSWERS: Final = 1.0
@@ -193,7 +196,7 @@ class Run:
         if halt and halt.reason == "budget" and self.engine:
             estimate = float((await self.ledger.ask("left_estimate"))[0][0])
             self._would_cost = self.engine.budget.spoken_for + estimate * self.engine.budget.dearest
-        outcome = self._outcome(await self._states(), halt)
+        outcome = self._outcome(await self._states(), await self._others_at_work(), halt)
         await self._close_books(meta, outcome)
         return outcome
 
@@ -334,6 +337,15 @@ class Run:
             usual=usual,
         )
 
+    async def check_prices(self, limit: float | None) -> None:
+        """Refuse a limit to the cost while jobs wait whose cost nobody knows. Raises WrongUse."""
+        unpriced = (await self.ledger.ask("unpriced"))[0]["jobs"] if limit is not None else 0
+        if unpriced:
+            raise WrongUse(
+                f"{jobs(unpriced)} that wait have no price, so the cost cannot be limited",
+                "say it under `prices:` in the manifest, and run that again",
+            )
+
     async def short_of_money(self, budget: Budget) -> bool:
         """Say whether the jobs that wait may cost more than is left."""
         return budget.short_of(float((await self.ledger.ask("left_estimate"))[0][0]))
@@ -356,14 +368,23 @@ class Run:
                 counts[row["state"]] = counts.get(row["state"], 0) + row["jobs"]
         return counts
 
-    def _outcome(self, states: Mapping[str, int], halt: Halt | None) -> Outcome:
-        left = sum(count for state, count in states.items() if State(state) not in SETTLED)
+    async def _others_at_work(self) -> dict[str, int]:
+        """Count the jobs that the server has, or may have, and that the manifest or the selection left out since."""
+        counts: Counter[str] = Counter()
+        for row in await self.ledger.ask("states"):
+            if row["state"] in IN_FLIGHT | {State.FETCHING} and not (row["listed"] and row["selected"]):
+                counts[row["state"]] += row["jobs"]
+        return counts
+
+    def _outcome(self, states: Mapping[str, int], others: Mapping[str, int], halt: Halt | None) -> Outcome:
+        left = sum(count for state, count in states.items() if State(state) not in SETTLED) + sum(others.values())
         if not left:
             return Outcome(EXIT_OK if set(states) <= {State.DONE} else EXIT_SETTLED, None)
         halt = halt or Halt("bug", f"{left} jobs were left without a reason", 70, Drain.FINISH)
-        running = states.get(State.RUNNING, 0) + states.get(State.FETCHING, 0)
+        at_work = Counter(states) + Counter(others)
+        running = at_work[State.RUNNING] + at_work[State.FETCHING]
         message = halt.message + (f"; {running} are at the server, and run on there" if running else "")
-        if cut := states.get(State.SUBMITTING, 0):
+        if cut := at_work[State.SUBMITTING]:
             message += f"; {cut} were being submitted: they may be billed, and the next start holds them as uncertain"
         return Outcome(halt.exit_code, self._stopped(halt, message))
 

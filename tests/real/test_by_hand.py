@@ -293,7 +293,7 @@ def test_only_the_jobs_that_were_agreed_to_are_bought_again(batcher: Batcher, ap
 
     async def retry() -> list[str]:
         async with open_ledger(batcher.folder / "runs/jobs") as ledger:
-            return [job.id for job in await ledger.retry(Which("uncertain", only=[first]))]
+            return [job.id for job in await ledger.retry(Which("uncertain", only={first: 1}))]
 
     assert asyncio.run(retry()) == [first]
     states = {one["job_id"]: one["state"] for one in batcher("jobs", "runs/jobs", "--json").lines()}
