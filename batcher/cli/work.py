@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from batcher.clock import rfc3339
-from batcher.errors import Stopped, TokenMissing
+from batcher.errors import BatcherError, Stopped, TokenMissing
 from batcher.events import Ended, Event
 from batcher.run import Run
 from batcher.settings import Policy
@@ -46,15 +46,23 @@ async def work(run: Run, policy: Policy, *, quiet: bool, as_json: bool) -> int:
         outcome = await run.work(policy)
     finally:
         log.close()
-    if not as_json and not quiet:
-        found = status(run.out)
-        for line in summary(found, run.out, took=loop.time() - begun):
-            say(line)
-        if found["files"]:
-            say(f"look at it: {command('report', run.out, '--open')}")
-    elif outcome.stopped and not as_json:
-        say_stopped(outcome.stopped)
+    if not as_json:
+        found = None if quiet else await _status(run)
+        if found:
+            for line in summary(found, run.out, took=loop.time() - begun):
+                say(line)
+            if found["files"]:
+                say(f"look at it: {command('report', run.out, '--open')}")
+        elif outcome.stopped:
+            say_stopped(outcome.stopped)
     return outcome.exit_code
+
+
+async def _status(run: Run) -> dict[str, Any] | None:
+    """Give how the run stands; None where its directory cannot be read any more, which is then why it stopped."""
+    with contextlib.suppress(OSError, BatcherError):
+        return await asyncio.to_thread(status, run.out)
+    return None
 
 
 def listen_to_signals(run: Run) -> None:

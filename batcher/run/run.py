@@ -23,6 +23,7 @@ from batcher.errors import (
     EXIT_OK,
     EXIT_SETTLED,
     SIGNAL_BASE,
+    BatcherError,
     Stopped,
     WrongUse,
 )
@@ -407,7 +408,11 @@ class Run:
         await self.ledger.say(Ended(self.parts.clock.now(), outcome.exit_code, outcome.stopped))
         asks.tidy(self.out)
         await asyncio.to_thread(self.store.close)
-        await asyncio.to_thread(self._write_summary)
+        try:
+            await asyncio.to_thread(self._write_summary)
+        except (OSError, BatcherError):
+            if outcome.stopped is None:  # else there is a better word for what is wrong than this
+                raise
 
     def _write_summary(self) -> None:
         draft = self.out / ".summary.json"

@@ -70,7 +70,7 @@ _OF_JOBS: Final = {
     "backwards": "it goes from in progress back into the queue, and ends well",
     "odd_word": "its status is a word that no one has described, and it ends well",
     "no_stamps": "its result does not say when it ended",
-    "clock_off": "its result's times are two hours off",
+    "clock_off": "its result's times are two hours off, ahead or behind",
     "no_output": "it is completed, and its result has no output",
     "gone": "the server forgets the request",
     "forgotten": "the server answers 404 for a while, and then knows the request again",

@@ -380,7 +380,7 @@ class World:
 def _stamps(request: Request, now: float) -> dict[str, float]:
     if request.fault == "no_stamps":
         return {}
-    off = _CLOCK_OFF if request.fault == "clock_off" else 0.0
+    off = (_CLOCK_OFF, -_CLOCK_OFF)[request.place % 2] if request.fault == "clock_off" else 0.0
     return {"created_at": _stamp(request.accepted_at - off), "finished_at": _stamp((request.ended_at or now) - off)}
 
 

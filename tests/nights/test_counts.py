@@ -125,6 +125,17 @@ def test_scouts_that_tell_nothing_leave_nobody_alone() -> None:
     assert not scouts.release() and scouts.hold("late") is None
 
 
+async def test_an_agenda_that_was_closed_calls_again() -> None:
+    """It kept the time of a bell that was taken down: whoever waited in a second round of work did so for ever."""
+    rung: list[str] = []
+    agenda, now = Agenda(rung.append), asyncio.get_running_loop().time()
+    agenda.put("first", now + 0.01)
+    agenda.close()
+    agenda.put("second", now + 0.02)
+    await asyncio.sleep(0.1)
+    assert rung == ["second"]
+
+
 @given(plan=lists(tuples(integers(0, 5), integers(0, 9) | none()), max_size=150))
 def test_an_agenda_calls_each_job_at_the_last_time_named_for_it(plan: list[tuple[int, int | None]]) -> None:
     """At each second something is put, put off or dropped; what comes due is compared with a list of all of it."""

@@ -129,6 +129,25 @@ def test_a_run_at_work_adopts_too(batcher: Batcher, api: Api, until: Until) -> N
     assert batcher.states() == {"done": 4}
 
 
+def test_what_an_adopted_request_costs_counts_under_the_limit(batcher: Batcher, api: Api, until: Until) -> None:
+    """Beside an attempt that failed and was not billed it is a second one: both are spoken for."""
+    manifest = batcher.csv(["FAIL", "b", "c", "d"])
+    process = batcher.start("run", manifest, "--model", MODEL, "-j", "1", "--max-cost", "0.45")
+    until(lambda: len(api.journal) == 2)
+    api.delay = 600
+    until(lambda: batcher.states().get("failed") == 1)
+    failed = batcher("jobs", "runs/jobs", "--state", "failed", "--json").lines()[0]["job_id"]
+    found = api.accept({"prompt": "found in the history"})["request_id"]
+    assert batcher("adopt", "runs/jobs", "--job", failed, "--request-id", found).code == 0
+    api.delay = 0.1
+    assert finish(process) == 75
+    ledger = sqlite3.connect(batcher.folder / "runs/jobs/ledger.sqlite")
+    spoken = (
+        "SELECT sum(coalesce(billed_usd, estimated_usd)) FROM attempts WHERE outcome NOT IN ('refused', 'turned_away')"
+    )
+    assert ledger.execute(spoken).fetchone()[0] <= 0.45 + 1e-9
+
+
 def test_verify_finds_and_mends_what_was_damaged(batcher: Batcher, api: Api) -> None:
     assert batcher.run_csv(["a", "b", "c", "d"]).code == 0
     assert batcher("verify", "runs/jobs").code == 0
@@ -202,6 +221,12 @@ def test_doctor_says_what_is_wrong_before_the_night(batcher: Batcher, api: Api, 
     old = batcher("doctor", RUNCOMFY_TOKEN="", RUNCOMFY_CONFIG_DIR=str(config), **balance)
     assert old.code == 1
     assert "expired at 2020-01-01" in old.out
+    usual = Path(batcher.environ["HOME"]) / ".config/runcomfy"
+    usual.mkdir(parents=True)
+    (usual / "token.json").write_text(json.dumps({"token": TOKEN}))
+    (config / "token.json").unlink()
+    kept = batcher("doctor", RUNCOMFY_TOKEN="", RUNCOMFY_CONFIG_DIR=str(config), **balance)
+    assert kept.code == 0, "one's own folder has none, the usual one has"
     assert "secret-token" not in ill.out + well.out + ill.err + well.err
     assert api.journal == []
 
@@ -298,6 +323,81 @@ def test_only_the_jobs_that_were_agreed_to_are_bought_again(batcher: Batcher, ap
     assert asyncio.run(retry()) == [first]
     states = {one["job_id"]: one["state"] for one in batcher("jobs", "runs/jobs", "--json").lines()}
     assert (states[first], states[second]) == ("pending", "uncertain")
+
+
+def test_a_retry_that_is_carried_out_twice_buys_once(batcher: Batcher, api: Api) -> None:
+    """As when the run that did it died before it could say so, and the command then does it itself."""
+    from batcher.ledger.again import Which
+    from batcher.run import open_ledger
+
+    assert batcher.run_csv(["FAIL"]).code == 1
+    job = batcher("jobs", "runs/jobs", "--json").lines()[0]["job_id"]
+
+    async def retry() -> int:
+        async with open_ledger(batcher.folder / "runs/jobs") as ledger:
+            return len(await ledger.retry(Which("failed", only={job: 1})))
+
+    assert asyncio.run(retry()) == 1
+    assert batcher("resume", "runs/jobs").code == 1
+    assert asyncio.run(retry()) == 0
+    assert len(api.journal) == 2
+
+
+def test_a_request_whose_answer_cannot_be_written_is_not_carried_out_again(tmp_path: Path) -> None:
+    from batcher.cli import left
+    from batcher.ledger import asks
+    from batcher.ledger.lock import Lock
+
+    lock = Lock(tmp_path)
+    lock.take()
+
+    async def do() -> dict[str, Any]:
+        raise LedgerInUse
+
+    async def serve() -> None:
+        while not (waiting := asks.waiting(tmp_path)):
+            await asyncio.sleep(0.02)
+        waiting[0].with_suffix(".draft").mkdir()  # nothing can be written under that name
+        with pytest.raises(IsADirectoryError):
+            asks.answer(waiting[0], {"jobs": 1})
+        assert asks.waiting(tmp_path) == []
+
+    async def both() -> None:
+        await asyncio.gather(serve(), left.do_or_leave(tmp_path, {"do": "retry"}, do, wait=5))
+
+    with pytest.raises(LedgerInUse, match="could not write"):
+        asyncio.run(both())
+
+
+def test_a_request_that_the_next_holder_forgets_is_made_anew(tmp_path: Path) -> None:
+    """It was taken for heard, and `pause` said so, where nobody had read it."""
+    from batcher.cli import left
+    from batcher.ledger import asks
+    from batcher.ledger.lock import Lock
+
+    first, second = Lock(tmp_path), Lock(tmp_path)
+    first.take()
+
+    async def do() -> dict[str, Any]:
+        lock = Lock(tmp_path)
+        lock.take()
+        lock.free()
+        return {"paused": True}
+
+    async def hand_over() -> None:
+        while not asks.waiting(tmp_path):
+            await asyncio.sleep(0.01)
+        first.free()
+        second.take()
+        asks.forget(tmp_path)  # as a run does that begins
+        await asyncio.sleep(0.5)
+        second.free()
+
+    async def both() -> left.Said:
+        said, _ = await asyncio.gather(left.do_or_leave(tmp_path, {"do": "pause"}, do, wait=5), hand_over())
+        return said
+
+    assert asyncio.run(both()) == left.Said({"paused": True}, by_run=False)
 
 
 def test_what_is_bought_again_leaves_the_old_file_and_its_sidecar(batcher: Batcher, api: Api) -> None:

@@ -1,6 +1,7 @@
 """Full and failing disks: what is paid for is saved, the run says so, and goes on when there is room."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -19,7 +20,7 @@ from batcher.ledger.ledger import Ledger
 from batcher.ledger.reader import Reader
 from tests.nights.play import Scenario, specs
 from tests.real.api import Api
-from tests.real.conftest import MODEL, Batcher
+from tests.real.conftest import MODEL, Batcher, Until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a small disk is mounted by root only")
 
@@ -161,6 +162,35 @@ async def test_an_id_that_cannot_be_saved_is_printed_and_saved_when_there_is_roo
     assert sorted(await asyncio.wait_for(saving, 20)) == ["r-0", "r-1", "r-2"]
     assert on_disk(disk) == ["r-0", "r-1", "r-2"]
     await ledger.close()
+
+
+async def test_an_id_that_the_ledger_refuses_is_printed_once_and_not_said_to_be_tried_again(
+    disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger = await ledger_on(disk, ballast=False)
+    with contextlib.closing(sqlite3.connect(disk / "ledger.sqlite")) as other:
+        other.execute("CREATE TRIGGER broken BEFORE UPDATE ON jobs BEGIN SELECT RAISE(ABORT, 'it is broken'); END")
+    with pytest.raises(sqlite3.IntegrityError, match="it is broken"):
+        await accept(ledger)
+    await ledger.close()
+    said = capsys.readouterr().err
+    assert [said.count(f"request id r-{n}, which cannot be saved (it is broken)") for n in range(3)] == [1, 1, 1]
+    assert "tried again" not in said
+
+
+def test_a_run_directory_that_is_moved_away_stops_the_run_and_loses_nothing(
+    batcher: Batcher, api: Api, until: Until
+) -> None:
+    process = batcher.start("run", batcher.csv([f"p{n}" for n in range(60)]), "--model", MODEL, "-j", "4")
+    until(lambda: len(api.journal) >= 10)
+    out, elsewhere = batcher.folder / "runs/jobs", batcher.folder / "elsewhere"
+    out.rename(elsewhere)
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode == 75, err
+    elsewhere.rename(out)
+    assert "uncertain" not in batcher.states()
+    assert batcher("resume", "runs/jobs").code == 0
+    assert batcher.states() == {"done": 60} and len(api.journal) == 60
 
 
 async def test_a_connection_that_the_disk_failed_is_opened_anew_and_checked(disk: Path) -> None:

@@ -1,9 +1,12 @@
 """Files: names, media, the store, local images on their way out."""
 
+import asyncio
 import base64
 import io
 import json
+import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import CancelledError
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,7 +20,7 @@ from batcher.job import Image as JobImage
 from batcher.job import Spec
 from batcher.manifest.names import folded, safe_name
 from batcher.manifest.templates import slug
-from batcher.outputs.download import Dead, Fetched, Interrupted, Wrong, fetch
+from batcher.outputs.download import Coming, Dead, Fetched, Interrupted, Wrong, fetch
 from batcher.outputs.media import NotMedia, examine
 from batcher.outputs.sidecar import shortened, sidecar_file
 from batcher.outputs.store import Store
@@ -176,6 +179,31 @@ def put(store: Store, content: bytes, file: str, job_id: str) -> None:
     part.write(content)
     part.close()
     store.place(part.file, file, job_id)
+
+
+async def test_a_file_is_not_closed_under_the_thread_that_writes_it(tmp_path: Path) -> None:
+    """The next file opened takes its number: the thread would write the picture into the ledger."""
+    store = Store(tmp_path)
+    store.prepare()
+    coming = Coming(store, "job-1", lambda fetched: fetched)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slowly() -> None:
+        coming.write([b"first"])
+        begun.set()
+        go_on.wait(10)
+        coming.write([b"second"])
+
+    writing = asyncio.create_task(asyncio.to_thread(coming.do, slowly))
+    await asyncio.to_thread(begun.wait, 10)
+    coming.leave()
+    assert coming.part is not None and store.part("job-1").read_bytes() == b"first"
+    go_on.set()
+    await writing
+    assert coming.part is None and not store.part("job-1").exists()
+    with pytest.raises(CancelledError):
+        coming.do(coming.write, [b"third"])
+    assert list(store.parts.iterdir()) == []
 
 
 def test_what_stood_under_a_name_gives_way_and_is_never_deleted(tmp_path: Path) -> None:
