@@ -144,6 +144,7 @@ class Image:
     sha256: str
     """Of the file as it was when the manifest was read."""
     bytes: int
+    """That are sent of it; where it is shrunk first, at most."""
     max_side: int | None = None
     """Longest side in pixels it is shrunk to, None: sent as it is."""
 

@@ -30,11 +30,25 @@ def _open_what_is_closed() -> None:
             setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
 
 
+def _no_text() -> str:
+    """Give the argument or setting that no ledger and no sidecar could name, since it is no text."""
+    settings = (f"{name}={value}" for name, value in os.environ.items() if name.startswith("BATCHER_"))
+    for one in (*sys.argv[1:], *settings):
+        try:
+            one.encode()
+        except UnicodeEncodeError:
+            return ascii(one)
+    return ""
+
+
 def _run() -> int:
     import typer
 
     from batcher.cli.app import app
 
+    if said := _no_text():
+        _say(f"batcher: {said} has bytes that are no UTF-8; rename it, or give it another name")
+        return EXIT_USAGE
     try:
         result = app(standalone_mode=False)
     except typer.Exit as ended:

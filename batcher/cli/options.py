@@ -1,5 +1,6 @@
 """The options that `run` and `plan` share, and what they make of a manifest's settings."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -31,7 +32,10 @@ ModelId = Annotated[
     ),
 ]
 Sets = Annotated[
-    list[str] | None, typer.Option("--set", help="field=value: an input for every job; may stand more than once.")
+    list[str] | None,
+    typer.Option(
+        "--set", help="field=value: an input for every job; may stand more than once. [env: BATCHER_SET, one a line]"
+    ),
 ]
 Concurrency = Annotated[
     int | None,
@@ -176,6 +180,12 @@ def _seconds(option: str, text: str | None) -> float | None:
     if not isinstance(found, int | float) or found <= 0:
         raise WrongUse(f"{option} {text}: must be more than nothing")
     return float(found)
+
+
+def all_sets(sets: list[str] | None) -> dict[str, str]:
+    """Read what the environment sets, a line each, and the command line, which wins."""
+    of_environment = [line for line in os.environ.get("BATCHER_SET", "").splitlines() if line.strip()]
+    return read_sets(of_environment, "BATCHER_SET: ") | read_sets(sets)
 
 
 def read_sets(sets: list[str] | None, option: str = "--set ") -> dict[str, str]:

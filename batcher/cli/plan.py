@@ -43,7 +43,7 @@ def plan(
         manifest=manifest,
         out=out,
         model=model,
-        options=Options(o.read_sets(sets), where, skip_invalid),
+        options=Options(o.all_sets(sets), where, skip_invalid),
         given=o.Given(concurrency, max_cost, max_time, patience, o.by_environment(context)),
         selection=Selection(limit, sample, where),
         sandbox=sandbox,
@@ -138,20 +138,20 @@ async def _plan_into(found: dict[str, Any], wanted: o.Wanted) -> None:
         "warnings": [
             *_nothing(kept, jobs.census.jobs),
             *seen.warnings(),
-            *_said_before(manifest, wanted, out, seen),
+            *_said_before(jobs.census.unkept, out, seen),
             *near,
         ],
         "next": _next(wanted, len(to_buy), len(begun)),
     }
 
 
-def _said_before(manifest: Any, wanted: o.Wanted, out: Any, seen: Any) -> list[str]:  # noqa: ANN401
+def _said_before(unkept: int, out: Any, seen: Any) -> list[str]:  # noqa: ANN401
     """Give what `run` would warn of, or ask."""
     from batcher.cli.prepare import warnings
     from batcher.errors import BatcherError
     from batcher.ledger.reader import Reader
 
-    said = list(warnings(manifest, wanted.options))
+    said = warnings(unkept)
     try:
         with Reader(out) as reader:
             done = sum(row["jobs"] for row in reader.ask("states") if row["listed"] and row["state"] == "done")

@@ -15,6 +15,7 @@ from batcher.manifest.faults import did_you_mean
 from batcher.manifest.manifest import Manifest
 from batcher.manifest.names import safe_name
 from batcher.settings import Policy
+from batcher.show.words import jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +43,21 @@ def model_id(manifest: Manifest, option: str | None) -> str:
     found = option or manifest.document.model
     if not found:
         message = "is missing: name a model, as in `model: google/nano-banana/pro/edit`, or use --model"
-        raise ManifestFaulty([Fault(manifest.file, 1, "model", message)], 1)
+        raise faulty(manifest, Fault(manifest.file, 1, "model", message))
     return found
 
 
 def unknown_model(manifest: Manifest, name: str, known: list[str]) -> ManifestFaulty:
     """Make the fault of a model that nobody knows."""
     line = manifest.marked.line("model")
-    return ManifestFaulty([Fault(manifest.file, line, "model", f"`{name}` is no model" + did_you_mean(name, known))], 1)
+    return faulty(manifest, Fault(manifest.file, line, "model", f"`{name}` is no model" + did_you_mean(name, known)))
+
+
+def faulty(manifest: Manifest, fault: Fault) -> ManifestFaulty:
+    """Make the error of a fault that lets nobody look at the rows, with what else is wrong with the settings."""
+    faults = manifest.faults.copy()
+    faults.add(fault)
+    return faults.error()
 
 
 def policy(manifest: Manifest) -> Policy:
@@ -64,14 +72,15 @@ def expansion(
     if capped and not manifest.document.prices and model.prices is None:
         line = manifest.marked.line("limits", "max_cost_usd")
         message = f"the price of {model.id} is not known: say it under `prices:`, or drop the limit"
-        raise ManifestFaulty([Fault(manifest.file, line, "limits.max_cost_usd", message)], 1)
+        raise faulty(manifest, Fault(manifest.file, line, "limits.max_cost_usd", message))
     return Expansion(manifest, model, looks, options, reject, capped=capped)
 
 
-def fingerprint(manifest: Manifest, model: Model, options: Options, selection: Selection) -> str:
+def fingerprint(manifest: Manifest, model: Model, options: Options, selection: Selection, *, capped: bool) -> str:
     """Give what stands for all that the jobs of a manifest are made of, but for its local images.
 
-    Files count by their content: one that was changed and kept its time and size is noticed.
+    Files count by their content: one that was changed and kept its time and size is noticed. `capped`: there is a
+    limit to the cost, under which each must have a price.
     """
     facts = {
         "version": __version__,
@@ -81,14 +90,14 @@ def fingerprint(manifest: Manifest, model: Model, options: Options, selection: S
         "model": model.entry,
         "options": asdict(options),
         "selection": selection.facts(),
+        "capped": capped,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def warnings(manifest: Manifest, options: Options) -> list[str]:
-    """Give what should be said before the run."""
-    found = []
-    sync = options.sets.get("sync_mode", manifest.document.inputs.get("sync_mode"))
-    if str(sync).lower() in {"true", "1", "yes"}:
-        found.append("sync_mode is on: the vendor keeps no copy of such a result; if it is lost on the way, it is lost")
-    return found
+def warnings(unkept: int) -> list[str]:
+    """Give what should be said before the run. `unkept`: jobs with `sync_mode`."""
+    if not unkept:
+        return []
+    said = f"sync_mode is on for {jobs(unkept)}: the vendor keeps no copy of such a result"
+    return [f"{said}; if it is lost on the way, it is lost"]

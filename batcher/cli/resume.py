@@ -1,6 +1,7 @@
 """`batcher resume`: goes on with the run in a directory, from its ledger alone."""
 
 from pathlib import Path
+from typing import Any
 
 from batcher.cli import options as o
 from batcher.cli.run import loop_run
@@ -21,12 +22,11 @@ def resume(
 
     Example: batcher resume runs/products
     """
-    return loop_run(
-        _resume(out, o.Given(concurrency, max_cost, max_time, patience), sure=yes, quiet=quiet, as_json=json)
-    )
+    given = o.Given(concurrency, max_cost, max_time, patience)
+    return loop_run(lambda lines: _resume(out, given, lines, sure=yes, quiet=quiet), as_json=json)
 
 
-async def _resume(out: o.Out, given: o.Given, *, sure: bool, quiet: bool, as_json: bool) -> int:
+async def _resume(out: o.Out, given: o.Given, lines: Any, *, sure: bool, quiet: bool) -> int:  # noqa: ANN401
     from batcher.cli.work import work
     from batcher.run import open_run
     from batcher.run.run import policy_facts, policy_of
@@ -38,7 +38,7 @@ async def _resume(out: o.Out, given: o.Given, *, sure: bool, quiet: bool, as_jso
         await run.note({"policy": policy_facts(policy), "paused": False})
         if sure and meta.get("moved"):
             await run.copies.accept_as_is()
-        return await work(run, policy, quiet=quiet, as_json=as_json)
+        return await work(run, policy, quiet=quiet, lines=lines)
 
 
 def manifest_folder(out: o.Out) -> Path | None:

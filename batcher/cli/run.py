@@ -1,6 +1,8 @@
 """`batcher run`: expands, submits, polls, downloads, until every job is settled; run again, it resumes."""
 
 import asyncio
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -31,7 +33,9 @@ def run(
     yes: o.Yes = False,
     json: o.Json = False,
     quiet: o.Quiet = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", envvar="BATCHER_VERBOSE", help="Say more.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", envvar="BATCHER_VERBOSE", help="A line for each job that settles.")
+    ] = False,
 ) -> int:
     """Run a manifest until every job is settled; run it again, and it goes on where it was.
 
@@ -44,7 +48,7 @@ def run(
         manifest=manifest,
         out=out,
         model=model,
-        options=Options(o.read_sets(sets), where, skip_invalid),
+        options=Options(o.all_sets(sets), where, skip_invalid),
         given=o.Given(concurrency, max_cost, max_time, patience, o.by_environment(context)),
         selection=Selection(limit, sample, where),
         sandbox=sandbox,
@@ -57,19 +61,28 @@ def run(
         from batcher.cli.plan import show_plan
 
         return asyncio.run(show_plan(wanted, as_json=json))
-    return loop_run(run_manifest(wanted, as_json=json))
+    return loop_run(lambda lines: run_manifest(wanted, lines), as_json=json)
 
 
-def loop_run(work: Any) -> int:  # noqa: ANN401 - a coroutine that gives an exit code
-    """Run on uvloop where there is one."""
-    try:
+def loop_run(work: Callable[[Any], Any], *, as_json: bool) -> int:
+    """Run on uvloop where there is one. `work` is given what prints events as JSON, or None, and gives a coroutine."""
+    from batcher.cli.lines import Lines
+
+    start: Callable[[Any], Any] = asyncio.run
+    with suppress(ImportError):
         import uvloop
-    except ImportError:
-        return int(asyncio.run(work))
-    return int(uvloop.run(work))
+
+        start = uvloop.run
+    lines = Lines() if as_json else None
+    try:
+        return int(start(work(lines)))
+    except BaseException as error:
+        if lines:
+            lines.end(error)
+        raise
 
 
-async def run_manifest(wanted: o.Wanted, *, as_json: bool) -> int:
+async def run_manifest(wanted: o.Wanted, lines: Any) -> int:  # noqa: ANN401 - Lines or None, imported late
     """Open the run directory, take the manifest's jobs in, work."""
     from batcher.cli.prepare import model_id, out_dir, policy
     from batcher.cli.work import work
@@ -90,7 +103,7 @@ async def run_manifest(wanted: o.Wanted, *, as_json: bool) -> int:
             await _take_in(opened, manifest, asked, wanted, settings)
             await _take_over(opened, wanted.reuse)
             await _confirm(opened, settings, wanted)
-            return await work(opened, settings, quiet=wanted.quiet, as_json=as_json)
+            return await work(opened, settings, quiet=wanted.quiet, lines=lines, verbose=wanted.verbose)
     except (ManifestFaulty, TokenMissing, NotMeant):
         if fresh and not rebuild:
             discard(out)
@@ -103,16 +116,16 @@ async def _take_in(opened: Any, manifest: Any, asked: str, wanted: o.Wanted, set
 
     await _check_manifest(opened, manifest, wanted)
     model = await _model(opened, manifest, asked)
-    stands_for = fingerprint(manifest, model, wanted.options, wanted.selection)
+    capped = settings.limits.max_cost_usd is not None
+    stands_for = fingerprint(manifest, model, wanted.options, wanted.selection, capped=capped)
     if await opened.has_taken(stands_for):
-        rejected = (await opened.meta()).get("rejected") or 0
+        counted = {name: (await opened.meta()).get(name) or 0 for name in ("rejected", "unkept")}
     else:
-        capped = settings.limits.max_cost_usd is not None
-        rejected = await _expand(opened, manifest, model, wanted, stands_for, capped=capped)
-    await opened.note(_facts(manifest, settings, wanted, rejected))
+        counted = await _expand(opened, manifest, model, wanted, stands_for, capped=capped)
+    await opened.note(_facts(manifest, settings, wanted) | counted)
     if await opened.selects_nothing():
         say("warning: the selection leaves no job of the manifest")
-    for warning in warnings(manifest, wanted.options):
+    for warning in warnings(counted["unkept"]):
         say(f"warning: {warning}")
         await opened.warn(warning)
 
@@ -125,8 +138,8 @@ async def _expand(
     stands_for: str,
     *,
     capped: bool,
-) -> int:
-    """Take the manifest's jobs in, all or none; give how many rows were rejected."""
+) -> dict[str, int]:
+    """Take the manifest's jobs in, all or none; count the rows that were rejected, and the jobs to warn of."""
     from batcher.cli.prepare import expansion
     from batcher.cli.rejected import Rejected
     from batcher.hosting.inline import Looks
@@ -144,7 +157,7 @@ async def _expand(
             _ask_unlisted(many)
             sure = True
         else:
-            return reject.count
+            return {"rejected": reject.count, "unkept": jobs.census.unkept}
         finally:
             reject.close()
 
@@ -226,7 +239,7 @@ async def _check_manifest(opened: Any, manifest: Any, wanted: o.Wanted) -> None:
         )
 
 
-def _facts(manifest: Any, settings: Any, wanted: o.Wanted, rejected: int) -> dict[str, object]:  # noqa: ANN401
+def _facts(manifest: Any, settings: Any, wanted: o.Wanted) -> dict[str, object]:  # noqa: ANN401
     from batcher.run.run import policy_facts
     from batcher.show.words import command
 
@@ -239,5 +252,4 @@ def _facts(manifest: Any, settings: Any, wanted: o.Wanted, rejected: int) -> dic
         "root": str(manifest.root),
         "policy": policy_facts(settings),
         "selection": wanted.selection.facts(),
-        "rejected": rejected,
     }

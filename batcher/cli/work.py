@@ -2,17 +2,14 @@
 
 import asyncio
 import contextlib
-import json
 import shutil
 import signal
 import sys
 import textwrap
-from dataclasses import asdict
 from typing import Any
 
-from batcher.clock import rfc3339
+from batcher.cli.lines import Lines
 from batcher.errors import BatcherError, Stopped, TokenMissing
-from batcher.events import Ended, Event
 from batcher.run import Run
 from batcher.settings import Policy
 from batcher.show.log import Log, plain
@@ -25,8 +22,8 @@ _PASTED = ("next: ", "look at it: ")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-async def work(run: Run, policy: Policy, *, quiet: bool, as_json: bool) -> int:
-    """Work until the run ends; give its exit code."""
+async def work(run: Run, policy: Policy, *, quiet: bool, lines: Lines | None, verbose: bool = False) -> int:
+    """Work until the run ends; give its exit code. `lines`: what is said as JSON, in the place of progress."""
     if not await run.at_rest():
         try:
             await run.connect()
@@ -35,10 +32,10 @@ async def work(run: Run, policy: Policy, *, quiet: bool, as_json: bool) -> int:
             raise
     log = Log(run.out, run.secret)
     run.listen(log)
-    if as_json:
-        run.listen(print_json)
+    if lines:
+        run.listen(lines)
     elif not quiet:
-        run.listen(listener(asyncio.get_running_loop().time))
+        run.listen(listener(asyncio.get_running_loop().time, verbose=verbose))
     listen_to_signals(run)
     loop = asyncio.get_running_loop()
     begun = loop.time()
@@ -46,7 +43,7 @@ async def work(run: Run, policy: Policy, *, quiet: bool, as_json: bool) -> int:
         outcome = await run.work(policy)
     finally:
         log.close()
-    if not as_json:
+    if not lines:
         found = None if quiet else await _status(run)
         if found:
             for line in summary(found, run.out, took=loop.time() - begun):
@@ -84,15 +81,6 @@ def listen_to_signals(run: Run) -> None:
     for one in _SIGNALS:
         if signal.getsignal(one) is not signal.SIG_IGN:
             loop.add_signal_handler(one, stop, int(one))
-
-
-def print_json(event: Event) -> None:
-    """Print an event as a JSON line."""
-    facts: dict[str, Any] = asdict(event)
-    if isinstance(event, Ended) and event.stopped:
-        facts["stopped"].pop("exit_code")
-    facts["at"] = rfc3339(event.at)
-    print(json.dumps({"event": type(event).__name__.lower(), **facts}, ensure_ascii=False), flush=True)
 
 
 def say(line: str) -> None:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import json
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -20,6 +21,8 @@ MAX_PIXELS: Final = 32_000_000
 MAX_REQUEST: Final = 64 * 2**20
 _MIME: Final = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
 _BLOCK: Final = 2**20
+_HEAD: Final = 2**16
+"""Bytes around the pixels of an image, and around the images of a request."""
 _QUALITIES: Final = (92, 85, 75, 60)
 
 
@@ -95,6 +98,19 @@ def shrinks(look: Look, max_side: int | None) -> bool:
     return max_side is not None and (max(look.width, look.height) > max_side or look.bytes > MAX_BYTES)
 
 
+def at_most(look: Look, max_side: int | None) -> int:
+    """Give the bytes that are sent of an image; where it is shrunk, more than they can come to."""
+    if max_side is None or not shrinks(look, max_side):
+        return look.bytes
+    scale = min(1.0, _side(look.width, look.height, max_side) / max(look.width, look.height))
+    return min(look.bytes, MAX_BYTES, int(3 * look.width * look.height * scale**2) + _HEAD)
+
+
+def _side(width: int, height: int, max_side: int) -> int:
+    """Give the longest side that an image is shrunk to: the one set, or less where that has too many pixels."""
+    return min(max_side, int(max(width, height) * math.sqrt(MAX_PIXELS / (width * height))))
+
+
 def body(spec: Spec, root: Path) -> bytes:
     """Build a job's request body, its images read now. Raises NotUsable where one has vanished or changed.
 
@@ -103,7 +119,10 @@ def body(spec: Spec, root: Path) -> bytes:
     inputs = json.loads(json.dumps(spec.inputs))
     for image in spec.images:
         _put(inputs, image.field, data_uri(image, root))
-    return json.dumps(inputs, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    built = json.dumps(inputs, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    if len(built) > MAX_REQUEST + _HEAD:
+        raise NotUsable(f"its request has {len(built) / 2**20:.0f} MiB; it takes 64 MiB")
+    return built
 
 
 def _put(value: object, path: tuple[str | int, ...], text: str) -> None:
@@ -140,7 +159,8 @@ def _shrunk(picture: Pillow.Image, max_side: int) -> tuple[bytes, str]:
     if picture.format == "JPEG":
         picture.draft("RGB", (max_side, max_side))
     upright = ImageOps.exif_transpose(picture)
-    upright.thumbnail((max_side, max_side), Pillow.Resampling.LANCZOS)
+    side = _side(*upright.size, max_side)
+    upright.thumbnail((side, side), Pillow.Resampling.LANCZOS)
     profile = picture.info.get("icc_profile")
     if upright.has_transparency_data:
         out = io.BytesIO()

@@ -76,6 +76,8 @@ class Census:
     rows: int = 0
     equal_rows: int = 0
     rejected: int = 0
+    unkept: int = 0
+    """Jobs of whose results the vendor keeps no copy: `sync_mode`."""
     inlined_bytes: int = 0
     estimated_usd: float = 0.0
     samples: Seen = field(default_factory=Seen)

@@ -1,6 +1,7 @@
 """The manifest's own form: which keys there are, and what they mean. One model reads it and describes it."""
 
-from typing import Annotated, Any, Literal
+from difflib import get_close_matches
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -97,8 +98,15 @@ class Document(_Section):
         return value
 
 
-def read_document(marked: Marked, file: str, faults: Faults) -> Document | None:
-    """Read a YAML document as a manifest; note its faults, and give None where it has any."""
+_OF_ROWS: Final = frozenset({"model", "inputs", "jobs", "matrix", "repeat", "images", "prices", "output"})
+"""Keys that what is wrong with a row depends on; what is spelt like one may be meant for it."""
+
+
+def read_document(marked: Marked, file: str, faults: Faults) -> tuple[Document | None, bool]:
+    """Read a YAML document as a manifest; note its faults, and give it without the keys that have any.
+
+    Say too whether its rows can be judged all the same.
+    """
     for line, key in marked.repeated:
         faults.add(Fault(file, line, key, "stands twice in the same mapping"))
     if not isinstance(marked.value, dict):
@@ -112,14 +120,17 @@ def read_document(marked: Marked, file: str, faults: Faults) -> Document | None:
                 else "is no mapping: a manifest is `key: value` lines such as `model:` and `inputs:`",
             )
         )
-        return None
+        return None, False
+    said = {str(key): value for key, value in marked.value.items()}
     try:
-        document = Document.model_validate({str(key): value for key, value in marked.value.items()})
+        return Document.model_validate(said), True
     except ValidationError as error:
-        for one in error.errors(include_url=False):
-            _note(dict(one), marked, file, faults)
-        return None
-    return None if faults else document
+        errors = error.errors(include_url=False)
+    for one in errors:
+        _note(dict(one), marked, file, faults)
+    faulty = {str(one["loc"][0]) for one in errors if one["loc"]}
+    rest = Document.model_validate({key: value for key, value in said.items() if key not in faulty})
+    return rest, not any(get_close_matches(key, _OF_ROWS, n=1, cutoff=0.6) for key in faulty)
 
 
 def _note(error: dict[str, Any], marked: Marked, file: str, faults: Faults) -> None:

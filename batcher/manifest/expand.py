@@ -11,7 +11,7 @@ from batcher.hosting.inline import MAX_REQUEST, Looks
 from batcher.job import Image, Spec
 from batcher.manifest.census import Census
 from batcher.manifest.document import RowsFile
-from batcher.manifest.faults import Faults, did_you_mean
+from batcher.manifest.faults import SHOWN, did_you_mean
 from batcher.manifest.identity import Ids, canonical, fingerprint
 from batcher.manifest.manifest import Manifest
 from batcher.manifest.media import Bad, Media, counted
@@ -57,8 +57,7 @@ class Expansion:
         """`capped`: there is a limit to the cost, so that a job without a price is a fault."""
         self._capped = capped
         self.census = Census()
-        self.faults = Faults()
-        self.warnings: list[str] = []
+        self.faults = manifest.faults.copy()
         self._manifest = manifest
         self._model = model
         self._options = options
@@ -67,6 +66,10 @@ class Expansion:
         self._prices = Prices(document.prices) if document.prices else None
         self._ignores = document.id_ignores
         self._media = Media(looks, manifest, document.images.max_side)
+        self._unmade: set[str] = set()
+        """Inputs whose fault is noted already: of them no row says more."""
+        self._misspelt = False
+        """What a row seems to lack may be what was meant."""
         self._inputs = self._templates(document.inputs)
         self._sets = self._read_sets()
         self._name = self._template("output.name", document.output.name)
@@ -84,8 +87,7 @@ class Expansion:
         self._set_values: dict[str, object] = {}
         self._media_inputs = model.media
         self._single = not document.matrix and document.repeat == 1
-        if not self.faults:
-            self._make_ready()
+        self._make_ready()
 
     def __iter__(self) -> Iterator[tuple[Spec, bool]]:
         try:
@@ -94,25 +96,28 @@ class Expansion:
             self.census.close()
 
     def _all(self) -> Iterator[tuple[Spec, bool]]:
-        if not self.faults:
-            rows = self._manifest.rows(self.faults)
-            checked = False
-            for row in rows:
-                if not checked:
-                    checked = True
-                    self._check_variables(row, rows)
-                    if self.faults:
-                        break
-                yield from self._row(row, rows)
-            if not self.faults and self.census.jobs == 0:
-                self.faults.add(Fault(self._manifest.file, 1, "jobs", "names no job"))
+        rows = self._manifest.rows(self.faults)
+        checked = False
+        for row in rows:
+            if not checked:
+                checked = True
+                self._check_variables(row, rows)
+            yield from self._row(row, rows)
+        if not self.faults and self.census.jobs == 0:
+            self.faults.add(Fault(self._manifest.file, 1, "jobs", "names no job"))
         if self.faults:
             raise self.faults.error()
 
     # What the manifest itself says, checked once.
 
     def _templates(self, inputs: Mapping[str, object]) -> dict[str, object]:
-        return {str(name): self._compiled(("inputs", str(name)), value) for name, value in inputs.items()}
+        made: dict[str, object] = {}
+        for name, value in inputs.items():
+            before = self.faults.count
+            made[str(name)] = self._compiled(("inputs", str(name)), value)
+            if self.faults.count > before:
+                self._unmade.add(str(name))
+        return {name: value for name, value in made.items() if name not in self._unmade}
 
     def _compiled(self, path: Path, value: object) -> object:
         if isinstance(value, str):
@@ -138,7 +143,8 @@ class Expansion:
             if name not in self._model.properties:
                 message = "is no input of the model" + did_you_mean(name, set(self._model.properties))
                 self.faults.add(Fault("--set", 1, name, message))
-        return dict(self._options.sets)
+                self._misspelt = True
+        return {name: text for name, text in self._options.sets.items() if name in self._model.properties}
 
     def _condition(self) -> Condition | None:
         try:
@@ -148,11 +154,12 @@ class Expansion:
             return None
 
     def _check_names_of_inputs(self) -> None:
-        for name in self._inputs:
-            if name not in self._model.properties:
-                message = f"is no input of {self._model.id}" + did_you_mean(name, set(self._model.properties))
-                line = self._manifest.marked.line("inputs", name)
-                self.faults.add(Fault(self._manifest.file, line, f"inputs.{name}", message))
+        for name in [name for name in self._inputs if name not in self._model.properties]:
+            message = f"is no input of {self._model.id}" + did_you_mean(name, set(self._model.properties))
+            line = self._manifest.marked.line("inputs", name)
+            self.faults.add(Fault(self._manifest.file, line, f"inputs.{name}", message))
+            self._misspelt = True
+            del self._inputs[name]
 
     def _columns(self, row: Row, rows: object) -> tuple[set[str], str] | None:
         """Give the names that rows have, and what to call where they are from; None where each row has its own."""
@@ -186,6 +193,11 @@ class Expansion:
             for asked in sorted(names):
                 message = f"asks for `{asked}`, which is {where} and not in the matrix" + did_you_mean(asked, known)
                 self.faults.add(Fault(self._manifest.file, self._manifest.marked.line(*path), ".".join(path), message))
+            if names and path[0] == "inputs":
+                self._unmade.add(path[1])
+                del self._makers[path[1]], self._fixed[path[1]]
+            elif names:
+                self._name = None
 
     def _make_ready(self) -> None:
         """Find what makes each input's value of a job's variables; what depends on none is made once."""
@@ -219,19 +231,60 @@ class Expansion:
         self.census.rows += 1
         try:
             jobs = self._jobs_of(row)
-        except Bad as bad:
-            self._bad_row(row, rows, bad)
+        except Bad as first:
+            self._bad_row(row, rows, self._all_wrong(row, first))
             return
         self.census.jobs += len(jobs)
         yield from jobs
 
-    def _bad_row(self, row: Row, rows: object, bad: Bad) -> None:
-        if self._reject is None:
-            self._note(row, bad)
+    def _bad_row(self, row: Row, rows: object, wrong: Sequence[Bad]) -> None:
+        if self._reject is None or any(bad.of_manifest for bad in wrong):
+            for bad in wrong:
+                self._note(row, bad)
             return
         self.census.rejected += 1
         header = rows.header if isinstance(rows, Rows) else None
-        self._reject(row, header, f"{bad.field}: {bad}" if bad.field else str(bad))
+        self._reject(row, header, "; ".join(f"{bad.field}: {bad}" if bad.field else str(bad) for bad in wrong))
+
+    def _all_wrong(self, row: Row, first: Bad) -> list[Bad]:
+        """Give all that is wrong with a row, each once; `first` is what its jobs could not be made for."""
+        if row.problem:
+            return [first]
+        wrong = dict.fromkeys([first]) if first.field == "output.name" else {}
+        for variables in self._variables(row):
+            wrong |= dict.fromkeys(self._wrong_with(variables))
+            if len(wrong) >= SHOWN:
+                break
+        return [*wrong]
+
+    def _wrong_with(self, variables: Mapping[str, object]) -> Iterator[Bad]:
+        """Say what is wrong with one job, but for what its file's name has to do with others."""
+        inputs, unsure = self._fixed | self._set_values, set(self._unmade)
+        for name in self._makers:
+            try:
+                inputs[name] = self._makers[name](variables)
+            except Bad as bad:
+                unsure.add(name)
+                yield bad
+        inputs |= self._given(variables)
+        sent = inputs.copy()
+        images: list[Image] = []
+        for name in self._media_inputs & inputs.keys():
+            if wrong := self._media.wrong(name, inputs[name]):
+                unsure.add(name)
+                yield from wrong
+                continue
+            placed = self._media.placed(name, inputs[name])
+            sent[name] = placed.sent
+            images += placed.images
+        for name, message in self._model.faults(sent):
+            if name.partition(".")[0] not in unsure and (name in sent or "." in name or not self._misspelt):
+                yield Bad(name, message)
+        for check in (lambda: self._sized(images), lambda: self._priced(sent), lambda: self._chosen(variables)):
+            try:
+                check()
+            except Bad as bad:
+                yield bad
 
     def _note(self, row: Row, bad: Bad) -> None:
         """Note what is wrong where it stands: in the row, or once in the manifest or the option that every row has."""
@@ -261,21 +314,22 @@ class Expansion:
             spec, equal = self._job(row, variables, 1)
             self.census.equal_rows += equal
             return [(spec, self._where is None or self._chosen(variables))]
-        matrix = self._manifest.document.matrix
         jobs, equal = [], False
-        for combination in itertools.product(*matrix.values()):
-            for turn in range(1, self._manifest.document.repeat + 1):
-                variables = {
-                    "index": row.number,
-                    **row.values,
-                    **dict(zip(matrix, combination, strict=True)),
-                    "sample": turn,
-                }
-                spec, again = self._job(row, variables, turn)
-                equal = equal or (again and turn == 1)
-                jobs.append((spec, self._chosen(variables)))
+        for number, variables in enumerate(self._variables(row)):
+            turn = number % self._manifest.document.repeat + 1
+            spec, again = self._job(row, variables, turn)
+            equal = equal or (again and turn == 1)
+            jobs.append((spec, self._chosen(variables)))
         self.census.equal_rows += equal
         return jobs
+
+    def _variables(self, row: Row) -> Iterator[dict[str, object]]:
+        """Give what templates see of each job of a row: every combination of the matrix, each so many times."""
+        matrix = self._manifest.document.matrix
+        for combination in itertools.product(*matrix.values()):
+            named = {"index": row.number, **row.values, **dict(zip(matrix, combination, strict=True))}
+            for turn in range(1, self._manifest.document.repeat + 1):
+                yield {**named, "sample": turn}
 
     def _chosen(self, variables: Mapping[str, object]) -> bool:
         try:
@@ -297,18 +351,15 @@ class Expansion:
                 images += placed.images
         for name, message in self._model.faults(sent):
             raise Bad(name, message)
-        size = sum([image.bytes for image in images])
-        if size * 4 / 3 > MAX_REQUEST:
-            raise Bad("", f"its images have {size / 2**20:.0f} MiB in all; a request takes 64 MiB, encoded")
+        size = self._sized(images)
         content = canonical(counted(self._model, sent, images, self._ignores))
         sample, again = self._sample(content, turn)
         job_id = self._ids.of(content, sample)
-        estimate = self._model.estimate(sent, self._prices)
-        if estimate is None and self._capped:
-            raise Bad("resolution", "has no price: say it under `prices:`, or drop the limit to the cost")
+        estimate = self._priced(sent)
         name = self._file_name(row, variables, inputs, job_id, sent, sample)
         self.census.estimated_usd += estimate or 0.0
         self.census.inlined_bytes += size
+        self.census.unkept += sent.get("sync_mode") is True
         spec = Spec(
             id=job_id,
             name=name,
@@ -316,7 +367,7 @@ class Expansion:
             inputs=sent,
             images=images,
             sources=sources,
-            vars={key: value for key, value in variables.items() if key not in inputs and key not in _PER_RUN},
+            vars=self._vars(row, variables, inputs),
             sample=sample,
             row=row.number,
             rows_file=self._manifest.rows_file,
@@ -324,19 +375,50 @@ class Expansion:
         )
         return spec, again
 
+    @staticmethod
+    def _vars(row: Row, variables: Mapping[str, object], inputs: Mapping[str, object]) -> dict[str, object]:
+        """Give what a sidecar says of the row: its own `index` and `sample` too, where it has columns of that name."""
+        said = {key: value for key, value in variables.items() if key not in inputs and key not in _PER_RUN}
+        if not _PER_RUN.isdisjoint(row.values):
+            said |= {key: row.values[key] for key in _PER_RUN & row.values.keys() if key not in inputs}
+        return said
+
+    def _sized(self, images: Sequence[Image]) -> int:
+        """Give the bytes of a job's images. Raises Bad where a request does not take them."""
+        size = sum([image.bytes for image in images])
+        if size * 4 / 3 > MAX_REQUEST:
+            raise Bad("", f"its images have {size / 2**20:.0f} MiB in all; a request takes 64 MiB, encoded")
+        return size
+
+    def _priced(self, sent: Mapping[str, object]) -> float | None:
+        """Give what a job may cost in USD. Raises Bad where nobody knows and it matters."""
+        estimate = self._model.estimate(sent, self._prices)
+        if estimate is None and self._capped:
+            message = "has no price: say it under `prices:`, or drop the limit to the cost"
+            raise Bad("resolution", message, of_manifest=True)
+        return estimate
+
+    def _given(self, variables: Mapping[str, object]) -> dict[str, object]:
+        """Give the inputs that the row and the matrix set themselves."""
+        return {
+            name: self._readers[name](value)
+            for name, value in variables.items()
+            if name in self._fields and name not in self._sets
+        }
+
     def _final_inputs(self, variables: Mapping[str, object]) -> dict[str, object]:
         inputs = self._fixed.copy()
         if self._fields.isdisjoint(variables):
             for name, make in self._makers.items():
                 inputs[name] = make(variables)
             return inputs
-        given = {name: value for name, value in variables.items() if name in self._fields and name not in self._sets}
+        given = self._given(variables)
         for name in (*given, *self._set_values):
             inputs.pop(name, None)
         for name, make in self._makers.items():
             if name not in given:
                 inputs[name] = make(variables)
-        return inputs | {name: self._readers[name](value) for name, value in given.items()} | self._set_values
+        return inputs | given | self._set_values
 
     def _filled(self, field: str, value: object, variables: Mapping[str, object]) -> object:
         if isinstance(value, Template):

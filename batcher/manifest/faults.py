@@ -15,6 +15,12 @@ class Faults:
         self.shown: list[Fault] = []
         self.count = 0
 
+    def copy(self) -> "Faults":
+        """Give the same, to add others to."""
+        copied = Faults()
+        copied.shown, copied.count = [*self.shown], self.count
+        return copied
+
     def add(self, fault: Fault) -> None:
         """Note one."""
         self.count += 1

@@ -5,7 +5,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, Final
@@ -35,6 +35,8 @@ class Manifest:
     sha256: str
     rows_file: str | None
     """As it is named in it, where rows stand in a file of their own."""
+    faults: Faults = field(default_factory=Faults)
+    """Of its settings, where its rows can be looked at all the same; whoever expands it raises them with the others."""
 
     @property
     def key(self) -> str:
@@ -78,6 +80,8 @@ def open_manifest(file: str, *, name: str | None = None, stdin: IO[bytes] | None
     else:
         path = Path(file).absolute()
         root = path.parent
+        if not _is_text(str(path)):
+            raise WrongUse(f"{str(path)!a} has bytes that are no UTF-8 in its name: rename it, or a folder above it")
         if not path.is_file():
             raise NotFound(f"{file} does not exist{_near(path)}" if not path.exists() else f"{file} is no file")
     digest = _digest(path)
@@ -87,15 +91,22 @@ def open_manifest(file: str, *, name: str | None = None, stdin: IO[bytes] | None
         document, marked, rows_file = Document(jobs=jobs), Marked(None, {}), None
     else:
         marked = _marked(path, file, faults)
-        read = None if faults else read_document(marked, file, faults)
-        if read is None:
+        read, plain = (None, False) if faults else read_document(marked, file, faults)
+        if read is None or not (_has_rows(read, root, marked, file, faults) and plain):
             raise faults.error()
         document, rows_file = read, _rows_file(read)
-        _check_rows_file(document, root, marked, file, faults)
     title = document.name or (name if file == "-" else path.stem)
     if title is None:
         raise WrongUse("a manifest from standard input needs a `name:` or -o DIR")
-    return Manifest(file, path, root, title, document, marked, digest, rows_file)
+    return Manifest(file, path, root, title, document, marked, digest, rows_file, faults)
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _near(path: Path) -> str:
@@ -129,8 +140,9 @@ def _rows_file(document: Document) -> str | None:
     return jobs.file if isinstance(jobs, RowsFile) else jobs if isinstance(jobs, str) else None
 
 
-def _check_rows_file(document: Document, root: Path, marked: Marked, file: str, faults: Faults) -> None:
-    rows_file = _rows_file(document)
+def _has_rows(document: Document, root: Path, marked: Marked, file: str, faults: Faults) -> bool:
+    """Say whether the files are there that jobs are made of; note what is wrong with them."""
+    rows_file, before = _rows_file(document), faults.count
     line = marked.line("jobs")
     if rows_file is not None:
         suffix = Path(rows_file).suffix.lower()
@@ -147,8 +159,7 @@ def _check_rows_file(document: Document, root: Path, marked: Marked, file: str, 
         else:
             if not matches:
                 faults.add(Fault(file, line, "jobs.glob", f"{pattern} matches no file in {root}"))
-    if faults:
-        raise faults.error()
+    return faults.count == before
 
 
 def _spooled(stdin: IO[bytes]) -> Path:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from batcher.catalog import Model
-from batcher.hosting.inline import Looks, NotUsable, why_not
+from batcher.hosting.inline import Looks, NotUsable, at_most, why_not
 from batcher.job import Image
 from batcher.manifest.manifest import Manifest
 
@@ -15,9 +15,20 @@ Path = tuple[str | int, ...]
 class Bad(Exception):
     """A job cannot be made of this row; a fault is made of it."""
 
-    def __init__(self, field: str, message: str) -> None:
+    def __init__(self, field: str, message: str, *, of_manifest: bool = False) -> None:
+        """`of_manifest`: its settings are at fault, whatever row it shows in."""
         super().__init__(message)
         self.field = field
+        self.of_manifest = of_manifest
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Bad) and (self.field, str(self)) == (other.field, str(other))
+
+    def __hash__(self) -> int:
+        return hash((self.field, str(self)))
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class Placed(NamedTuple):
@@ -52,6 +63,16 @@ class Media:
             self._last[field] = value, placed
         return placed
 
+    def wrong(self, field: str, value: object) -> list[Bad]:
+        """Give all that is wrong with the value of a media input, not the first alone."""
+        if isinstance(value, list):
+            return [bad for item in value for bad in self.wrong(field, item)]
+        try:
+            self._put((field,), value, [], [])
+        except Bad as bad:
+            return [bad]
+        return []
+
     def _put(self, path: Path, value: object, sources: list[str], images: list[Image]) -> object:
         if isinstance(value, list):
             return [self._put((*path, index), item, sources, images) for index, item in enumerate(value)]
@@ -79,7 +100,7 @@ class Media:
             raise Bad(field, str(why).replace(str(self._manifest.root / text), text)) from None
         if problem := why_not(look, self._max_side):
             raise Bad(field, f"{text} {problem}")
-        return Image(path, text, look.sha256, look.bytes, self._max_side)
+        return Image(path, text, look.sha256, at_most(look, self._max_side), self._max_side)
 
 
 def counted(

@@ -4,8 +4,9 @@ import argparse
 import asyncio
 import contextlib
 import errno
+import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -30,10 +31,25 @@ def share(text: str) -> tuple[str, float]:
 def outage(text: str) -> tuple[float, float]:
     """Read `AFTER:SECONDS`."""
     after, _, length = text.partition(":")
-    try:
-        return float(after), float(after) + float(length)
-    except ValueError:
-        raise argparse.ArgumentTypeError("write AFTER:SECONDS, as in 10:60") from None
+    with contextlib.suppress(ValueError):
+        begins, lasts = float(after), float(length)
+        if begins >= 0 and lasts >= 0 and math.isfinite(begins + lasts):
+            return begins, begins + lasts
+    raise argparse.ArgumentTypeError("write AFTER:SECONDS, as in 10:60")
+
+
+def within(low: float, high: float = math.inf, kind: Callable[[str], float] = float) -> Callable[[str], float]:
+    """Make a reader of numbers from `low` to `high`."""
+
+    def read(text: str) -> float:
+        with contextlib.suppress(ValueError):
+            number = kind(text)
+            if low <= number <= high and math.isfinite(number):
+                return number
+        bounds = f"from {low:g} to {high:g}" if math.isfinite(high) else f"{low:g} or more"
+        raise argparse.ArgumentTypeError(f"{text} is no {'whole ' if kind is int else ''}number, {bounds}")
+
+    return read
 
 
 class _Parser(argparse.ArgumentParser):
@@ -53,21 +69,27 @@ def parser() -> argparse.ArgumentParser:
         + "\n".join(f"  {one.name:<14} of a {one.strikes:<11} {one.does}" for one in FAULTS.values())
         + '\n\nAt run time: POST a JSON object of names and shares to /faults, or {"seconds": 60} to /outage.',
     )
-    made.add_argument("--port", type=int, default=0, help="0: any free port; the first line printed says which")
+    made.add_argument(
+        "--port", type=within(0, 65_535, int), default=0, help="0: any free port; the first line printed says which"
+    )
     made.add_argument("--dir", type=Path, default=Path("sandbox"), help="where its state is kept")
-    made.add_argument("--slots", type=int, default=8, help="jobs it works on at once")
-    made.add_argument("--latency", type=float, default=2.0, help="median seconds a job takes")
-    made.add_argument("--sigma", type=float, default=0.5, help="spread of that: log-normal")
-    made.add_argument("--speed", type=float, default=1.0, help="divides the latency")
-    made.add_argument("--max-outstanding", type=int, default=0, help="above this many: 429; 0: no limit")
+    made.add_argument("--slots", type=within(1, 1e6, int), default=8, help="jobs it works on at once")
+    made.add_argument("--latency", type=within(0), default=2.0, help="median seconds a job takes")
+    made.add_argument("--sigma", type=within(0), default=0.5, help="spread of that: log-normal")
+    made.add_argument("--speed", type=within(1e-6), default=1.0, help="divides the latency")
+    made.add_argument(
+        "--max-outstanding", type=within(0, kind=int), default=0, help="above this many: 429; 0: no limit"
+    )
     made.add_argument("--balance", type=balance, default=balance("none"), help="USD until 402")
     made.add_argument("--token", default="", help="the only token taken; empty: any")
-    made.add_argument("--seed", type=int, default=0, help="of everything drawn by chance")
-    made.add_argument("--rate", type=float, default=0.0, help="submissions a second; above: 429; 0: no limit")
+    made.add_argument("--seed", type=within(-math.inf, kind=int), default=0, help="of everything drawn by chance")
+    made.add_argument("--rate", type=within(0), default=0.0, help="submissions a second; above: 429; 0: no limit")
     made.add_argument("--outage", type=outage, action="append", default=[], metavar="AFTER:SECONDS", help=_OUTAGE)
     made.add_argument("--fault", type=share, action="append", default=[], metavar="NAME=SHARE", help=_FAULT)
     for name in _SHORT:
-        made.add_argument(f"--{name}", type=float, default=0.0, metavar="SHARE", help=f"0 to 1: {FAULTS[name].does}")
+        made.add_argument(
+            f"--{name}", type=within(0, 1), default=0.0, metavar="SHARE", help=f"0 to 1: {FAULTS[name].does}"
+        )
     made.add_argument("--until-stdin-ends", action="store_true", help="stop when standard input closes")
     return made
 

@@ -15,7 +15,7 @@ from batcher.settings import SANDBOX
 from batcher.show.board import Board, Money, affordable, drawn, line, named
 from batcher.show.log import plain
 from batcher.show.pace import Meter, left
-from batcher.show.words import counts, duration
+from batcher.show.words import counts, duration, money
 
 EVERY: Final = 10.0
 """Seconds between plain lines."""
@@ -135,10 +135,20 @@ class Tally:
         return to_come, Money(spent, (ends[0], ends[1]), limit)
 
 
-class Lines:
-    """Plain lines: at the start, each ten seconds, at trouble, at the end."""
+def _of_job(event: Event) -> str:
+    """Say what has become of a job, once it has settled; nothing of what else happens."""
+    if not isinstance(event, Moved) or event.to not in SETTLED:
+        return ""
+    why = f": {event.kind}: {event.message}" if event.kind else ""
+    bill = "" if event.billed_usd is None else f", {money(event.billed_usd)}"
+    return plain(f"{event.name} {event.to}{bill} (job {event.job_id}, request {event.request_id or 'none'}){why}")
 
-    def __init__(self, stream: TextIO, now: Now) -> None:
+
+class Lines:
+    """Plain lines: at the start, each ten seconds, at trouble, at the end; `verbose`: for each job that settles."""
+
+    def __init__(self, stream: TextIO, now: Now, *, verbose: bool = False) -> None:
+        self._verbose = verbose
         self._stream = stream
         self._now = now
         self._tally = Tally(now)
@@ -147,6 +157,8 @@ class Lines:
     def __call__(self, event: Event) -> None:
         """Say something if it is time."""
         self._tally.take(event)
+        if self._verbose and (said := _of_job(event)):
+            print(said, file=self._stream, flush=True)
         match event:
             case Started(name=name, provider=provider, states=states):
                 self._say(f"{name} on {named(provider)}: {counts(states)}")
@@ -165,9 +177,10 @@ class Lines:
 
 
 class Screen:
-    """A board that is redrawn in place, on a terminal."""
+    """A board that is redrawn in place, on a terminal; `verbose`: a line above it for each job that settles."""
 
-    def __init__(self, console: Console, now: Now) -> None:
+    def __init__(self, console: Console, now: Now, *, verbose: bool = False) -> None:
+        self._verbose = verbose
         self._tally = Tally(now)
         self._console = console
         self._live = Live(
@@ -181,6 +194,8 @@ class Screen:
     def __call__(self, event: Event) -> None:
         """Take an event in; what is drawn follows."""
         self._tally.take(event)
+        if self._verbose and (said := _of_job(event)):
+            self._console.print(said, markup=False, highlight=False)
         match event:
             case Started():
                 self._live.start()
@@ -195,8 +210,8 @@ class Screen:
         return drawn(self._tally.board(), self._console.width)
 
 
-def listener(now: Now) -> Lines | Screen:
+def listener(now: Now, *, verbose: bool = False) -> Lines | Screen:
     """Give what suits standard error: a board on a terminal, else lines. `now` in seconds."""
     console = Console(stderr=True)
     on_terminal = console.is_terminal and not console.is_dumb_terminal
-    return Screen(console, now) if on_terminal else Lines(sys.stderr, now)
+    return Screen(console, now, verbose=verbose) if on_terminal else Lines(sys.stderr, now, verbose=verbose)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from tests.nights.memory import picture
 from tests.real.api import TOKEN, Api, raw
-from tests.real.conftest import MODEL, Batcher, Until, end
+from tests.real.conftest import MODEL, Batcher, Done, Until, end
 
 
 def sidecars(out: Path) -> list[dict[str, object]]:
@@ -382,6 +382,112 @@ def test_events_come_as_json_lines_and_nothing_else(batcher: Batcher) -> None:
     moves = [event for event in events if event["event"] == "moved"]
     assert {event["to"] for event in moves} == {"submitting", "running", "fetching", "done", "failed"}
     assert done.err == ""
+
+
+def last(done: Done) -> tuple[int, str, str]:
+    """Give the exit code, and the reason and command of the last event, which is the only one."""
+    (event,) = done.lines()
+    assert (event["event"], event["exit_code"]) == ("ended", done.code)
+    return done.code, event["stopped"]["reason"], event["stopped"]["next"]
+
+
+def test_a_start_that_cannot_begin_says_why_in_its_last_event_too(batcher: Batcher, api: Api, until: Until) -> None:
+    manifest = batcher.csv(["a"])
+    again = f"batcher run {manifest} --model {MODEL} --json"
+    run = ("run", manifest, "--model", MODEL, "--json")
+    assert last(batcher(*run, RUNCOMFY_TOKEN="")) == (77, "token", f"RUNCOMFY_TOKEN=... {again}")
+    assert last(batcher("run", manifest, "--json"))[:2] == (65, "manifest")
+    assert last(batcher("run", "gone.yaml", "--json"))[:2] == (66, "missing")
+    assert last(batcher("resume", "runs/gone", "--json"))[:2] == (66, "missing")
+    api.delay = 600
+    process = batcher.start("run", manifest, "--model", MODEL)
+    until(lambda: len(api.journal) == 1)
+    assert last(batcher(*run)) == (75, "locked", again)
+    end(process)
+
+
+def test_an_interruption_before_the_work_is_said_too(batcher: Batcher) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "batcher", "run", "-", "--json", "--model", MODEL, "-o", "out"],
+        cwd=batcher.folder,
+        env=batcher.environ,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    batcher.started.append(process)
+    time.sleep(3)  # until it reads its manifest, which never comes
+    os.killpg(process.pid, signal.SIGINT)
+    out = process.communicate(timeout=30)[0]
+    assert last(Done(process.returncode, out, ""))[:2] == (130, "interrupted")
+
+
+def test_the_environment_sets_inputs_a_line_each_and_an_option_wins(batcher: Batcher, api: Api) -> None:
+    done = batcher.run_csv(["a"], "--set", "resolution=2K", BATCHER_SET="prompt=of the room\nresolution=4K\n")
+    assert done.code == 0, done.err
+    assert [(one.body["prompt"], one.body["resolution"]) for one in api.journal] == [("of the room", "2K")]
+
+
+def test_verbose_says_a_line_for_each_job(batcher: Batcher, api: Api) -> None:
+    done = batcher.run_csv(["first", "second FAIL"], "-v")
+    jobs = {job["state"]: job for job in batcher("jobs", "runs/jobs", "--json").lines()}
+    said = [line for line in done.err.splitlines() if "request r-" in line]
+    assert len(said) == 2
+    for state, job in jobs.items():
+        (line,) = [line for line in said if job["job_id"] in line]
+        assert f"{job['name']} {state}" in line and job["request_id"] in line
+
+
+@pytest.mark.parametrize("where", ["out", "manifest", "set", "folder"])
+def test_a_name_that_is_no_utf_8_is_refused_and_no_bug(batcher: Batcher, where: str) -> None:
+    manifest, odd = batcher.csv(["a"]), "x\udcff"
+    if where == "folder":
+        (batcher.folder / odd).mkdir()
+        (batcher.folder / odd / manifest).write_bytes((batcher.folder / manifest).read_bytes())
+        command, folder = ["run", manifest, "--model", MODEL], batcher.folder / odd
+    else:
+        more = {"out": ["-o", odd], "set": ["--set", f"prompt={odd}"], "manifest": []}[where]
+        command, folder = ["run", odd if where == "manifest" else manifest, "--model", MODEL, *more], batcher.folder
+    done = subprocess.run(
+        [sys.executable, "-m", "batcher", *command], cwd=folder, env=batcher.environ, capture_output=True, check=False
+    )
+    assert done.returncode == 64 and b"UTF-8" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("wrong", ["--speed=0", "--fail=2", "--slots=0", "--outage=1:-2", "--port=99999", "--seed=x"])
+def test_the_sandbox_refuses_what_can_be_no_number(batcher: Batcher, wrong: str) -> None:
+    done = batcher("sandbox", wrong)
+    assert done.code == 64 and wrong.partition("=")[0] in done.err
+
+
+def test_a_limit_to_the_cost_that_comes_later_asks_for_prices_too(batcher: Batcher, api: Api, until: Until) -> None:
+    (batcher.folder / "m.yaml").write_text(
+        f"model: {MODEL}\ninputs: {{prompt: x, image_urls: [https://images.invalid/a.png]}}\nprices: {{4K: 0.3}}\n"
+        "repeat: 3\nlimits: {concurrency: 1}\n"
+    )
+    api.delay = 600
+    process = batcher.start("run", "m.yaml")
+    until(lambda: len(api.journal) == 1)
+    refused = batcher("set", "runs/m", "max_cost=1")
+    assert refused.code == 64 and "no price" in refused.err
+    end(process)
+    refused = batcher("resume", "runs/m", "--max-cost", "1")
+    assert refused.code == 64 and "no price" in refused.err
+    refused = batcher("run", "m.yaml", "--max-cost", "1", "--skip-invalid")
+    assert refused.code == 65 and "no price" in refused.err
+    assert not (batcher.folder / "runs/m/rejected.csv").exists(), "no row is at fault"
+    assert len(api.journal) == 1
+
+
+def test_sync_mode_of_a_column_is_warned_about_each_time(batcher: Batcher) -> None:
+    (batcher.folder / "jobs.csv").write_text(
+        "prompt,image_urls,sync_mode\na,https://i.invalid/1.png,true\nb,https://i.invalid/1.png,\n"
+    )
+    for _ in range(2):
+        done = batcher("run", "jobs.csv", "--model", MODEL)
+        assert done.code == 0 and "sync_mode is on for 1 job:" in done.err
+    assert "sync_mode is on for 1 job:" in batcher("plan", "jobs.csv", "--model", MODEL).out
 
 
 def test_a_job_that_timed_out_is_asked_for_again_and_not_bought_again(batcher: Batcher, api: Api) -> None:

@@ -323,12 +323,57 @@ output: {name: "{{ stem }}-{{ scen }}"}
     assert [fault.partition(", which")[0] for fault in faults] == [
         "m.yaml:4: inputs.prompt: asks for `stm`",
         "m.yaml:8: output.name: asks for `scen`",
+        'm.yaml:6: resolution: is "8K"; the model takes 1K, 2K, 4K',
+        'm.yaml:7: aspect_ratio: is "7:2"; the model takes auto, 21:9, 16:9, 3:2, 4:3, 5:4, 1:1, 4:5, 3:4, 2:3, 9:16',
     ]
     assert "did you mean `stem`?" in faults[0]
     faults = folder.write("m.yaml", text.replace("stm", "stem").replace("scen }}", "scene }}")).faults()
-    assert [fault.partition(";")[0] for fault in faults] == ['m.yaml:6: resolution: is "8K"']
-    assert (
-        folder.write("m.yaml", text.replace("stm", "stem").replace("scen }}", "scene }}").replace("8K", "1K"))
-        .faults()[0]
-        .startswith('m.yaml:7: aspect_ratio: is "7:2"')
+    assert [fault.partition(";")[0] for fault in faults] == [
+        'm.yaml:6: resolution: is "8K"',
+        'm.yaml:7: aspect_ratio: is "7:2"',
+    ]
+
+
+def test_every_fault_is_said_of_a_row_and_of_the_manifest_at_once(folder: Folder) -> None:
+    text = """model: google/nano-banana/pro/edit
+limits: {concurrencie: 5}
+inputs:
+  promt: a
+  image_urls: ["{{ photo }}", "{{ other }}"]
+jobs:
+  - {photo: gone.png, other: away.png, resolution: 9K, output_format: bmp}
+  - {photo: "https://i.invalid/1.png", other: "https://i.invalid/2.png", prompt: fine}
+"""
+    faults = folder.write("m.yaml", text).faults()
+    assert [fault.partition(";")[0] for fault in faults] == [
+        "m.yaml:2: limits.concurrencie: is no key of a manifest",
+        "m.yaml:4: inputs.promt: is no input of google/nano-banana/pro/edit",
+        "m.yaml:7: image_urls: gone.png does not exist",
+        "m.yaml:7: image_urls: away.png does not exist",
+        'm.yaml:7: resolution: is "9K"',
+        'm.yaml:7: output_format: is "bmp"',
+    ]
+    assert "prompt" not in "".join(faults[2:]), "what the misspelt one may have been is not missed in every row"
+
+
+def test_a_setting_that_is_wrong_does_not_hide_a_file_that_is_missing(folder: Folder) -> None:
+    for wrong in ("nme", "inptus"):
+        faults = folder.write("m.yaml", f"model: google/nano-banana/pro/edit\n{wrong}: x\njobs: gone.csv\n").faults()
+        assert [fault.partition(";")[0] for fault in faults] == [
+            f"m.yaml:2: {wrong}: is no key of a manifest",
+            "m.yaml:3: jobs: gone.csv does not exist in FOLDER",
+        ]
+
+
+def test_a_rejected_row_has_every_reason(folder: Folder) -> None:
+    rows = "prompt,image_urls,resolution,output_format\na,https://i.invalid/1.png,9K,bmp\nb,https://i.invalid/1.png,1K,png\n"
+    reasons: list[str] = []
+    folder.write("m.csv", rows).jobs(
+        "m.csv", Options(skip_invalid=True), lambda _row, _header, why: reasons.append(why)
     )
+    assert [reason.count(": is ") for reason in reasons] == [2]
+
+
+def test_columns_that_are_named_as_what_templates_see_stay_in_the_sidecar(folder: Folder) -> None:
+    rows = "prompt,image_urls,index,sample\na,https://i.invalid/1.png,17,left\n"
+    assert folder.write("m.csv", rows).jobs("m.csv")[0].vars == {"index": "17", "sample": "left"}

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis.strategies import text
 from PIL import Image
 
-from batcher.hosting.inline import MAX_BYTES, Looks, NotUsable, body, data_uri
+from batcher.hosting.inline import MAX_BYTES, MAX_PIXELS, Look, Looks, NotUsable, at_most, body, data_uri
 from batcher.job import Image as JobImage
 from batcher.job import Spec
 from batcher.manifest.names import folded, safe_name
@@ -259,6 +259,16 @@ def test_a_photo_of_over_ten_megabytes_fits_where_it_may_be_shrunk(tmp_path: Pat
     uri = data_uri(small, tmp_path)
     assert opened(uri).size == (4096, 3277)
     assert len(uri) * 3 / 4 <= MAX_BYTES + 100
+
+
+def test_what_is_shrunk_has_no_more_pixels_than_are_sent_and_counts_by_what_it_comes_to(tmp_path: Path) -> None:
+    Image.new("RGB", (9000, 9000), (9, 90, 200)).save(tmp_path / "a.png")
+    look = Looks().at(tmp_path / "a.png")
+    image = JobImage(("x",), "a.png", look.sha256, look.bytes, max_side=8000)
+    width, height = opened(data_uri(image, tmp_path)).size
+    assert width == height and 31e6 < width * height <= MAX_PIXELS
+    assert at_most(Look("", 50 * 2**20, "JPEG", 8000, 6000), 1000) < 3 * 2**20
+    assert at_most(Look("", 50_000, "JPEG", 900, 600), 1000) == 50_000
 
 
 def test_a_photo_that_vanished_or_changed_is_not_sent(tmp_path: Path) -> None:
