@@ -11,6 +11,8 @@ from typing import Annotated, ClassVar, Final, Literal
 from dotenv import dotenv_values
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
+from batcher.errors import WrongUse
+
 API_BASE: Final = "https://model-api.runcomfy.net"
 BALANCE_BASE: Final = "https://api.runcomfy.net"
 TOKEN_NAMES: Final = ("RUNCOMFY_TOKEN", "RUNCOMFY_API_TOKEN", "RUNCOMFY_API_KEY")
@@ -120,8 +122,10 @@ class Endpoint:
 
 
 def api_base(environ: Mapping[str, str]) -> str:
-    """Give the API's base URL without slash and `/v1`, as the vendor's tools may write it with both."""
+    """Give the API's base URL without slash and `/v1`, which the vendor's tools write too. Raises WrongUse."""
     base = environ.get("RUNCOMFY_MODEL_API_BASE", "").strip() or API_BASE
+    if not base.startswith(("http://", "https://")):
+        raise WrongUse(f"RUNCOMFY_MODEL_API_BASE is {base!r}: write https://{base.rpartition('://')[2]}")
     return base.rstrip("/").removesuffix("/v1").rstrip("/")
 
 

@@ -1,6 +1,7 @@
 """The command line: one file a command, arguments in, exit code out."""
 
 import contextlib
+import io
 import os
 import sys
 
@@ -10,6 +11,8 @@ from batcher.errors import EXIT_BUG, EXIT_OK, EXIT_STOPPED, EXIT_USAGE, SIGNAL_B
 def main() -> None:
     """Run a command, and end with its exit code."""
     _open_what_is_closed()
+    if "--json" in sys.argv and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")  # which JSON is, whatever the terminal speaks
     code = _run()
     for stream in (sys.stdout, sys.stderr):
         try:

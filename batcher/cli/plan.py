@@ -138,22 +138,29 @@ async def _plan_into(found: dict[str, Any], wanted: o.Wanted) -> None:
         "warnings": [
             *_nothing(kept, jobs.census.jobs),
             *seen.warnings(),
-            *_said_before(jobs.census.unkept, out, seen),
+            *_said_before(jobs.census.unkept, manifest, wanted, out, provider, seen),
             *near,
         ],
         "next": _next(wanted, len(to_buy), len(begun)),
     }
 
 
-def _said_before(unkept: int, out: Any, seen: Any) -> list[str]:  # noqa: ANN401
+def _said_before(unkept: int, manifest: Any, wanted: o.Wanted, out: Any, provider: str, seen: Any) -> list[str]:  # noqa: ANN401
     """Give what `run` would warn of, or ask."""
-    from batcher.cli.prepare import warnings
+    from batcher.cli.prepare import is_another, warnings
     from batcher.errors import BatcherError
     from batcher.ledger.reader import Reader
 
     said = warnings(unkept)
     try:
         with Reader(out) as reader:
+            known = reader.meta()
+            if wanted.out is None and is_another(manifest, known.get("manifest")):
+                said.append(
+                    f"{out} belongs to {known['manifest']}: `run` asks for another directory, or for this by -o"
+                )
+            if known.get("provider") not in {None, provider}:
+                said.append(f"{out} holds results of {known['provider']}: `run` refuses it, choose another with -o")
             done = sum(row["jobs"] for row in reader.ask("states") if row["listed"] and row["state"] == "done")
             left_out = done - reader.count_done(seen.ids)
     except BatcherError:

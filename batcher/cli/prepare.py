@@ -38,6 +38,13 @@ def out_dir(manifest: Manifest, out: Path | None, *, sandbox: bool) -> Path:
     return Path("runs") / (safe_name(manifest.name).replace("/", "-") + (".sandbox" if sandbox else ""))
 
 
+def is_another(manifest: Manifest, known: object) -> bool:
+    """Say whether a run directory that remembers `known` was made for another manifest, however this one is named."""
+    if not known or known == manifest.key:
+        return False
+    return "-" in (known, manifest.key) or Path(str(known)).resolve() != manifest.path.resolve()
+
+
 def model_id(manifest: Manifest, option: str | None) -> str:
     """Give the model that is asked for. Raises ManifestFaulty where none is."""
     found = option or manifest.document.model

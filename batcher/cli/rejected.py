@@ -21,7 +21,9 @@ class Rejected:
         """Add a row."""
         self.count += 1
         columns = list(header) if header is not None else ["row"]
-        cells = list(row.cells) if header is not None else [json.dumps(dict(row.values), ensure_ascii=False)]
+        cells = list(row.cells) or [json.dumps(dict(row.values), ensure_ascii=False)]
+        if surplus := cells[len(columns) :]:
+            reason += f" (beyond it: {', '.join(surplus)})"
         if self._opened is None:
             self._file.unlink(missing_ok=True)  # what stands there may be a link
             self._opened = self._file.open("w", encoding="utf-8", newline="")
@@ -35,6 +37,11 @@ class Rejected:
             self._opened.close()
         else:
             self._file.unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        """Take it back: the manifest is wrong in other ways, and nothing came of it."""
+        self.close()
+        self._file.unlink(missing_ok=True)
 
 
 def _harmless(cell: str) -> str:

@@ -47,7 +47,20 @@ def retry(
     which = Which(state, kind, as_text(job), again)
     which, kinds = _ask(out, which, yes=yes)
     _tell(out, asyncio.run(_retry(out, which)), kinds, as_json=json)
+    if not json:
+        _warn_of_those_left(out, which)
     return 0
+
+
+def _warn_of_those_left(out: o.Out, which: Any) -> None:  # noqa: ANN401 - a Which
+    """Say that some were moved that no `resume` sends: they are not selected, or no longer named."""
+    from batcher.ledger.reader import Reader
+    from batcher.show.words import jobs
+
+    with Reader(out) as reader:
+        left = reader.left_out(list(which.only))
+    if left:
+        typer.echo(f"{jobs(left)} of these wait until `run` selects them: the last start's selection left them out")
 
 
 def _ask(out: o.Out, which: Any, *, yes: bool) -> Any:  # noqa: ANN401 - a Which, imported late

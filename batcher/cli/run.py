@@ -86,12 +86,14 @@ async def run_manifest(wanted: o.Wanted, lines: Any) -> int:  # noqa: ANN401 - L
     """Open the run directory, take the manifest's jobs in, work."""
     from batcher.cli.prepare import model_id, out_dir, policy
     from batcher.cli.work import work
-    from batcher.errors import ManifestFaulty, NotMeant, TokenMissing
+    from batcher.errors import ManifestFaulty, NotFound, NotMeant, TokenMissing
     from batcher.manifest.manifest import open_manifest
     from batcher.run import discard, open_run
     from batcher.settings import SANDBOX, remote
 
     manifest = open_manifest(wanted.manifest, name=wanted.out.name if wanted.out else None)
+    if wanted.reuse is not None and not (wanted.reuse / "files").is_dir():
+        raise NotFound(f"{wanted.reuse} is no run directory: there are no files in it")
     out = out_dir(manifest, wanted.out, sandbox=wanted.sandbox)
     asked = model_id(manifest, wanted.model)
     settings = wanted.given.over(policy(manifest))
@@ -142,6 +144,7 @@ async def _expand(
     """Take the manifest's jobs in, all or none; count the rows that were rejected, and the jobs to warn of."""
     from batcher.cli.prepare import expansion
     from batcher.cli.rejected import Rejected
+    from batcher.errors import ManifestFaulty
     from batcher.hosting.inline import Looks
     from batcher.ledger.enrolment import Choice, TooManyUnlisted
 
@@ -153,6 +156,10 @@ async def _expand(
         jobs = expansion(manifest, model, looks, wanted.options, reject, capped=capped)
         try:
             await opened.enrol(jobs, looks.fresh, choice, sure=sure, stands_for=stands_for)
+        except ManifestFaulty:
+            if jobs.census.jobs:  # else its reasons are what helps
+                reject.discard()
+            raise
         except TooManyUnlisted as many:
             _ask_unlisted(many)
             sure = True
@@ -230,10 +237,11 @@ async def _model(opened: Any, manifest: Any, asked: str) -> Any:  # noqa: ANN401
 
 async def _check_manifest(opened: Any, manifest: Any, wanted: o.Wanted) -> None:  # noqa: ANN401
     """Refuse another manifest on the same directory, unless it was named. Raises WrongRun."""
+    from batcher.cli.prepare import is_another
     from batcher.errors import WrongRun
 
     known = (await opened.meta()).get("manifest")
-    if known and known != manifest.key and wanted.out is None:
+    if wanted.out is None and is_another(manifest, known):
         raise WrongRun(
             f"{opened.out} belongs to {known}", f"choose a directory: -o DIR, or -o {opened.out} if it is meant"
         )

@@ -35,6 +35,9 @@ FROM (SELECT job_id, max(seq) AS seq FROM
 JOIN jobs ON jobs.id = latest.job_id JOIN attempts ON attempts.job_id = jobs.id AND attempts.number = jobs.attempt
 WHERE attempts.billed_usd IS NOT NULL AND attempts.estimated_usd > 0 ORDER BY latest.seq DESC LIMIT 200;
 
+-- name: left_out
+SELECT count(*) FROM jobs WHERE id IN (SELECT value FROM json_each(:ids)) AND state = 'pending' AND NOT (listed AND selected);
+
 -- name: unpriced
 SELECT count(*) AS jobs FROM jobs WHERE state = 'pending' AND listed = 1 AND selected = 1 AND estimated_usd IS NULL;
 

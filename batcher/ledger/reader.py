@@ -1,6 +1,7 @@
 """Questions to a ledger from any process: a connection that cannot write. Knows no run at work."""
 
 import json
+import os
 import shlex
 import sqlite3
 from array import array
@@ -28,18 +29,25 @@ class Reader:
         if not file.is_file():
             raise NotFound(f"{out} is no run directory: there is no ledger.sqlite in it{_near(out)}")
         try:
-            self._connection = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)
+            self._connection, version = _opened(file, "mode=ro")
+        except sqlite3.OperationalError as error:
+            if _may_have_more(file):
+                raise unreadable(error) from error
+            self._connection, version = self._opened_as_it_is(file)
         except sqlite3.Error as error:
             raise unreadable(error) from error
         self._connection.row_factory = sqlite3.Row
-        try:
-            version = self._connection.execute("PRAGMA user_version").fetchone()[0]
-        except sqlite3.Error as error:
-            self._connection.close()
-            raise unreadable(error) from error
         if version != len(MIGRATIONS):
             self._connection.close()
             raise _unfit(version, out)
+
+    @staticmethod
+    def _opened_as_it_is(file: Path) -> tuple[sqlite3.Connection, int]:
+        """Open a ledger on a disk that cannot be written, where a reader cannot say that it is there."""
+        try:
+            return _opened(file, "immutable=1")
+        except sqlite3.Error as error:
+            raise unreadable(error) from error
 
     def __enter__(self) -> Self:
         return self
@@ -53,6 +61,11 @@ class Reader:
             return self._connection.execute(statements("questions.sql")[question], facts).fetchall()
         except sqlite3.Error as error:
             raise unreadable(error) from error
+
+    def left_out(self, ids: Sequence[str]) -> int:
+        """Count those among these jobs that wait, and that no start sends as things are."""
+        pages = (json.dumps(ids[start : start + _IDS]) for start in range(0, len(ids), _IDS))
+        return sum(int(self.ask("left_out", ids=page)[0][0]) for page in pages)
 
     def waiting_ids(self) -> Iterator[list[str]]:
         """Give the ids of jobs that would be bought, in pages."""
@@ -132,6 +145,22 @@ def _near(out: Path) -> str:
         return f"; did you mean `{out.parent / near[0]}`?"
     inside = sorted(str(file.parent) for file in out.glob("*/ledger.sqlite"))
     return f"; in it are: {', '.join(inside[:8])}" if inside else ""
+
+
+def _opened(file: Path, how: str) -> tuple[sqlite3.Connection, int]:
+    """Open a file; give its version too. Raises sqlite3.Error."""
+    connection = sqlite3.connect(f"{file.absolute().as_uri()}?{how}", uri=True)
+    try:
+        return connection, int(connection.execute("PRAGMA user_version").fetchone()[0])
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _may_have_more(file: Path) -> bool:
+    """Say whether a ledger's last changes are in its log, or its folder can be written, so that it may change."""
+    log = file.with_name(f"{file.name}-wal")
+    return os.access(file.parent, os.W_OK) or (log.exists() and log.stat().st_size > 0)
 
 
 def _unfit(version: int, out: Path) -> LedgerUnreadable:

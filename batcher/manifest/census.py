@@ -84,8 +84,11 @@ class Census:
     """By what a job asks for: its last sample."""
     names: Seen = field(default_factory=Seen)
     """By file name: the row that takes it."""
+    folders: Seen = field(default_factory=Seen)
+    """By folder, where its name could be a file's: the row whose file is in it."""
 
     def close(self) -> None:
         """Forget what is needed only while the manifest is read."""
         self.samples.close()
         self.names.close()
+        self.folders.close()

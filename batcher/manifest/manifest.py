@@ -1,5 +1,6 @@
 """Opens a manifest, YAML or rows alone, from a file or standard input: its settings, and where its rows are."""
 
+import atexit
 import hashlib
 import re
 import sys
@@ -168,7 +169,9 @@ def _spooled(stdin: IO[bytes]) -> Path:
     suffix = _kind_of(content.lstrip(b"\xef\xbb\xbf"))
     with tempfile.NamedTemporaryFile(prefix="batcher-", suffix=suffix, delete=False) as file:
         file.write(content)
-    return Path(file.name)
+    path = Path(file.name)
+    atexit.register(path.unlink, missing_ok=True)
+    return path
 
 
 def _kind_of(content: bytes) -> str:

@@ -26,7 +26,7 @@ class Row(NamedTuple):
     """Of the file, where the row starts."""
     values: Mapping[str, object]
     cells: Sequence[str] = ()
-    """As they stood, in CSV."""
+    """As they stood, in CSV; of a bad line of JSONL, that line."""
     problem: str = ""
     """Why no job can be made of it."""
 
@@ -125,7 +125,11 @@ class Rows:
                     f"there is no column `{heading}`" + did_you_mean(heading, names),
                 )
             )
-        return [renamed.get(name, name) or None for name in names]
+        found = [renamed.get(name, name) or None for name in names]
+        for name in sorted({name for name in self._form.columns if found.count(name) > 1}):
+            said = f"is the heading of a column, and stands for `{self._form.columns[name]}` too: rename one"
+            self._faults.add(Fault(self.label, 1, f"columns.{name}", said))
+        return found
 
     def _row(self, number: int, line: int, header: list[str | None], cells: list[str]) -> Row:
         if len(cells) > len(header):
@@ -150,14 +154,15 @@ def _read_jsonl(text: TextIO) -> Iterator[Row]:
         try:
             value = json.loads(content, parse_constant=_no_constant)
         except (ValueError, RecursionError) as error:
-            yield Row(number, line, {}, problem=f"is no JSON: {error}")
+            yield Row(number, line, {}, (content.strip(),), problem=f"is no JSON: {error}")
             continue
         if not isinstance(value, dict):
-            yield Row(number, line, {}, problem="is no JSON object")
+            yield Row(number, line, {}, (content.strip(),), problem="is no JSON object")
         elif "\\ud" in content.lower() and not _writable(value):
-            yield Row(number, line, {}, problem="has half a character (a lone surrogate, \\ud800 to \\udfff)")
+            problem = "has half a character (a lone surrogate, \\ud800 to \\udfff)"
+            yield Row(number, line, {}, (content.strip(),), problem=problem)
         elif "\\u0000" in content:
-            yield Row(number, line, {}, problem="has a NUL byte")
+            yield Row(number, line, {}, (content.strip(),), problem="has a NUL byte")
         else:
             yield Row(number, line, {key: item for key, item in value.items() if item is not None})
 

@@ -162,7 +162,10 @@ async def _endpoint(owner: str, out: Path, beside: Path | None, stack: AsyncExit
 
 
 def discard(out: Path) -> None:
-    """Take back a directory that was made for a manifest that turned out to be wrong; only what a start makes."""
+    """Take back a directory that was made for a manifest that turned out to be wrong; only what a start makes.
+
+    What says why rows were rejected stays, where that left none.
+    """
     for name in (
         "ledger.sqlite",
         "ledger.sqlite-wal",
@@ -174,6 +177,5 @@ def discard(out: Path) -> None:
     ):
         (out / name).unlink(missing_ok=True)
     shutil.rmtree(out / SANDBOX, ignore_errors=True)
-    (out / "rejected.csv").unlink(missing_ok=True)
     with contextlib.suppress(OSError):
         out.rmdir()

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from batcher.errors import NotFound
 from batcher.job import Job, Move, State
 from batcher.ledger.reader import Reader
 from batcher.outputs.finished import Finished, bring, copy_aside, finished, whole_in_place
@@ -25,12 +24,10 @@ class Reused:
 
 
 async def reuse(run: "Run", folder: Path) -> Reused:
-    """Take over the results of a run directory for jobs that wait here. Raises NotFound.
+    """Take over the results of a run directory for jobs that wait here.
 
     From its own directory the files stay where they are, and what they were billed is known again.
     """
-    if not (folder / "files").is_dir():
-        raise NotFound(f"{folder} is no run directory: there are no files in it")
     own = folder.resolve() == run.out.resolve()
     await asyncio.to_thread(run.store.prepare)
     reused = Reused()

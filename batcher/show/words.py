@@ -74,7 +74,7 @@ def summary(found: Mapping[str, Any], out: Path, took: float | None = None) -> l
     if cost["limit"] is not None and cost["worst_case"] > cost["limit"] + 0.005:
         over = money(cost["worst_case"] - cost["limit"])
         lines.append(
-            f"over the limit of {money(cost['limit'])} by {over}: jobs in flight were billed more than estimated"
+            f"over the limit of {money(cost['limit'])} by {over}: it was lowered, or jobs in flight were billed more"
         )
     lines.extend(f"{count:,} {kind}" for kind, count in sorted(found["errors"].items()))
     if found["rejected"]:

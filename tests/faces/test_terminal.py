@@ -1,5 +1,6 @@
 """What people and programs are told on the command line."""
 
+import csv
 import fcntl
 import json
 import os
@@ -104,6 +105,71 @@ def test_bad_rows_are_set_aside_with_their_reasons(batcher: Batcher) -> None:
     lines = (batcher.folder / "runs/jobs/rejected.csv").read_text().splitlines()
     assert lines == ["prompt,image_urls,reason", "'=HYPERLINK(1),nowhere.png,image_urls: nowhere.png does not exist"]
     assert batcher("status", "runs/jobs", "--json").json()["rejected"] == 1
+
+
+def test_reasons_stay_where_every_row_was_rejected(batcher: Batcher, api: Api) -> None:
+    (batcher.folder / "rows.jsonl").write_text('{"prompt": "a"\n[1]\n{"prompt": "b"}\n')
+    done = batcher("run", "rows.jsonl", "--model", MODEL, "--skip-invalid")
+    assert done.code == 65 and "every row was rejected" in done.err
+    with (batcher.folder / "runs/rows/rejected.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    assert [row[0] for row in rows] == ["row", '{"prompt": "a"', "[1]", '{"prompt": "b"}']
+    assert "is missing" in rows[3][1]
+    assert [one.name for one in (batcher.folder / "runs/rows").iterdir()] == ["rejected.csv"]
+
+
+def test_cells_beyond_the_header_are_kept_with_the_reason(batcher: Batcher, api: Api) -> None:
+    batcher.csv(["a"])
+    with (batcher.folder / "jobs.csv").open("a") as file:
+        file.write("b,https://i.invalid/1.png,this,that\n")
+    assert batcher("run", "jobs.csv", "--model", MODEL, "--skip-invalid").code == 0
+    last = (batcher.folder / "runs/jobs/rejected.csv").read_text().splitlines()[-1]
+    assert last == 'b,https://i.invalid/1.png,"has 4 cells, the header has 2 (beyond it: this, that)"'
+
+
+def test_json_is_utf_8_whatever_the_terminal_speaks(batcher: Batcher) -> None:
+    done = batcher.run_csv(["Größe"], "--json", PYTHONIOENCODING="ascii")
+    assert done.code == 0 and "größe" in done.lines()[1]["name"]
+
+
+def test_a_run_that_cannot_be_written_can_be_read(batcher: Batcher) -> None:
+    """An archive, or another user's; root may write anything, so the disk itself is made read-only."""
+    if os.geteuid() != 0:
+        pytest.skip("mounted by root only")
+    assert batcher.run_csv(["a", "b"]).code == 0
+    out = batcher.folder / "runs/jobs"
+    for options in (["--bind", str(out), str(out)], ["-o", "remount,bind,ro", str(out)]):
+        subprocess.run(["mount", *options], check=True)
+    try:
+        assert batcher.states() == {"done": 2}
+        assert len(batcher("jobs", "runs/jobs").out.splitlines()) >= 2
+        assert batcher("verify", "runs/jobs").code == 0
+        assert batcher("retry", "runs/jobs", "--again", "--yes").code == 75, "and not be written"
+    finally:
+        subprocess.run(["umount", "-l", str(out)], check=True)
+
+
+def test_a_plan_says_that_the_directory_is_anothers(batcher: Batcher) -> None:
+    assert batcher.run_csv(["a"]).code == 0
+    (batcher.folder / "sub").mkdir()
+    assert batcher("run", "sub/../jobs.csv", "--model", MODEL).code == 0, "the same file by another way"
+    (batcher.folder / "sub/jobs.csv").write_text((batcher.folder / "jobs.csv").read_text())
+    assert batcher("run", "sub/jobs.csv", "--model", MODEL).code == 64
+    assert "runs/jobs belongs to" in batcher("plan", "sub/jobs.csv", "--model", MODEL).out
+
+
+def test_what_cannot_work_is_said_at_once(batcher: Batcher) -> None:
+    assert batcher.run_csv(["a"], "--reuse", "nowhere").code == 66
+    bare = batcher.run_csv(["a"], RUNCOMFY_MODEL_API_BASE="api.example/v1")
+    assert bare.code == 64 and "write https://api.example/v1" in bare.err
+    assert not (batcher.folder / "runs").exists() or not any((batcher.folder / "runs").iterdir())
+
+
+def test_a_retry_of_what_is_not_selected_says_so(batcher: Batcher) -> None:
+    assert batcher.run_csv(["FAIL", "b"]).code == 1
+    assert batcher("run", "jobs.csv", "--model", MODEL, "--where", "prompt == 'b'").code == 0
+    done = batcher("retry", "runs/jobs")
+    assert "1 job of these wait until `run` selects them" in done.out
 
 
 def test_a_manifest_can_come_from_standard_input(batcher: Batcher) -> None:

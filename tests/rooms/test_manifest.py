@@ -374,6 +374,21 @@ def test_a_rejected_row_has_every_reason(folder: Folder) -> None:
     assert [reason.count(": is ") for reason in reasons] == [2]
 
 
+@pytest.mark.parametrize("names", [("a", "a.png/b"), ("a.PNG/b", "a"), ("x/a", "x/a.json/b/c")])
+def test_a_folder_where_a_file_could_be_is_a_fault(yaml: Yaml, names: tuple[str, str]) -> None:
+    jobs = ", ".join(f"{{prompt: {n}, file: {name!r}}}" for n, name in enumerate(names))
+    text = f"inputs: {{image_urls: [{URL}]}}\njobs: [{jobs}]\noutput: {{name: '{{{{ file }}}}'}}\n"
+    (fault,) = yaml(text).faults()
+    assert "output.name" in fault and "folder" in fault
+    assert len(yaml(text.replace("png/b", "txt/b").replace("json/b", "txt/b").replace("PNG/b", "txt/b")).jobs()) == 2
+
+
+def test_a_column_that_becomes_another_ones_name_is_a_fault(folder: Folder) -> None:
+    text = f"model: {MODEL}\njobs: {{file: a.csv, columns: {{prompt: Title}}}}\ninputs: {{image_urls: [{URL}]}}\n"
+    faults = folder.write("a.csv", "prompt,Title\na,b\n").write("m.yaml", text).faults()
+    assert faults[0] == "a.csv:1: columns.prompt: is the heading of a column, and stands for `Title` too: rename one"
+
+
 def test_columns_that_are_named_as_what_templates_see_stay_in_the_sidecar(folder: Folder) -> None:
     rows = "prompt,image_urls,index,sample\na,https://i.invalid/1.png,17,left\n"
     assert folder.write("m.csv", rows).jobs("m.csv")[0].vars == {"index": "17", "sample": "left"}

@@ -1,0 +1,90 @@
+"""How a job's files are named, and that no two jobs could make the same one."""
+
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Final
+
+from batcher.catalog import Model
+from batcher.manifest.census import Census
+from batcher.manifest.identity import fingerprint
+from batcher.manifest.media import Bad
+from batcher.manifest.names import folded, safe_name
+from batcher.manifest.rows import Row
+from batcher.manifest.templates import BadTemplate, Template, slug
+
+_LEGROOM: Final = 20
+"""Bytes of a name kept free for `-4~12.webp` and the like."""
+_WORDS: Final = 48
+"""Characters of a prompt in a file's name."""
+_ENDINGS: Final = frozenset(
+    {".png", ".jpg", ".webp", ".gif", ".avif", ".tif", ".bmp", ".mp4", ".mov", ".webm", ".avi", ".mkv", ".json"}
+)
+"""Of outputs and sidecars."""
+
+
+class Naming:
+    """Names files as the manifest's template says, or by the prompt's first words and the job's id."""
+
+    def __init__(self, template: Template | None, model: Model, census: Census) -> None:
+        self._name = template
+        self._model = model
+        self._census = census
+        self._has_folders = False
+        """Some file's folder has a name that a file could have."""
+
+    def of(
+        self,
+        row: Row,
+        variables: Mapping[str, object],
+        inputs: Mapping[str, object],
+        job_id: str,
+        sent: Mapping[str, object],
+        sample: int,
+    ) -> str:
+        """Give a job's name, without extension. Raises Bad where another job could make a file of it."""
+        if self._name is None:
+            prompt = _first_words(str(sent.get("prompt") or next(iter(sent.values()), "")))
+            text = f"{prompt}-{job_id}" if prompt else job_id
+            if text.isascii():  # safe as it is, and its own: it ends with the job's id
+                return text if sample == 1 else f"{text}~{sample}"
+        else:
+            try:
+                text = self._name.fill({**variables, **inputs, "sample": sample, "job_id": job_id})
+            except BadTemplate as bad:
+                raise Bad("output.name", str(bad)) from None
+        name = safe_name(text, _LEGROOM)
+        if sample > 1 and (self._name is None or "sample" not in self._name.names):
+            name += f"~{sample}"
+        self._claim(name, row, self._model.outputs(sent))
+        return name
+
+    def _claim(self, name: str, row: Row, count: int) -> None:
+        """Take note of a job's file names. Raises Bad where another job has one of them."""
+        for taken in [name] if count == 1 else [name, *(f"{name}-{index}" for index in range(1, count + 1))]:
+            key = _key(taken)
+            if other := self._census.names.get(key):
+                message = f"`{taken}` is also a file of row {other}; let the name tell them apart"
+                raise Bad("output.name", message)
+            self._census.names.put(key, row.number)
+            if self._has_folders and (other := self._census.folders.get(key)):
+                raise Bad("output.name", f"`{taken}` could be a file where row {other} has a folder of that name")
+        for folder in PurePosixPath(name).parents if "/" in name else ():
+            if folder.suffix.lower() not in _ENDINGS:
+                continue
+            self._has_folders = True
+            key = _key(str(folder.with_suffix("")))
+            if other := self._census.names.get(key):
+                raise Bad("output.name", f"`{folder}` could be a file of row {other}, and is a folder here")
+            self._census.folders.put(key, row.number)
+
+
+def _key(name: str) -> int:
+    return fingerprint(folded(name).encode("utf-8", "surrogatepass"))
+
+
+def _first_words(text: str) -> str:
+    """Give the beginning of a text's slug, which in a long text its beginning alone decides."""
+    words = slug(text[: 4 * _WORDS])
+    if len(words) < 2 * _WORDS and len(text) > 4 * _WORDS:
+        words = slug(text)
+    return words[:_WORDS].strip("-")

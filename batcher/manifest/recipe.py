@@ -1,0 +1,200 @@
+"""What a manifest says of a job's inputs: its templates compiled, what is wrong with them noted once, not by row."""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from batcher.catalog import Model
+from batcher.errors import Fault
+from batcher.manifest.faults import Faults, did_you_mean
+from batcher.manifest.manifest import Manifest
+from batcher.manifest.media import Bad
+from batcher.manifest.templates import BadTemplate, Template
+from batcher.manifest.values import reader
+
+Path = tuple[str | int, ...]
+Make = Callable[[Mapping[str, object]], object]
+PER_RUN: Final = frozenset({"sample", "index"})
+"""What templates see that no row says."""
+
+
+class Recipe:
+    """Makes a job's inputs of its variables. The later wins: the manifest's inputs, row, matrix, `--set`."""
+
+    def __init__(self, manifest: Manifest, model: Model, sets: Mapping[str, str], faults: Faults) -> None:
+        self._faults = faults
+        self._manifest = manifest
+        self._model = model
+        self.unmade: set[str] = set()
+        """Inputs whose fault is noted already: of them no row says more."""
+        self.misspelt = False
+        """What a row seems to lack may be what was meant."""
+        self._inputs = self._templates(manifest.document.inputs)
+        self.sets = self._read_sets(sets)
+        self.name = self._template("output.name", manifest.document.output.name)
+        self._check_names_of_inputs()
+        self._fields = frozenset(model.properties) - PER_RUN
+        self._readers = {name: reader(schema) for name, schema in model.properties.items()}
+        self._makers: dict[str, Make] = {}
+        """Of the inputs that change from job to job."""
+        self._fixed: dict[str, object] = {}
+        """All inputs in their order, with the values of those that do not."""
+        self._set_values: dict[str, object] = {}
+        self._make_ready()
+
+    def is_fixed(self, name: str) -> bool:
+        """Say whether every job has the same value of an input, as the manifest has it."""
+        return name in self._inputs and _is_fixed(self._inputs[name])
+
+    def make(self, variables: Mapping[str, object]) -> dict[str, object]:
+        """Give a job's inputs. Raises Bad."""
+        inputs = self._fixed.copy()
+        if self._fields.isdisjoint(variables):
+            for name, make in self._makers.items():
+                inputs[name] = make(variables)
+            return inputs
+        given = self._given(variables)
+        for name in (*given, *self._set_values):
+            inputs.pop(name, None)
+        for name, make in self._makers.items():
+            if name not in given:
+                inputs[name] = make(variables)
+        return inputs | given | self._set_values
+
+    def all_wrong(self, variables: Mapping[str, object]) -> tuple[dict[str, object], list[Bad]]:
+        """Give the inputs that can be made, and what is wrong with each of the others."""
+        given, wrong = self._given(variables), []
+        inputs = self._fixed.copy()
+        for name, make in self._makers.items():
+            if name in given:
+                continue
+            try:
+                inputs[name] = make(variables)
+            except Bad as bad:
+                wrong.append(bad)
+                del inputs[name]
+        return inputs | given | self._set_values, wrong
+
+    def check_variables(self, columns: set[str], where: str) -> None:
+        """Say once, not for every row, that a template asks for a name that is neither in a row nor in the matrix."""
+        matrix = set(self._manifest.document.matrix)
+        known = columns | matrix | PER_RUN
+        asks = [
+            (("inputs", name), _names_in(value) - known)
+            for name, value in self._inputs.items()
+            if name not in columns | matrix and name not in self.sets
+        ]
+        if self.name:
+            asks.append((("output", "name"), self.name.names - known - set(self._model.properties) - {"job_id"}))
+        for path, names in asks:
+            for asked in sorted(names):
+                message = f"asks for `{asked}`, which is {where} and not in the matrix" + did_you_mean(asked, known)
+                self._faults.add(Fault(self._manifest.file, self._manifest.marked.line(*path), ".".join(path), message))
+            if names and path[0] == "inputs":
+                self.unmade.add(path[1])
+                del self._makers[path[1]], self._fixed[path[1]]
+            elif names:
+                self.name = None
+
+    def _templates(self, inputs: Mapping[str, object]) -> dict[str, object]:
+        made: dict[str, object] = {}
+        for name, value in inputs.items():
+            before = self._faults.count
+            made[str(name)] = self._compiled(("inputs", str(name)), value)
+            if self._faults.count > before:
+                self.unmade.add(str(name))
+        return {name: value for name, value in made.items() if name not in self.unmade}
+
+    def _compiled(self, path: Path, value: object) -> object:
+        if isinstance(value, str):
+            return self._template(".".join(map(str, path)), value, path)
+        if isinstance(value, list):
+            return [self._compiled((*path, index), item) for index, item in enumerate(value)]
+        if isinstance(value, dict):
+            return {str(key): self._compiled((*path, str(key)), item) for key, item in value.items()}
+        return value
+
+    def _template(self, field: str, text: str | None, path: Path = ()) -> Template | None:
+        if text is None:
+            return None
+        try:
+            return Template(text)
+        except BadTemplate as bad:
+            path = path or tuple(field.split("."))
+            self._faults.add(Fault(self._manifest.file, self._manifest.marked.line(*path), field, str(bad)))
+            return None
+
+    def _read_sets(self, sets: Mapping[str, str]) -> dict[str, str]:
+        for name in sets:
+            if name not in self._model.properties:
+                message = "is no input of the model" + did_you_mean(name, set(self._model.properties))
+                self._faults.add(Fault("--set", 1, name, message))
+                self.misspelt = True
+        return {name: text for name, text in sets.items() if name in self._model.properties}
+
+    def _check_names_of_inputs(self) -> None:
+        for name in [name for name in self._inputs if name not in self._model.properties]:
+            message = f"is no input of {self._model.id}" + did_you_mean(name, set(self._model.properties))
+            line = self._manifest.marked.line("inputs", name)
+            self._faults.add(Fault(self._manifest.file, line, f"inputs.{name}", message))
+            self.misspelt = True
+            del self._inputs[name]
+
+    def _make_ready(self) -> None:
+        """Find what makes each input's value of a job's variables; what depends on none is made once."""
+        for name, value in self._inputs.items():
+            if name in self.sets:
+                continue
+            fixed = _is_fixed(value)
+            self._fixed[name] = self._readers[name](self._filled(name, value, {})) if fixed else None
+            if not fixed:
+                self._makers[name] = self._maker(name, value)
+        self._set_values = {name: self._readers[name](text) for name, text in self.sets.items()}
+        self._fixed |= self._set_values
+
+    def _maker(self, name: str, value: object) -> Make:
+        read = self._readers[name]
+        if not isinstance(value, Template):
+            return lambda variables: read(self._filled(name, value, variables))
+        fill = value.fill
+
+        def make(variables: Mapping[str, object]) -> object:
+            try:
+                return read(fill(variables))
+            except BadTemplate as bad:
+                raise Bad(name, str(bad)) from None
+
+        return make
+
+    def _given(self, variables: Mapping[str, object]) -> dict[str, object]:
+        """Give the inputs that the row and the matrix set themselves."""
+        return {
+            name: self._readers[name](value)
+            for name, value in variables.items()
+            if name in self._fields and name not in self.sets
+        }
+
+    def _filled(self, field: str, value: object, variables: Mapping[str, object]) -> object:
+        if isinstance(value, Template):
+            try:
+                return value.fill(variables)
+            except BadTemplate as bad:
+                raise Bad(field, str(bad)) from None
+        if isinstance(value, list):
+            return [self._filled(field, item, variables) for item in value]
+        if isinstance(value, dict):
+            return {key: self._filled(field, item, variables) for key, item in value.items()}
+        return value
+
+
+def _is_fixed(value: object) -> bool:
+    if isinstance(value, Template):
+        return value.plain
+    items = value if isinstance(value, list) else value.values() if isinstance(value, dict) else ()
+    return all(map(_is_fixed, items))
+
+
+def _names_in(value: object) -> frozenset[str]:
+    if isinstance(value, Template):
+        return value.names
+    items = value if isinstance(value, list) else value.values() if isinstance(value, dict) else ()
+    return frozenset().union(*(_names_in(item) for item in items))
