@@ -1,9 +1,11 @@
 """What has been seen of a manifest so far: counts, and which keys came before, in memory that does not grow with it."""
 
-import sqlite3
+import mmap
+import tempfile
 from array import array
+from bisect import bisect_left
 from dataclasses import dataclass, field
-from typing import Final
+from typing import BinaryIO, Final
 
 _RECENT: Final = 50_000
 _WORDS: Final = 2**20
@@ -14,25 +16,25 @@ _MASKS: Final = tuple(1 << (n & 63) | 1 << (n >> 6) for n in range(2**12))
 class Seen:
     """Numbers by key; a key is a fingerprint of 64 bits.
 
-    The last keys are in a dictionary. Older ones go, in the order of the keys, to a table in a temporary file;
-    a Bloom filter, each key's bits in one word of it, says without a look there that a key is new, which most are.
+    The last keys are in a dictionary. Older ones go, sorted, to a file that has no name, a run of them at a time; a
+    Bloom filter, each key's bits in one word of it, says without a look there that a key is new, which most are.
     """
 
     def __init__(self) -> None:
         self._recent: dict[int, int] = {}
         self._filter = array("Q")
-        self._table: sqlite3.Connection | None = None
+        self._file: BinaryIO | None = None
+        self._runs = 0
 
     def get(self, key: int) -> int | None:
         """Give the number last put under this key."""
         found = self._recent.get(key)
-        if found is not None or self._table is None:
+        if found is not None or self._file is None:
             return found
         mask = _MASKS[key >> 20 & 0xFFF]
         if self._filter[key & 0xFFFFF] & mask != mask:
             return None
-        row = self._table.execute("SELECT number FROM seen WHERE key = ?", (key,)).fetchone()
-        return None if row is None else int(row[0])
+        return self._look(self._file, key)
 
     def put(self, key: int, number: int) -> None:
         """Remember a number under this key."""
@@ -44,28 +46,36 @@ class Seen:
         """Forget everything."""
         self._recent.clear()
         self._filter = array("Q")
-        if self._table is not None:
-            self._table.close()
-            self._table = None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _look(self, file: BinaryIO, key: int) -> int | None:
+        """Look for a key in the runs, the last first."""
+        with (
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+            memoryview(mapped) as plain,
+            plain.cast("q") as words,
+        ):
+            for begins in range(2 * _RECENT * (self._runs - 1), -1, -2 * _RECENT):
+                place = bisect_left(words, key, begins, begins + _RECENT)
+                if place < begins + _RECENT and words[place] == key:
+                    return words[place + _RECENT]
+        return None
 
     def _move_out(self) -> None:
-        if self._table is None:
+        if self._file is None:
             self._filter = array("Q", bytes(8 * _WORDS))
-            self._table = _table()
+            self._file = tempfile.TemporaryFile(prefix="batcher-")  # noqa: SIM115 - closed with this
         words, masks = self._filter, _MASKS
         for key in self._recent:
             words[key & 0xFFFFF] |= masks[key >> 20 & 0xFFF]
-        self._table.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?)", sorted(self._recent.items()))
+        keys = array("q", sorted(self._recent))
+        keys.tofile(self._file)
+        array("q", [self._recent[key] for key in keys]).tofile(self._file)
+        self._file.flush()
+        self._runs += 1
         self._recent.clear()
-
-
-def _table() -> sqlite3.Connection:
-    """Make a table in a file that SQLite removes by itself, and that need not survive anything."""
-    connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode = OFF").fetchall()
-    connection.execute("PRAGMA synchronous = OFF")
-    connection.execute("CREATE TABLE seen (key INTEGER PRIMARY KEY, number INTEGER)")
-    return connection
 
 
 @dataclass(slots=True)

@@ -265,6 +265,8 @@ class Expansion:
 
     def _sized(self, images: Sequence[Image]) -> int:
         """Give the bytes of a job's images. Raises Bad where a request does not take them."""
+        if not images:
+            return 0
         size = sum([image.bytes for image in images])
         if size * 4 / 3 > MAX_REQUEST:
             raise Bad("", f"its images have {size / 2**20:.0f} MiB in all; a request takes 64 MiB, encoded")
