@@ -20,7 +20,9 @@ class Seen:
     Bloom filter, each key's bits in one word of it, says without a look there that a key is new, which most are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, held: int = _RECENT) -> None:
+        self._held = held
+        """Keys in memory, and in a run."""
         self._recent: dict[int, int] = {}
         self._filter = array("Q")
         self._file: BinaryIO | None = None
@@ -39,7 +41,7 @@ class Seen:
     def put(self, key: int, number: int) -> None:
         """Remember a number under this key."""
         self._recent[key] = number
-        if len(self._recent) >= _RECENT:
+        if len(self._recent) >= self._held:
             self._move_out()
 
     def close(self) -> None:
@@ -57,10 +59,10 @@ class Seen:
             memoryview(mapped) as plain,
             plain.cast("q") as words,
         ):
-            for begins in range(2 * _RECENT * (self._runs - 1), -1, -2 * _RECENT):
-                place = bisect_left(words, key, begins, begins + _RECENT)
-                if place < begins + _RECENT and words[place] == key:
-                    return words[place + _RECENT]
+            for begins in range(2 * self._held * (self._runs - 1), -1, -2 * self._held):
+                place = bisect_left(words, key, begins, begins + self._held)
+                if place < begins + self._held and words[place] == key:
+                    return words[place + self._held]
         return None
 
     def _move_out(self) -> None:
