@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from batcher.job import LIFE, Job, Move, State
@@ -23,11 +23,14 @@ class Which:
     """The jobs that the user was told of, each with its attempt: what has become so meanwhile is not meant, and what
     was carried out already, and is heard of once more, moves nothing."""
 
-    def jobs(self, connection: sqlite3.Connection) -> list[Job]:
-        """Give the jobs that are meant and that may go on."""
+    def places(self, connection: sqlite3.Connection) -> list[int]:
+        """Give the places in the ledger of the jobs that may be meant."""
         facts = {"state": self.state, "kind": self.kind, "job": self.job}
+        return [row[0] for row in connection.execute(statements("questions.sql")["places"], facts)]
+
+    def jobs(self, connection: sqlite3.Connection, places: Sequence[int]) -> list[Job]:
+        """Give those at these places that are meant and that may go on."""
         sql = statements("questions.sql")
-        places = [row[0] for row in connection.execute(sql["places"], facts)]
         rows = connection.execute(sql["jobs_of"], {"places": json.dumps(places)}).fetchall()
         jobs = (job for job in map(job_of, rows) if self.only is None or self.only.get(job.id) == job.attempt)
         return [_with_bill(connection, job) for job in jobs if self.target(job)]
@@ -54,10 +57,10 @@ def _with_bill(connection: sqlite3.Connection, job: Job) -> Job:
     return replace(job, billed_usd=bill[0] if bill else None)
 
 
-def go_on(connection: sqlite3.Connection, which: Which, now: float) -> list[Landed]:
-    """Move every job that is meant."""
+def go_on(connection: sqlite3.Connection, which: Which, places: Sequence[int], now: float) -> list[Landed]:
+    """Move every job at these places that is meant."""
     landed = []
-    for job in which.jobs(connection):
+    for job in which.jobs(connection, places):
         target = which.target(job)
         if target is None:
             continue

@@ -34,6 +34,8 @@ MIGRATIONS: Final[Sequence[str]] = ("schema.sql", "tally.sql", "turns.sql")
 _GATHER: Final = 0.01
 """Seconds between the beginnings of two commits, unless many changes are waiting."""
 _MANY: Final = 200
+_PAGE: Final = 1000
+"""Jobs that are let go on in one transaction."""
 _LONGEST_WAIT: Final = 3600.0
 """Seconds that a job may still wait as a start begins: a clock that was far ahead may have set another day."""
 
@@ -138,12 +140,18 @@ class Ledger:
         )
 
     async def retry(self, which: Which) -> list[Job]:
-        """Let settled jobs go on at the user's word; give them as they are now."""
-        now = self._clock.now()
-        landed = await self._guard(lambda connection: go_on(connection, which, now))
-        for one in landed:
-            self._tell(one.event)
-        return [one.job for one in landed]
+        """Let settled jobs go on at the user's word; give them as they are now.
+
+        A page of them at a time: request ids that come meanwhile are not kept waiting for a million.
+        """
+        now, jobs = self._clock.now(), list[Job]()
+        places = await self._guard(which.places)
+        for start in range(0, len(places), _PAGE):
+            landed = await self._guard(partial(_go_on, which, places[start : start + _PAGE], now))
+            for one in landed:
+                self._tell(one.event)
+            jobs += [one.job for one in landed]
+        return jobs
 
     async def walk(self, job: Job, moves: Sequence[Move]) -> None:
         """Write several moves of a job in one transaction."""
@@ -368,6 +376,10 @@ def _apply_all(
     batch: Sequence[_Change], now: float, steady: float, connection: sqlite3.Connection
 ) -> list[Landed | None]:
     return apply_all(connection, [(change.job, change.move) for change in batch], now, steady)
+
+
+def _go_on(which: Which, places: Sequence[int], now: float, connection: sqlite3.Connection) -> list[Landed]:
+    return go_on(connection, which, places, now)
 
 
 def _apply_again(
