@@ -248,6 +248,16 @@ def whole_message(source: socket.socket) -> bytes:
     return head + b"\r\n\r\n" + body
 
 
+@pytest.mark.long
+def test_a_file_that_falls_silent_is_given_up_after_a_minute_and_fetched_anew(batcher: Batcher, api: Api) -> None:
+    api.silent_files = 2
+    begun = time.monotonic()
+    done = batcher.run_csv(["a", "b", "c"])
+    assert done.code == 0, done.err
+    assert 55 < time.monotonic() - begun < 85
+    assert len(api.journal) == 3 and batcher("verify", "runs/jobs").code == 0
+
+
 def test_a_kept_connection_that_the_server_ends_makes_nothing_uncertain(batcher: Batcher, api: Api) -> None:
     api.delay = 0.6
     proxy = Impatient(int(api.base.rpartition(":")[2]))
