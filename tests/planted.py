@@ -30,6 +30,17 @@ PROOFS = {
     "page": ("-m", "pytest", "-q", "-x", "tests/rooms/test_report.py", "-k", "ends_no_element"),
     "counts": ("-m", "pytest", "-q", "-x", "tests/nights/test_counts.py", "-k", "does_not_say"),
     "order": ("-m", "pytest", "-q", "-x", "tests/nights/test_nights.py", "-k", "due_before"),
+    "clocks": ("-m", "pytest", "-q", "-x", "tests/nights/test_clocks.py", "-k", "after_hours"),
+    "requests": (
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "tests/real/test_by_hand.py",
+        "-k",
+        "carried_out or adopted_request_costs",
+    ),
+    "files": ("-m", "pytest", "-q", "-x", "tests/rooms/test_outputs.py", "-k", "under_the_thread"),
     "security": ("-m", "pytest", "-q", "-x", "tests/real/test_security.py", "-k", "redirect or stood_still"),
 }
 LIMIT = 300
@@ -45,6 +56,38 @@ class Bug:
 
 
 BUGS = [
+    Bug(
+        "learns of ends that nobody has seen",
+        "clocks",
+        [
+            (
+                "engine/legs.py",
+                "if not watched.tells or not (watched.fresh or watched.before):",
+                "if not watched.tells:",
+            )
+        ],
+    ),
+    Bug(
+        "carries a request from another terminal out again",
+        "requests",
+        [("ledger/again.py", "self.only.get(job.id) == job.attempt", "job.id in self.only")],
+    ),
+    Bug(
+        "sets nothing aside for a request that is adopted",
+        "requests",
+        [("run/requests.py", "if more and run.engine:", "if run.engine and not more:")],
+    ),
+    Bug(
+        "closes a file under the thread that writes it",
+        "files",
+        [
+            (
+                "outputs/download.py",
+                "            self._left = True\n            if not self._busy:\n                self._drop()",
+                "            self._left = True\n            self._drop()",
+            )
+        ],
+    ),
     Bug(
         "takes the look that sees an end for the end",
         "counts",
