@@ -34,7 +34,7 @@ async def _resume(out: o.Out, given: o.Given, lines: Any, *, sure: bool, quiet: 
     async with open_run(out, beside=manifest_folder(out)) as run:
         meta = await run.meta()
         policy = given.over(policy_of(meta.get("policy")))
-        await run.check_prices(policy.limits.max_cost_usd)
+        await run.purse.check_prices(policy.limits.max_cost_usd)
         await run.note({"policy": policy_facts(policy), "paused": False})
         if sure and meta.get("moved"):
             await run.copies.accept_as_is()

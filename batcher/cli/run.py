@@ -201,7 +201,7 @@ async def _confirm(opened: Any, settings: Any, wanted: o.Wanted) -> None:  # noq
     if wanted.yes or opened.provider == SANDBOX or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return
     limits = settings.limits
-    waiting, cost, spent = await opened.to_spend(limits.max_cost_usd)
+    waiting, cost, spent = await opened.purse.to_spend(limits.max_cost_usd)
     if not asks(cost, limits.max_cost_usd, spent, limits.confirm_above_usd):
         return
     capped = "" if limits.max_cost_usd is None else f", and no more than {money(limits.max_cost_usd)} in all"

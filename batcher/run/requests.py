@@ -176,10 +176,10 @@ class Requests:
         policy = changed(run.policy, settings)
         if run.engine is None:
             raise WrongUse("no run is at work on this directory")
-        await run.check_prices(policy.limits.max_cost_usd)
+        await run.purse.check_prices(policy.limits.max_cost_usd)
         run.policy = policy
         run.engine.obey(policy)
-        run.engine.broaden(broad=await run.short_of_money(run.engine.budget))
+        run.engine.broaden(broad=await run.purse.is_short(run.engine.budget))
         return {"limits": asdict(policy.limits), "retry": asdict(policy.retry)}
 
     async def cancel(self) -> dict[str, int]:

@@ -25,7 +25,6 @@ from batcher.errors import (
     SIGNAL_BASE,
     BatcherError,
     Stopped,
-    WrongUse,
 )
 from batcher.events import Ended, Listener, Started, Warned
 from batcher.job import IN_FLIGHT, SETTLED, Spec, State
@@ -37,7 +36,6 @@ from batcher.ledger.place import warnings
 from batcher.ledger.sql import statements
 from batcher.outputs.sidecar import Origin
 from batcher.outputs.store import Store
-from batcher.pacing.budget import Budget
 from batcher.pacing.caution import Caution
 from batcher.pacing.patience import Patience
 from batcher.pacing.polling import Usual
@@ -46,10 +44,11 @@ from batcher.provider.wire import Wire
 from batcher.run.catalogue import look_up
 from batcher.run.copies import Copies
 from batcher.run.parts import Parts
+from batcher.run.purse import Purse
 from batcher.run.requests import Requests
 from batcher.settings import SANDBOX, Endpoint, Policy
 from batcher.show.status import status
-from batcher.show.words import command, jobs
+from batcher.show.words import command
 
 _LOOK: Final = 0.2
 _LAST_ANSWERS: Final = 1.0
@@ -79,6 +78,8 @@ class Run:
         self._wire: Wire | None = None
         self.parts = parts
         self.store = Store(out)
+        self.purse = Purse(ledger)
+        """What the ledger says of money."""
         self.engine: Engine | None = None
         self.copies = Copies(self)
         """Whether its ledger is an older copy of one that went on."""
@@ -195,7 +196,7 @@ class Run:
             halt = await self._drive(policy, meta)
             ballast.drop()
         if halt and halt.reason == "budget" and self.engine:
-            estimate = float((await self.ledger.ask("left_estimate"))[0][0])
+            estimate = await self.purse.left()
             self._would_cost = self.engine.budget.spoken_for + estimate * self.engine.budget.dearest
         outcome = self._outcome(await self._states(), await self._others_at_work(), halt)
         await self._close_books(meta, outcome)
@@ -306,28 +307,14 @@ class Run:
                 await self.ledger.file_moved(owner["id"], owner["file"], now_at)
         return stem
 
-    async def budget(self, limit: float | None) -> Budget:
-        """Give what the ledger knows of the user's money."""
-        money = await self.ledger.ask("money")
-        spoken_for = sum(
-            row["billed"] + row["unbilled"] for row in money if row["outcome"] not in {"turned_away", "refused"}
-        )
-        budget = Budget(limit, spoken_for)
-        for row in await self.ledger.ask("bills"):
-            budget.learn(kind_of(row["model"], row["resolution"]), row["estimated"], row["billed"])
-        for row in await self.ledger.ask("unbilled"):
-            budget.hold(row["id"], kind_of(row["model"], row["resolution"]), row["estimated"])
-        budget.rose = False
-        return budget
-
     async def pace(self, policy: Policy) -> Pace:
         """Make the deciders, and tell them what the ledger remembers."""
         limits, retry = policy.limits, policy.retry
         usual = Usual()
         for row in reversed(await self.ledger.ask("latencies")):
             usual.learn(kind_of(row["model"], row["resolution"]), max(0.0, row["seconds"]))
-        budget = await self.budget(limits.max_cost_usd)
-        budget.broad = await self.short_of_money(budget)
+        budget = await self.purse.budget(limits.max_cost_usd)
+        budget.broad = await self.purse.is_short(budget)
         return Pace(
             window=Window(limits.concurrency),
             speed=Speed(),
@@ -337,29 +324,6 @@ class Run:
             caution=Caution(retry.max_uncertain, retry.max_failures),
             usual=usual,
         )
-
-    async def check_prices(self, limit: float | None) -> None:
-        """Refuse a limit to the cost while jobs wait whose cost nobody knows. Raises WrongUse."""
-        unpriced = (await self.ledger.ask("unpriced"))[0]["jobs"] if limit is not None else 0
-        if unpriced:
-            raise WrongUse(
-                f"{jobs(unpriced)} that wait have no price, so the cost cannot be limited",
-                "say it under `prices:` in the manifest, and run that again",
-            )
-
-    async def short_of_money(self, budget: Budget) -> bool:
-        """Say whether the jobs that wait may cost more than is left."""
-        return budget.short_of(float((await self.ledger.ask("left_estimate"))[0][0]))
-
-    async def to_spend(self, limit: float | None) -> tuple[int, float, float]:
-        """Give how many jobs wait, what they may cost, and what is spoken for already, in USD."""
-        budget = await self.budget(limit)
-        rows = await self.ledger.ask("states")
-        waiting = sum(
-            row["jobs"] for row in rows if row["listed"] and row["selected"] and row["state"] == State.PENDING
-        )
-        estimate = float((await self.ledger.ask("left_estimate"))[0][0])
-        return waiting, estimate * budget.dearest, budget.spoken_for
 
     async def _states(self) -> dict[str, int]:
         """Count the jobs that this run is to bring to rest."""
