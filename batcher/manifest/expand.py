@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from batcher.catalog import Model, Prices
 from batcher.errors import Fault
@@ -29,6 +30,8 @@ class Options:
     skip_invalid: bool = False
 
 
+_LOOKED_AT: Final = 200
+"""Jobs of a bad row that are gone over for what is wrong with them: a matrix may have a million combinations."""
 Reject = Callable[[Row, Sequence[str] | None, str], None]
 
 
@@ -136,11 +139,13 @@ class Expansion:
         if row.problem:
             return [first]
         wrong = dict.fromkeys([first]) if first.field == "output.name" else {}
-        for variables in self._variables(row):
+        for variables in itertools.islice(self._variables(row), _LOOKED_AT):
             wrong |= dict.fromkeys(self._wrong_with(variables))
             if len(wrong) >= SHOWN:
                 break
-        return [*wrong]
+        if wrong or self.faults:  # where it is nothing of its own, that has been said of the manifest
+            return [*wrong]
+        return [first]
 
     def _wrong_with(self, variables: Mapping[str, object]) -> Iterator[Bad]:
         """Say what is wrong with one job, but for what its file's name has to do with others."""

@@ -356,6 +356,13 @@ jobs:
     assert "prompt" not in "".join(faults[2:]), "what the misspelt one may have been is not missed in every row"
 
 
+def test_a_fault_of_a_late_combination_is_said_too(folder: Folder) -> None:
+    numbers = ", ".join(map(str, range(300)))
+    text = f"model: {MODEL}\ninputs: {{prompt: '{{{{ n }}}}', image_urls: [{URL}]}}\nmatrix: {{n: [{numbers}], resolution: [1K]}}\n"
+    (fault,) = folder.write("m.yaml", text.replace("{{ n }}", "{{ 1 / (299 - n) }}")).faults()
+    assert "prompt: " in fault and "zero" in fault
+
+
 def test_a_setting_that_is_wrong_does_not_hide_a_file_that_is_missing(folder: Folder) -> None:
     for wrong in ("nme", "inptus"):
         faults = folder.write("m.yaml", f"model: google/nano-banana/pro/edit\n{wrong}: x\njobs: gone.csv\n").faults()
