@@ -224,6 +224,8 @@ class Move:
     """Back to `pending`: seconds before it is tried again."""
     shared: bool = False
     """Back to `pending`: the server is busy for everyone, not for this job alone."""
+    unreached: bool = False
+    """Back to `pending`: the server was not reached, so that it said nothing of how much it takes."""
     outputs: tuple[Output, ...] = ()
     completed_at: float | None = None
     billed_usd: float | None = None

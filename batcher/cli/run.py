@@ -103,7 +103,7 @@ async def run_manifest(wanted: o.Wanted, lines: Any) -> int:  # noqa: ANN401 - L
     try:
         async with open_run(out, provider=provider, beside=manifest.root, make=True, rebuild=rebuild) as opened:
             await _take_in(opened, manifest, asked, wanted, settings)
-            await _take_over(opened, wanted.reuse)
+            fresh = not await _take_over(opened, wanted.reuse) and fresh  # what was brought is in its ledger alone
             await _confirm(opened, settings, wanted)
             return await work(opened, settings, quiet=wanted.quiet, lines=lines, verbose=wanted.verbose)
     except (ManifestFaulty, TokenMissing, NotMeant):
@@ -169,8 +169,8 @@ async def _expand(
             reject.close()
 
 
-async def _take_over(opened: Any, folder: Any) -> None:  # noqa: ANN401 - a Run, a Path or None
-    """Take over finished results where that is asked for; say which runs nearby have some where it is not."""
+async def _take_over(opened: Any, folder: Any) -> int:  # noqa: ANN401 - a Run, a Path or None
+    """Take over finished results where that is asked for, and count the jobs; else say which runs nearby have some."""
     from batcher.cli.work import say
     from batcher.run.reuse import held_by_siblings, reuse, waiting_in
     from batcher.show.words import jobs
@@ -179,13 +179,14 @@ async def _take_over(opened: Any, folder: Any) -> None:  # noqa: ANN401 - a Run,
         reused = await reuse(opened, folder)
         again = f"; {jobs(reused.fetched)} with damaged files are fetched again, not bought" if reused.fetched else ""
         say(f"{jobs(reused.taken)} taken over from {folder}{again}")
-        return
+        return int(reused.taken + reused.fetched)
     near = held_by_siblings(opened.out, opened.provider, waiting_in(opened.out))
     if near:
         sibling = max(near, key=near.__getitem__)
         others = f" (and {len(near) - 1} more have some)" if len(near) > 1 else ""
         said = f"{sibling} has results of {jobs(near[sibling])} of these{others}"
         say(f"note: {said}: --reuse {sibling} takes them over, unbought")
+    return 0
 
 
 async def _confirm(opened: Any, settings: Any, wanted: o.Wanted) -> None:  # noqa: ANN401

@@ -24,7 +24,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 async def work(run: Run, policy: Policy, *, quiet: bool, lines: Lines | None, verbose: bool = False) -> int:
     """Work until the run ends; give its exit code. `lines`: what is said as JSON, in the place of progress."""
-    if not await run.at_rest():
+    if await run.has_work(policy):
         try:
             await run.connect()
         except TokenMissing as missing:

@@ -277,6 +277,9 @@ class Engine:
         if self._jobs:
             return
         limit = self._pace.budget.limit or 0.0
+        if job.spec.estimated_usd is None:
+            self.halt("budget", f"the next job, {job.spec.name}, has no price: say it under `prices:` in the manifest")
+            return
         self.halt(
             "budget",
             f"the next job may cost {self._pace.price(job):.2f} USD, and {self._pace.budget.spoken_for:.2f} "
@@ -380,7 +383,7 @@ class Engine:
             if isinstance(move, Later):
                 self._agenda.put(job.id, _loop_now() + move.seconds)
                 return
-            if self.halted and move.to is State.SUBMITTING:
+            if move.to is State.SUBMITTING and not self._may_leave(job):
                 return  # the intent is not written, so nothing may leave
             job = await self._ledger.record(job, move)
             await self._note(before, job, move)
@@ -388,6 +391,17 @@ class Engine:
             if job.state is State.PENDING:
                 self.wake()
                 return
+
+    def _may_leave(self, job: Job) -> bool:
+        """Say whether a job that is ready may be submitted still: much can have happened since its turn came."""
+        if self.halted:
+            return False
+        if self._pace.budget.is_passed:  # a bill was higher than its estimate, or the limit was lowered
+            self._pace.budget.release(job.id)
+            self.legs.drop(job)
+            self.wake()
+            return False
+        return True
 
     def _stays(self, state: State) -> bool:
         """Say whether the run ends with the job where it is."""

@@ -118,6 +118,8 @@ class Legs:
         self._watched: dict[str, _Watched] = {}
         self._accepted: set[str] = set()
         """By this start, and not watched yet."""
+        self._placing: dict[str, str] = {}
+        """Name without extension -> the job whose file it is, which the ledger does not know yet."""
         self._downloads = asyncio.Semaphore(DOWNLOADS)
         self._stop = asyncio.Event()
         self._usual_bytes = 0.0
@@ -182,6 +184,10 @@ class Legs:
                 await asyncio.wait_for(self._stop.wait(), delay)
         return Move(State.SUBMITTING)
 
+    def drop(self, job: Job) -> None:
+        """Forget the request that was prepared: it does not leave now."""
+        self._bodies.pop(job.id, None)
+
     async def submit(self, job: Job) -> Move:
         """Send it, once; the intent is on disk."""
         request = self._bodies.pop(job.id)
@@ -199,7 +205,7 @@ class Legs:
                 self._halt("token", message)
             case Broke(message):
                 self._halt("balance", message)
-        wait = backoff(self._pace.window.holds, self._tools.chance)
+        wait = backoff(self._pace.window.holds + self._pace.window.silences, self._tools.chance)
         return rules.after_submit(reply, wait, proven=proven)
 
     async def watch(self, job: Job) -> Move | Later:
@@ -229,6 +235,9 @@ class Legs:
     def left(self, job: Job) -> None:
         """Look at a job no more."""
         self._accepted.discard(job.id)
+        for output in job.outputs:
+            if self._placing.get(stem := _stem(job, output)) == job.id:
+                del self._placing[stem]
         if self._watched.pop(job.id, None):
             self._pace.left(job)
 
@@ -360,7 +369,7 @@ class Legs:
     async def _try(self, job: Job, output: Output) -> Output | Failed:
         """Fetch an output, and place it; where it is the only one, with its sidecar."""
         async with self._downloads:  # not held while a dead URL is waited for
-            stem = f"files/{job.spec.name}" if len(job.outputs) == 1 else f"files/{job.spec.name}-{output.index}"
+            stem = _stem(job, output)
             store = self._tools.store
 
             def place(got: Fetched, stem: str) -> Output:
@@ -371,11 +380,15 @@ class Legs:
                 return placed
 
             def place_if_free(got: Fetched) -> Output | Fetched:
-                return got if store.taken(f"{stem}.{got.media.extension}") else place(got, stem)
+                if self._placing.setdefault(stem, job.id) != job.id or store.taken(f"{stem}.{got.media.extension}"):
+                    return got
+                return place(got, stem)
 
             got = await fetch(output.url, self._tools.wire, store, f"{job.id}-{output.index}", place_if_free)
-            if isinstance(got, Fetched):  # the ledger knows whose it is
-                return await asyncio.to_thread(place, got, await self._tools.make_room(stem, job.id))
+            if isinstance(got, Fetched):  # the ledger knows whose it is, or a job at work that it will be
+                mine = self._placing[stem] == job.id
+                name = await self._tools.make_room(stem, job.id) if mine else f"{stem}~{job.id}"
+                return await asyncio.to_thread(place, got, name)
             return got
 
     def _took(self, trouble: rules.Trouble, got: Failed, *, asked_anew: bool) -> rules.Trouble:
@@ -430,6 +443,11 @@ class Legs:
         delay = self._pace.rate.delay(_loop_now())
         if delay:
             await asyncio.sleep(delay)
+
+
+def _stem(job: Job, output: Output) -> str:
+    """Give the name of an output's file in the run directory, without extension."""
+    return f"files/{job.spec.name}" if len(job.outputs) == 1 else f"files/{job.spec.name}-{output.index}"
 
 
 def _needs_result(job: Job) -> bool:

@@ -168,6 +168,8 @@ class Pace:
         if not move.delay:
             return None
         self.patience.strained(now, move.message or "")
+        if move.unreached:
+            return move.delay if self.window.unreached(now, move.delay) else None
         if move.shared or self.window.refused_alone():
             if not self.window.refused(running, now, move.delay):
                 return None

@@ -50,7 +50,7 @@ def after_submit(reply: SubmitReply, wait: float, *, proven: bool) -> Move:
         case Busy(message, retry_after, shared):
             return Move(State.PENDING, message=message, delay=max(wait, retry_after or 0.0), shared=shared)
         case Unsent(message):
-            return Move(State.PENDING, message=message, delay=wait, shared=True)
+            return Move(State.PENDING, message=message, delay=wait, shared=True, unreached=True)
         case Forbidden(message) if proven:
             return Move(State.FAILED, Kind.REFUSED, message)
         case Unauthorized(message) | Forbidden(message) | Broke(message):

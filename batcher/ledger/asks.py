@@ -1,15 +1,15 @@
 """What another process asks of a run at work: a small file each, so that the ledger keeps its one writer."""
 
 import json
-import os
 import re
+import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 FOLDER: Final = ".asks"
-_NAME: Final = re.compile(r"\d{6,}-\d+")
+_NAME: Final = re.compile(r"\d{6,}-[0-9a-f]{16}")
 
 
 def leave(out: Path, ask: Mapping[str, object]) -> Path:
@@ -20,7 +20,7 @@ def leave(out: Path, ask: Mapping[str, object]) -> Path:
     for last in (False, True):
         try:
             folder.mkdir(mode=0o700, exist_ok=True)
-            name = f"{len(list(folder.iterdir())):06d}-{os.getpid()}"
+            name = f"{len(list(folder.iterdir())):06d}-{secrets.token_hex(8)}"  # a name is never used again
             draft, final = folder / f"{name}.draft", folder / f"{name}.json"
             draft.write_text(json.dumps(ask), "utf-8")
             draft.replace(final)

@@ -108,6 +108,8 @@ def walk(connection: sqlite3.Connection, job: Job, moves: Iterable[Move], now: f
         if step is None:
             break
         landed.append(step)
+        if step.job.state is not move.to:  # an alarm, for one
+            break
     return landed
 
 

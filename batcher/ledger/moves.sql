@@ -13,14 +13,14 @@ UPDATE jobs SET
 WHERE id = :id AND state = :from AND attempt = :attempt;
 
 -- name: come_due
-UPDATE jobs SET not_before = :latest
-WHERE state = 'pending' AND listed = 1 AND selected = 1 AND not_before > :latest;
+UPDATE jobs SET not_before = :latest WHERE state = 'pending' AND not_before > :latest;
 
 -- name: open_attempt
 -- The intent, on disk before the request leaves; an attempt that was turned away is used again.
 INSERT INTO attempts (job_id, number, submitted_at, outcome, estimated_usd)
 VALUES (:id, :number, :now, 'open', :estimated_usd)
-ON CONFLICT (job_id, number) DO UPDATE SET submitted_at = :now, outcome = 'open', evidence = NULL
+ON CONFLICT (job_id, number) DO UPDATE
+SET submitted_at = :now, outcome = 'open', evidence = NULL, estimated_usd = :estimated_usd
 WHERE outcome = 'turned_away';
 
 -- name: one_more_attempt

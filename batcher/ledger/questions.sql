@@ -58,6 +58,9 @@ WHERE job_id = :id AND number = :number ORDER BY idx;
 -- name: attempt
 SELECT * FROM attempts WHERE job_id = :id AND number = :number;
 
+-- name: holder
+SELECT job_id FROM attempts WHERE request_id = :request_id;
+
 -- name: any_done
 SELECT id FROM jobs WHERE state = 'done' LIMIT 1;
 

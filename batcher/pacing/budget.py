@@ -37,8 +37,15 @@ class Budget:
         return (estimate or 0.0) * self._factors.get(kind, 1.0)
 
     def affords(self, kind: Hashable, estimate: float | None) -> bool:
-        """Say whether a job of that kind and estimate may be submitted."""
-        return self.limit is None or self.spoken_for + self.price(kind, estimate) <= self.limit + _A_HAIR
+        """Say whether a job of that kind and estimate may be submitted; under a limit, one without a price may not."""
+        if self.limit is None:
+            return True
+        return estimate is not None and self.spoken_for + self.price(kind, estimate) <= self.limit + _A_HAIR
+
+    @property
+    def is_passed(self) -> bool:
+        """More is spoken for, what has not left yet among it, than the limit allows."""
+        return self.limit is not None and self.spoken_for > self.limit + _A_HAIR
 
     def short_of(self, estimated: float) -> bool:
         """Say whether jobs of that estimate, all that are left, cost more than what is left of the money."""

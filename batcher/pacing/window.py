@@ -47,6 +47,8 @@ class Window:
     closed_until: float = 0.0
     holds: int = 0
     """In a row, without an acceptance between them."""
+    silences: int = 0
+    """The same, because the server was not reached."""
     lone_refusals: int = 0
     """In a row: of one job each, without an acceptance between them."""
     answered: bool = False
@@ -88,7 +90,7 @@ class Window:
         return min(max(0, limit - in_flight), max(0, self._at_once() - submitting))
 
     def _at_once(self) -> int:
-        if self.holds or self._doubt or not self.answered:
+        if self.holds or self.silences or self._doubt or not self.answered:
             return 1
         return 2 if self.limited else min(_AT_ONCE_MOST, _AT_ONCE + self._total // _AT_ONCE_SHARE)
 
@@ -111,7 +113,7 @@ class Window:
             grown = self.size * _GROWTH if self._probes_taken >= _TESTS else self.size + 1
             self.size = min(float(self.ceiling), max(float(running), grown))
         self.answered = True
-        self.holds = self.lone_refusals = 0
+        self.holds = self.silences = self.lone_refusals = 0
         self._accepted += 1
         self._total += 1
         return tells
@@ -124,6 +126,14 @@ class Window:
         """Take note of a refusal that speaks of one job; say whether so many came that everyone is to wait."""
         self.lone_refusals += 1
         return self.lone_refusals >= _LONE_REFUSALS
+
+    def unreached(self, now: float, wait: float) -> bool:
+        """Take note that the server was not reached, which says nothing of what it takes; say whether a hold began."""
+        if now < self.closed_until:
+            return False
+        self.silences += 1
+        self.closed_until = now + wait
+        return True
 
     def refused(self, running: int, now: float, wait: float) -> bool:
         """Take note of a refusal for everyone, with `running` jobs at the server; say whether a hold began."""

@@ -18,6 +18,7 @@ from batcher.ledger import asks
 from batcher.ledger.adoption import adoptable
 from batcher.ledger.again import Which
 from batcher.manifest.faults import did_you_mean
+from batcher.pacing.patience import backoff
 from batcher.provider import runcomfy
 from batcher.provider.replies import (
     CancelDone,
@@ -52,6 +53,8 @@ class Requests:
         self._cancels: set[str] = set()
         """Jobs of which the server has said whether they are cancelled."""
         self._cancelling = False
+        self._troubled = 0
+        """Cancellations of which the server said nothing."""
 
     async def serve(self, engine: Engine, ended: asyncio.Event) -> int:
         """Carry out what other processes ask of this run, until it has ended, and once more then; count them.
@@ -95,8 +98,15 @@ class Requests:
             await self._run.warn(f"a request from another terminal could not be carried out: {error}")
 
     async def _cancel_rest(self) -> None:
+        """Cancel what is queued; where the server did not say whether it did, again and again while the run lasts."""
         try:
             await self.cancel()
+        except Unreachable as error:
+            if not self._troubled:
+                with contextlib.suppress(BatcherError):
+                    await self._run.warn(f"cancelling: {error}; tried again until the run ends")
+            self._troubled += 1
+            await asyncio.sleep(backoff(self._troubled, self._run.parts.chance))
         except BatcherError as error:
             self._cancelling = False
             await self._complain(error)

@@ -48,8 +48,11 @@ async def reuse(run: "Run", folder: Path) -> Reused:
 
 
 async def _waiting(run: "Run", found: Finished) -> Job | None:
+    """Give the job that a finding is for, if it waits, and no attempt here has that request already."""
     jobs = await run.ledger.whole([found.job_id])
-    return jobs[0] if jobs and jobs[0].state is State.PENDING else None
+    if not jobs or jobs[0].state is not State.PENDING or await run.ledger.ask("holder", request_id=found.request_id):
+        return None
+    return jobs[0]
 
 
 async def _bring(run: "Run", job: Job, found: Finished, folder: Path) -> bool:

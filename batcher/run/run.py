@@ -107,6 +107,11 @@ class Run:
             for row in rows
         )
 
+    async def has_work(self, policy: Policy) -> bool:
+        """Say whether there is something to do: what is uncertain too, where it is to be submitted again."""
+        resubmits = policy.retry.uncertain == "resubmit" and (await self._states()).get(State.UNCERTAIN)
+        return bool(resubmits) or not await self.at_rest()
+
     async def selects_nothing(self) -> bool:
         """Say whether the manifest names jobs, and none of them is selected."""
         listed = [row for row in await self.ledger.ask("states") if row["listed"]]
@@ -182,16 +187,15 @@ class Run:
 
     async def work(self, policy: Policy) -> Outcome:
         """Drive every selected job until it has settled, or something stops the run."""
-        if refused := await self._refused():
+        if refused := await self._refused(policy):
             return refused
         await asyncio.to_thread(self.store.prepare)
         ballast = self.ledger.ballast = Ballast(self.out)
         meta = await self.meta()
         states = await self._states()
         await self.ledger.say(await self._started(policy, str(meta.get("name")), states))
-        resubmits = policy.retry.uncertain == "resubmit" and states.get(State.UNCERTAIN)
         halt = None
-        if resubmits or not await self.at_rest():
+        if await self.has_work(policy):
             await asyncio.to_thread(ballast.load)
             halt = await self._drive(policy, meta)
             ballast.drop()
@@ -218,11 +222,11 @@ class Run:
             limit_usd=policy.limits.max_cost_usd,
         )
 
-    async def _refused(self) -> Outcome | None:
+    async def _refused(self, policy: Policy) -> Outcome | None:
         """Refuse to go on with an older copy, or with what the user has paused."""
         if moved := await self.copies.left_behind():
             return await self.refuse("moved", moved)
-        if await self.at_rest():
+        if not await self.has_work(policy):
             return None
         if (await self.meta()).get("paused"):
             return await self.refuse("paused", "the run is paused; `resume` lifts that")

@@ -125,6 +125,12 @@ def test_scouts_that_tell_nothing_leave_nobody_alone() -> None:
     assert not scouts.release() and scouts.hold("late") is None
 
 
+def test_a_network_that_is_down_at_the_start_costs_no_more_than_that() -> None:
+    sound = replace(QUIET, slots=32, concurrency=32)
+    told, down = night(sound), night(replace(sound, outages=[(0.0, 5.0)]))
+    assert down.loop.time() <= told.loop.time() + 20
+
+
 async def test_an_agenda_that_was_closed_calls_again() -> None:
     """It kept the time of a bell that was taken down: whoever waited in a second round of work did so for ever."""
     rung: list[str] = []

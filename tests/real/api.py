@@ -36,6 +36,10 @@ class Api:
     queued: bool = False
     stalls: bool = False
     empty: bool = False
+    busy_cancels: int = 0
+    """So many cancellations are answered 429."""
+    slow_files: dict[str, float] = field(default_factory=dict)
+    """ID/INDEX of a file: seconds that it takes."""
     hangs: bool = False
     """Cancellations are not answered."""
     files_down: bool = False
@@ -160,6 +164,9 @@ class Api:
             return refused
         while self.hangs:
             await asyncio.sleep(0.05)
+        if self.busy_cancels:
+            self.busy_cancels -= 1
+            return web.json_response({"error_code": 429001, "error_message": "too many"}, status=429)
         entry = self.find(request.match_info["id"])
         assert entry
         entry.cancelled = self._state(entry) == "in_queue"
@@ -175,6 +182,7 @@ class Api:
         if self.find(request.match_info["id"]) is None:
             return web.Response(status=404)
         self.downloads_with_token += "Authorization" in request.headers
+        await asyncio.sleep(self.slow_files.get(f"{request.match_info['id']}/{request.match_info['name']}", 0))
         picture_of = picture(f"{request.match_info['id']} {request.match_info['name']}")
         if self.silent_files:
             self.silent_files -= 1

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from batcher.errors import LedgerInUse
+from tests.nights.memory import picture
 from tests.real.api import TOKEN, Api, accepts_and_hangs_up
 from tests.real.conftest import MODEL, Batcher, Until, end
 
@@ -341,6 +342,73 @@ def test_a_retry_that_is_carried_out_twice_buys_once(batcher: Batcher, api: Api)
     assert batcher("resume", "runs/jobs").code == 1
     assert asyncio.run(retry()) == 0
     assert len(api.journal) == 2
+
+
+def test_no_two_requests_have_one_name(tmp_path: Path) -> None:
+    """Where each command has the same process id, as in a container, the second was taken for the first."""
+    from batcher.ledger import asks
+
+    first = asks.leave(tmp_path, {"do": "pause"})
+    asks.answer(first, {})
+    asks.heard(first)
+    assert asks.leave(tmp_path, {"do": "pause"}).name != first.name
+
+
+def test_a_cancellation_that_meets_a_busy_server_is_tried_again(batcher: Batcher, api: Api, until: Until) -> None:
+    api.queued = True
+    process = batcher.start("run", batcher.csv(["a", "b", "c"]), "--model", MODEL)
+    until(lambda: len(api.journal) == 3)
+    api.busy_cancels = 2
+    assert batcher("cancel", "runs/jobs").code == 0
+    assert finish(process) == 1
+    assert all(entry.cancelled for entry in api.journal)
+    assert batcher.states() == {"cancelled": 3}
+
+
+def test_files_of_jobs_at_work_under_one_name_do_not_mix(batcher: Batcher, api: Api, until: Until) -> None:
+    """A prompt is edited while its job is at the server: both make files of that name, before the ledger knows whose."""
+
+    def manifest(prompt: str) -> None:
+        (batcher.folder / "m.yaml").write_text(
+            f"model: {MODEL}\ninputs: {{prompt: {prompt}, image_urls: [https://images.invalid/0.png], num_images: 2}}\n"
+            "output: {name: shoe}\n"
+        )
+
+    api.delay = 600
+    manifest("first")
+    process = batcher.start("run", "m.yaml")
+    until(lambda: len(api.journal) == 1)
+    end(process, signal.SIGTERM)
+    api.delay, api.slow_files = 0.1, {"r-1/2": 4.0}
+    manifest("second")
+    done = batcher("run", "m.yaml", "--yes")
+    assert done.code == 0, done.err
+    files = batcher.folder / "runs/m/files"
+    sidecars = [json.loads(file.read_text()) for file in files.glob("*.json")]
+    assert sorted((one["request_id"], one["output"]["index"]) for one in sidecars) == [
+        (f"r-{request}", index) for request in (1, 2) for index in (1, 2)
+    ]
+    for one in sidecars:
+        content = (batcher.folder / "runs/m" / one["output"]["file"]).read_bytes()
+        assert content == picture(f"{one['request_id']} {one['output']['index']}")
+
+
+def test_a_directory_whose_results_were_taken_over_is_kept_where_the_token_is_missing(batcher: Batcher) -> None:
+    assert batcher.run_csv(["a"]).code == 0
+    manifest = batcher.csv(["a", "b"])
+    run = ("run", manifest, "--model", MODEL, "-o", "new", "--reuse", "runs/jobs")
+    assert batcher(*run, RUNCOMFY_TOKEN="").code == 77
+    assert batcher(*run).code == 0
+    assert batcher.states("new") == {"done": 2}
+
+
+def test_a_finding_of_a_request_that_an_attempt_here_has_is_left_alone(batcher: Batcher, api: Api) -> None:
+    assert batcher.run_csv(["a"]).code == 0
+    job = batcher("jobs", "runs/jobs", "--json").lines()[0]["job_id"]
+    assert batcher("retry", "runs/jobs", "--again", "--job", job, "--yes").code == 0
+    again = batcher("run", "jobs.csv", "--model", MODEL, "-o", "runs/jobs", "--reuse", "runs/jobs")
+    assert again.code == 0, again.err
+    assert len(api.journal) == 2, "it was to be bought anew"
 
 
 def test_a_request_whose_answer_cannot_be_written_is_not_carried_out_again(tmp_path: Path) -> None:

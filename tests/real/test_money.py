@@ -1,9 +1,12 @@
 """What is spent: never past the cap, for every row first where it is short, and asked for before."""
 
 import shlex
+import signal
+import sqlite3
+import time
 
-from tests.real.api import Api
-from tests.real.conftest import MODEL, Batcher
+from tests.real.api import Api, accepts_and_hangs_up, own
+from tests.real.conftest import MODEL, Batcher, Until, end
 
 
 def cheap(batcher: Batcher, jobs: int, price: float, cap: float, *, concurrency: int) -> None:
@@ -75,3 +78,78 @@ def test_retry_obeys_the_cap(batcher: Batcher, api: Api) -> None:
     cost = batcher("status", "runs/jobs", "--json").json()["cost_usd"]
     assert cost["worst_case"] <= 1.0
     assert len(api.journal) - sent <= 8
+
+
+def test_a_limit_that_is_lowered_holds_what_waits_for_its_turn(batcher: Batcher, api: Api, until: Until) -> None:
+    """Jobs that were thought to be affordable waited under `requests_per_second`, and left whatever had become of it."""
+    batcher.csv([f"p{n}" for n in range(40)], "rows.csv")
+    (batcher.folder / "m.yaml").write_text(
+        f"model: {MODEL}\njobs: rows.csv\nlimits: {{concurrency: 32, requests_per_second: 4, max_cost_usd: 9}}\n"
+    )
+    process = batcher.start("run", "m.yaml")
+    until(lambda: len(api.journal) >= 4)
+    assert batcher("set", "runs/m", "max_cost_usd=0.3").code == 0
+    accepted = len(api.journal)
+    process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert len(api.journal) <= accepted + 1, "one may have been on its way"
+
+
+def test_a_job_that_was_turned_away_counts_at_its_price_of_now(batcher: Batcher, api: Api) -> None:
+    """Its attempt kept the price of when it was turned away, and the next start had money that was spent."""
+
+    def priced(usd: float) -> None:
+        (batcher.folder / "m.yaml").write_text(
+            f"model: {MODEL}\nprices: {{1K: {usd}}}\ninputs: {{prompt: x, image_urls: [https://images.invalid/0.png]}}\n"
+        )
+
+    priced(0.15)
+    api.specials = [own(429, 429001, "too many", {"Retry-After": "600"})]
+    assert batcher("run", "m.yaml", "--max-time", "1s").code == 75
+    priced(0.60)
+    with sqlite3.connect(batcher.folder / "runs/m/ledger.sqlite") as ledger:
+        ledger.execute("UPDATE jobs SET not_before = 0")
+    assert batcher("run", "m.yaml").code == 0
+    with sqlite3.connect(batcher.folder / "runs/m/ledger.sqlite") as ledger:
+        assert ledger.execute("SELECT number, estimated_usd FROM attempts").fetchall() == [(1, 0.60)]
+
+
+def test_a_job_without_a_price_that_comes_back_is_not_bought_under_a_limit(
+    batcher: Batcher, api: Api, until: Until
+) -> None:
+    rows = "".join(
+        f"{prompt},https://images.invalid/0.png,{size}\n"
+        for prompt, size in [("FAIL 1", "1K"), ("FAIL 2", "1K"), ("c", "4K"), ("d", "4K")]
+    )
+    (batcher.folder / "rows.csv").write_text("prompt,image_urls,resolution\n" + rows)
+    (batcher.folder / "m.yaml").write_text(f"model: {MODEL}\njobs: rows.csv\nprices: {{4K: 0.3}}\n")
+    api.delay = 2
+    process = batcher.start("run", "m.yaml", "-j", "1")
+    until(lambda: len(api.journal) == 3)
+    api.delay = 600
+    end(process, signal.SIGTERM)
+    process = batcher.start("resume", "runs/m", "--max-cost", "1")
+    until(lambda: api.requests[-1][1].startswith("/v1/requests/r-3"))
+    time.sleep(1)
+    assert "2 jobs will go on" in batcher("retry", "runs/m").out
+    api.delay = 0.1
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 75 and "has no price" in err
+    assert api.prompts() == ["FAIL 1", "FAIL 2", "c"], "they come first, and the next waits behind them"
+
+
+def test_a_pause_holds_what_would_be_submitted_again(batcher: Batcher, api: Api) -> None:
+    api.specials = [accepts_and_hangs_up]
+    (batcher.folder / "m.yaml").write_text(
+        f"model: {MODEL}\ninputs: {{prompt: x, image_urls: [https://images.invalid/0.png]}}\n"
+    )
+    assert batcher("run", "m.yaml").code == 1
+    assert batcher("pause", "runs/m").code == 0
+    with (batcher.folder / "m.yaml").open("a") as file:
+        file.write("retry: {uncertain: resubmit}\n")
+    assert batcher("run", "m.yaml").code == 75
+    assert len(api.journal) == 1, "a second one may be paid for twice"
+    missing = batcher("resume", "runs/m", RUNCOMFY_TOKEN="")
+    assert missing.code == 77
+    assert batcher("status", "runs/m", "--json").json()["stopped"]["reason"] == "token"
+    assert batcher("resume", "runs/m").code == 0 and len(api.journal) == 2, "which is the user's word"

@@ -219,6 +219,26 @@ def test_money_is_reserved_settled_and_released() -> None:
     assert Budget(None).affords("1K", 1e9)
 
 
+def test_a_job_without_a_price_is_not_affordable_under_a_limit() -> None:
+    assert Budget(None).affords("k", None)
+    assert not Budget(5.0).affords("k", None)
+
+
+def test_a_server_that_is_not_reached_says_nothing_of_how_much_it_takes() -> None:
+    """Taken for refusals, they cut the window to one, and a run took eight times as long."""
+    window = Window(32)
+    window.accepted(1)
+    now = 0.0
+    for _ in range(9):
+        assert window.unreached(now, 2.0)
+        assert not window.unreached(now + 1, 2.0), "one hold at a time"
+        assert window.room(0, 0, now + 1) == 0
+        now += 2.0
+        assert window.room(0, 0, now) == 1, "after it one goes first"
+    window.accepted(1)
+    assert window.size == 32 and window.room(1, 0, now) > 1
+
+
 def test_a_bill_above_its_estimate_makes_what_is_in_flight_dearer() -> None:
     budget = Budget(10.0)
     for job in "abcd":

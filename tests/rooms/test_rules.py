@@ -150,7 +150,7 @@ def test_a_cancellations_answer_is_read_once(given: Answer | WireFault, expected
         (TurnedDown(Kind.INVALID, "m"), True, Move(State.FAILED, Kind.INVALID, "m")),
         (Busy("m", 9.0), True, Move(State.PENDING, message="m", delay=9.0, shared=True)),
         (Busy("m", None, shared=False), True, Move(State.PENDING, message="m", delay=2.0)),
-        (Unsent("m"), True, Move(State.PENDING, message="m", delay=2.0, shared=True)),
+        (Unsent("m"), True, Move(State.PENDING, message="m", delay=2.0, shared=True, unreached=True)),
         (Forbidden("m"), True, Move(State.FAILED, Kind.REFUSED, "m")),
         (Forbidden("m"), False, Move(State.PENDING, message="m")),
         (Unauthorized("m"), True, Move(State.PENDING, message="m")),
