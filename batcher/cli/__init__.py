@@ -4,15 +4,24 @@ import contextlib
 import io
 import os
 import sys
+from typing import Any
 
-from batcher.errors import EXIT_BUG, EXIT_OK, EXIT_STOPPED, EXIT_USAGE, SIGNAL_BASE, BatcherError, ManifestFaulty
+from batcher.errors import (
+    EXIT_BUG,
+    EXIT_OK,
+    EXIT_STOPPED,
+    EXIT_USAGE,
+    SIGNAL_BASE,
+    BatcherError,
+    ManifestFaulty,
+    WrongUse,
+)
 
 
 def main() -> None:
     """Run a command, and end with its exit code."""
     _open_what_is_closed()
-    if "--json" in sys.argv and isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8")  # which JSON is, whatever the terminal speaks
+    _outlive_readers()
     code = _run()
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -20,6 +29,24 @@ def main() -> None:
         except OSError:  # whoever read it is gone: what is left there would change the exit code to 120
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(code)
+
+
+class _Unread(io.FileIO):
+    """Standard output, which goes on where whoever read it has gone: that ends the printing, and nothing else."""
+
+    def write(self, data: Any) -> int:  # noqa: ANN401 - as FileIO has it
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            return len(data)
+
+
+def _outlive_readers() -> None:
+    """Print to what may go away; JSON in UTF-8, which it is whatever the terminal speaks."""
+    plain = sys.stdout
+    encoding = "utf-8" if "--json" in sys.argv else plain.encoding
+    raw = io.BufferedWriter(_Unread(1, "w", closefd=False))
+    sys.stdout = io.TextIOWrapper(raw, encoding, plain.errors, line_buffering=plain.isatty())
 
 
 def _open_what_is_closed() -> None:
@@ -62,6 +89,7 @@ def _run() -> int:
         _say_faults(faulty)
         return faulty.exit_code
     except BatcherError as error:
+        _say_as_json(error)
         _say(f"batcher: {error}")
         if error.hint:
             _say(f"  {error.hint}")
@@ -75,6 +103,7 @@ def _run() -> int:
     except Exception as error:  # noqa: BLE001 - a defect of ours, said as one
         if show := getattr(error, "show", None):  # click's own, whose module depends on typer's version
             show()
+            _say_as_json(WrongUse(error.format_message()))  # type: ignore[attr-defined]
             return EXIT_USAGE
         import traceback
 
@@ -82,6 +111,14 @@ def _run() -> int:
         _say(traceback.format_exc())
         return EXIT_BUG
     return result if isinstance(result, int) else EXIT_OK
+
+
+def _say_as_json(error: BatcherError) -> None:
+    """End a `run --json` with an event, also where it could not even begin to expand."""
+    if "--json" in sys.argv and sys.argv[1:2] in (["run"], ["resume"]):
+        from batcher.cli.lines import Lines
+
+        Lines().end(error)
 
 
 def _say_faults(faulty: ManifestFaulty) -> None:

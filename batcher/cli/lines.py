@@ -39,14 +39,14 @@ _OF_ERRORS: Final = {LedgerInUse: "locked", LedgerUnreadable: "ledger"}
 class Lines:
     """Prints events as JSON lines. A listener."""
 
-    def __init__(self) -> None:
-        self._ended = False
+    _ended = False
+    """The last one was printed, by whichever of these."""
 
     def __call__(self, event: Event) -> None:
         """Print an event."""
         facts: dict[str, Any] = asdict(event)
         if isinstance(event, Ended):
-            self._ended = True
+            Lines._ended = True
             if event.stopped:
                 facts["stopped"].pop("exit_code")
         facts["at"] = rfc3339(event.at)

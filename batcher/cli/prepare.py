@@ -48,6 +48,8 @@ def is_another(manifest: Manifest, known: object) -> bool:
 def model_id(manifest: Manifest, option: str | None) -> str:
     """Give the model that is asked for. Raises ManifestFaulty where none is."""
     found = option or manifest.document.model
+    if not found and any(fault.field == "model" for fault in manifest.faults.shown):
+        raise manifest.faults.error()
     if not found:
         message = "is missing: name a model, as in `model: google/nano-banana/pro/edit`, or use --model"
         raise faulty(manifest, Fault(manifest.file, 1, "model", message))

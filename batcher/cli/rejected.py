@@ -10,10 +10,14 @@ from batcher.manifest.rows import Row
 
 
 class Rejected:
-    """A file that appears with the first bad row. Formulas are quoted, for it will be opened in a spreadsheet."""
+    """A file that is there if a row was bad, once the others are taken in; until then an earlier one stays.
+
+    Formulas are quoted, for it will be opened in a spreadsheet.
+    """
 
     def __init__(self, file: Path) -> None:
         self._file = file
+        self._draft = file.with_name(f".{file.name}")
         self._opened: TextIO | None = None
         self.count = 0
 
@@ -25,23 +29,27 @@ class Rejected:
         if surplus := cells[len(columns) :]:
             reason += f" (beyond it: {', '.join(surplus)})"
         if self._opened is None:
-            self._file.unlink(missing_ok=True)  # what stands there may be a link
-            self._opened = self._file.open("w", encoding="utf-8", newline="")
+            self._draft.unlink(missing_ok=True)  # what stands there may be a link
+            self._opened = self._draft.open("w", encoding="utf-8", newline="")
             csv.writer(self._opened).writerow([*columns, "reason"])
         padded = [*cells[: len(columns)], *[""] * (len(columns) - len(cells))]
         csv.writer(self._opened).writerow([*map(_harmless, padded), reason])
 
-    def close(self) -> None:
-        """Close the file; where there was no bad row, there is none."""
+    def keep(self) -> None:
+        """Give it its name; where there was no bad row, there is none."""
         if self._opened:
             self._opened.close()
+            self._draft.replace(self._file)
+            self._opened = None
         else:
             self._file.unlink(missing_ok=True)
 
     def discard(self) -> None:
-        """Take it back: the manifest is wrong in other ways, and nothing came of it."""
-        self.close()
-        self._file.unlink(missing_ok=True)
+        """Take it back: nothing came of this start."""
+        if self._opened:
+            self._opened.close()
+            self._draft.unlink(missing_ok=True)
+            self._opened = None
 
 
 def _harmless(cell: str) -> str:

@@ -157,16 +157,17 @@ async def _expand(
         try:
             await opened.enrol(jobs, looks.fresh, choice, sure=sure, stands_for=stands_for)
         except ManifestFaulty:
-            if jobs.census.jobs:  # else its reasons are what helps
-                reject.discard()
+            if reject.count and not jobs.census.jobs:  # its reasons are what helps
+                reject.keep()
             raise
         except TooManyUnlisted as many:
             _ask_unlisted(many)
             sure = True
         else:
+            reject.keep()
             return {"rejected": reject.count, "unkept": jobs.census.unkept}
         finally:
-            reject.close()
+            reject.discard()
 
 
 async def _take_over(opened: Any, folder: Any) -> int:  # noqa: ANN401 - a Run, a Path or None

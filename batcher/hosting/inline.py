@@ -53,7 +53,7 @@ class Looks:
         """Look at a file. Raises NotUsable where it is missing or no image."""
         try:
             stat = path.stat()
-        except OSError:
+        except (OSError, ValueError):  # a NUL byte in its name
             raise NotUsable(f"{path} does not exist") from None
         key = str(path)
         size, mtime, facts = self._known.get(key, (-1, -1, ""))

@@ -99,6 +99,26 @@ class Census:
     folders: Seen = field(default_factory=Seen)
     """By folder, where its name could be a file's: the row whose file is in it."""
 
+    _undo: list[tuple[Seen, int, int]] | None = None
+    """What is to be put back if the row at hand is rejected."""
+
+    def put(self, seen: Seen, key: int, number: int) -> None:
+        """Remember a number under a key, until the row is taken back."""
+        if self._undo is not None:
+            self._undo.append((seen, key, seen.get(key) or 0))
+        seen.put(key, number)
+
+    def mark(self) -> tuple[float, int, int]:
+        """Begin with a row that may be taken back."""
+        self._undo = []
+        return self.estimated_usd, self.inlined_bytes, self.unkept
+
+    def take_back(self, before: tuple[float, int, int]) -> None:
+        """Have seen nothing of the row at hand: another may ask for the same, and take its names."""
+        self.estimated_usd, self.inlined_bytes, self.unkept = before
+        for seen, key, number in reversed(self._undo or []):
+            seen.put(key, number)
+
     def close(self) -> None:
         """Forget what is needed only while the manifest is read."""
         self.samples.close()

@@ -90,6 +90,8 @@ class Document(_Section):
         if isinstance(value, dict):
             named = {str(key): item for key, item in value.items()}
             return RowsGlob(**named) if "glob" in named else RowsFile(**named)
+        if value is not None and not isinstance(value, str | list | dict | RowsFile | RowsGlob):
+            raise ValueError("is no file, no `{glob: ...}` and no list of mappings")
         if isinstance(value, list):
             for index, job in enumerate(value):
                 if not isinstance(job, dict):

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -11,8 +12,7 @@ from batcher.hosting.inline import MAX_REQUEST, Looks
 from batcher.job import Image, Spec
 from batcher.manifest.census import Census
 from batcher.manifest.document import RowsFile
-from batcher.manifest.faults import SHOWN
-from batcher.manifest.identity import Ids, canonical, fingerprint
+from batcher.manifest.identity import Ids, NotCanonical, canonical, fingerprint
 from batcher.manifest.manifest import Manifest
 from batcher.manifest.media import Bad, Media, counted
 from batcher.manifest.naming import Naming
@@ -63,6 +63,8 @@ class Expansion:
         self._recipe = Recipe(manifest, model, options.sets, self.faults)
         self._naming = Naming(self._recipe.name, model, self.census)
         self._where = self._condition()
+        self._known: set[str] = set()
+        """Names that rows may have a value of."""
         self._ids = Ids(model.id)
         self._told: set[Fault] = set()
         """What was said of the manifest itself already."""
@@ -82,9 +84,12 @@ class Expansion:
             if not checked:
                 checked = True
                 if columns := self._columns(row, rows):
+                    self._known = columns[0] | set(self._manifest.document.matrix) | PER_RUN
                     self._recipe.check_variables(*columns)
                     self._naming = Naming(self._recipe.name, self._model, self.census)
             yield from self._row(row, rows)
+        if not self._manifest.readable:
+            self._check_without_rows()
         if not self.faults and self.census.jobs == 0:
             why = "; every row was rejected, see rejected.csv for the reasons" if self.census.rejected else ""
             self.faults.add(Fault(self._manifest.file, 1, "jobs", f"names no job{why}"))
@@ -106,27 +111,46 @@ class Expansion:
         if isinstance(rows, Rows):
             if rows.header is None:
                 return None
-            renamed = set(jobs.columns) if isinstance(jobs, RowsFile) else set()
             header = {heading.strip() for heading in rows.header}
+            columns = jobs.columns if isinstance(jobs, RowsFile) else {}
+            renamed = {name for name, heading in columns.items() if heading in header}
+            self._recipe.misspelt = self._recipe.misspelt or len(renamed) < len(columns)
             return header | renamed | set(row.values), f"no column of {rows.label}"
         if isinstance(jobs, list):
             return {str(key) for job in jobs for key in job}, "in no job"
         return set(row.values), "nothing that is known of a file" if jobs else "no variable"
 
+    def _check_without_rows(self) -> None:
+        """Note what is wrong with inputs and matrix, whatever the rows may be, for these cannot be read."""
+        sent, row = self._recipe.fixed(), Row(0, 0, {})
+        for name, value in [*sent.items(), *self._matrix_values()]:
+            if name in self._media_inputs or name not in self._model.properties:
+                continue
+            for field_, message in self._model.faults({name: self._recipe.read(name, value)}):
+                if field_.partition(".")[0] == name:
+                    self._note(row, Bad(field_, message))
+
+    def _matrix_values(self) -> Iterator[tuple[str, object]]:
+        return ((name, value) for name, values in self._manifest.document.matrix.items() for value in values)
+
     # What each row says.
 
     def _row(self, row: Row, rows: object) -> Iterator[tuple[Spec, bool]]:
         self.census.rows += 1
+        before = self.census.mark() if self._reject else None
         try:
             jobs = self._jobs_of(row)
         except Bad as first:
+            if before:
+                self.census.take_back(before)
             self._bad_row(row, rows, self._all_wrong(row, first))
             return
         self.census.jobs += len(jobs)
         yield from jobs
 
     def _bad_row(self, row: Row, rows: object, wrong: Sequence[Bad]) -> None:
-        if self._reject is None or any(bad.of_manifest for bad in wrong):
+        its_own = (self._manifest.rows_label, row.line)
+        if self._reject is None or any(bad.of_manifest or self._place(row, bad) != its_own for bad in wrong):
             for bad in wrong:
                 self._note(row, bad)
             return
@@ -141,8 +165,6 @@ class Expansion:
         wrong = dict.fromkeys([first]) if first.field == "output.name" else {}
         for variables in itertools.islice(self._variables(row), _LOOKED_AT):
             wrong |= dict.fromkeys(self._wrong_with(variables))
-            if len(wrong) >= SHOWN:
-                break
         if wrong or self.faults:  # where it is nothing of its own, that has been said of the manifest
             return [*wrong]
         return [first]
@@ -165,27 +187,36 @@ class Expansion:
         for name, message in self._model.faults(sent):
             if name.partition(".")[0] not in unsure and (name in sent or "." in name or not self._recipe.misspelt):
                 yield Bad(name, message)
-        for check in (lambda: self._sized(images), lambda: self._priced(sent), lambda: self._chosen(variables)):
+        for check in (
+            lambda: self._sized(images),
+            lambda: self._priced(sent),
+            lambda: self._chosen(variables),
+            lambda: self._content(sent, images),
+        ):
             try:
                 check()
             except Bad as bad:
                 yield bad
 
-    def _note(self, row: Row, bad: Bad) -> None:
-        """Note what is wrong where it stands: in the row, or once in the manifest or the option that every row has."""
+    def _place(self, row: Row, bad: Bad) -> tuple[str, int]:
+        """Say where it stands that is wrong: in the row, or in the manifest or the option that every row has."""
         top, manifest = bad.field.partition(".")[0], self._manifest
-        file, line = manifest.rows_label, row.line
-        if bad.field == "--where" or (top in self._recipe.sets and top not in row.values):
-            file, line = ("--where" if bad.field == "--where" else "--set"), 1
-        elif top in row.values:
-            pass
-        elif top in manifest.document.matrix:
-            file, line = manifest.file, manifest.marked.line("matrix", top)
-        elif self._recipe.is_fixed(top):
-            file, line = manifest.file, manifest.marked.line("inputs", top)
+        if bad.field == "--where":
+            return "--where", 1
+        if top in self._recipe.sets and top not in row.values:
+            return "--set", 1
+        if top in manifest.document.matrix and top not in row.values:
+            return manifest.file, manifest.marked.line("matrix", top)
+        if self._recipe.is_fixed(top) and top not in row.values:
+            return manifest.file, manifest.marked.line("inputs", top)
+        return manifest.rows_label, row.line
+
+    def _note(self, row: Row, bad: Bad) -> None:
+        """Note what is wrong; what every row has, once."""
+        file, line = self._place(row, bad)
         field = "" if bad.field == "--where" else bad.field
         fault = Fault(file, line, field, str(bad))
-        if (file, line) != (manifest.rows_label, row.line):
+        if (file, line) != (self._manifest.rows_label, row.line):
             if fault in self._told:
                 return
             self._told.add(fault)
@@ -212,7 +243,8 @@ class Expansion:
         """Give what templates see of each job of a row: every combination of the matrix, each so many times."""
         matrix = self._manifest.document.matrix
         for combination in itertools.product(*matrix.values()):
-            named = {"index": row.number, **row.values, **dict(zip(matrix, combination, strict=True))}
+            chosen = {name: value for name, value in zip(matrix, combination, strict=True) if value is not None}
+            named = {"index": row.number, **row.values, **chosen}
             for turn in range(1, self._manifest.document.repeat + 1):
                 yield {**named, "sample": turn}
 
@@ -220,7 +252,9 @@ class Expansion:
         try:
             return self._where is None or self._where.holds(variables)
         except BadTemplate as bad:
-            raise Bad("--where", str(bad)) from None
+            if self._where and self._where.names - variables.keys() and self._where.names <= self._known:
+                return False  # a cell that it asks for is empty here
+            raise Bad("--where", str(bad), of_manifest=True) from None
 
     def _job(self, row: Row, variables: dict[str, object], turn: int) -> tuple[Spec, bool]:
         inputs = self._recipe.make(variables)
@@ -237,7 +271,7 @@ class Expansion:
         for name, message in self._model.faults(sent):
             raise Bad(name, message)
         size = self._sized(images)
-        content = canonical(counted(self._model, sent, images, self._ignores))
+        content = self._content(sent, images)
         sample, again = self._sample(content, turn)
         job_id = self._ids.of(content, sample)
         estimate = self._priced(sent)
@@ -268,6 +302,18 @@ class Expansion:
             said |= {key: row.values[key] for key in PER_RUN & row.values.keys() if key not in inputs}
         return said
 
+    def _content(self, sent: Mapping[str, object], images: Sequence[Image]) -> bytes:
+        """Give what a job's id counts. Raises Bad where that has no exact form."""
+        try:
+            return canonical(counted(self._model, sent, images, self._ignores))
+        except NotCanonical as error:
+            for name, value in sent.items():
+                with suppress(NotCanonical):
+                    canonical({"": value})
+                    continue
+                raise Bad(name, f"cannot be sent as it is: {error}") from None
+            raise Bad("", f"cannot be sent as it is: {error}") from None
+
     def _sized(self, images: Sequence[Image]) -> int:
         """Give the bytes of a job's images. Raises Bad where a request does not take them."""
         if not images:
@@ -290,5 +336,5 @@ class Expansion:
         key = fingerprint(inputs)
         last = self.census.samples.get(key) or 0
         sample = max(turn, last + 1)
-        self.census.samples.put(key, sample)
+        self.census.put(self.census.samples, key, sample)
         return sample, last > 0

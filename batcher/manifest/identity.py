@@ -12,8 +12,11 @@ _LONG: Final = struct.Struct("<q")
 _EXACT: Final = 2**53 - 1
 
 
+NotCanonical: Final = rfc8785.CanonicalizationError
+
+
 def canonical(value: Mapping[str, object]) -> bytes:
-    """Write inputs as RFC 8785 has it. Raises rfc8785.CanonicalizationError."""
+    """Write inputs as RFC 8785 has it. Raises NotCanonical: of too large a number, or half a character."""
     if _is_plain(value):
         try:
             return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)

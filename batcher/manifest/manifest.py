@@ -2,6 +2,7 @@
 
 import atexit
 import hashlib
+import json
 import re
 import sys
 import tempfile
@@ -14,7 +15,7 @@ from typing import IO, Final
 from batcher.errors import Fault, NotFound, WrongUse
 from batcher.manifest.document import Document, RowsFile, RowsGlob, read_document
 from batcher.manifest.faults import Faults
-from batcher.manifest.rows import Row, Rows, glob_rows
+from batcher.manifest.rows import Row, Rows, glob_rows, has_nul
 from batcher.manifest.yaml_lines import Marked, NotYaml, load
 
 _YAML: Final = frozenset({".yaml", ".yml"})
@@ -37,7 +38,9 @@ class Manifest:
     rows_file: str | None
     """As it is named in it, where rows stand in a file of their own."""
     faults: Faults = field(default_factory=Faults)
-    """Of its settings, where its rows can be looked at all the same; whoever expands it raises them with the others."""
+    """Of its settings; whoever expands it raises them with the others."""
+    readable: bool = True
+    """Its rows can be judged, whatever is wrong with its settings."""
 
     @property
     def key(self) -> str:
@@ -47,10 +50,12 @@ class Manifest:
     def rows(self, faults: Faults) -> Iterable[Row]:
         """Give its rows as a stream; what is wrong with the file itself goes to `faults`."""
         jobs = self.document.jobs
+        if not self.readable:
+            return []
         if jobs is None:
             return [Row(1, 1, {})]
         if isinstance(jobs, list):
-            return [Row(n, self.marked.line("jobs", n - 1), _text_keys(job)) for n, job in enumerate(jobs, start=1)]
+            return [_inline(number, self.marked.line("jobs", number - 1), job) for number, job in enumerate(jobs, 1)]
         if isinstance(jobs, RowsGlob):
             return glob_rows(jobs.glob, self.root)
         form = jobs if isinstance(jobs, RowsFile) else RowsFile(file=jobs)
@@ -70,8 +75,9 @@ class Manifest:
         return self.rows_file or self.file
 
 
-def _text_keys(job: dict[str, object]) -> dict[str, object]:
-    return {str(key): value for key, value in job.items() if value is not None}
+def _inline(number: int, line: int, job: dict[str, object]) -> Row:
+    values = {str(key): value for key, value in job.items() if value is not None}
+    return Row(number, line, values, problem="has a NUL byte" if has_nul(values) else "")
 
 
 def open_manifest(file: str, *, name: str | None = None, stdin: IO[bytes] | None = None) -> Manifest:
@@ -86,20 +92,21 @@ def open_manifest(file: str, *, name: str | None = None, stdin: IO[bytes] | None
         if not path.is_file():
             raise NotFound(f"{file} does not exist{_near(path)}" if not path.exists() else f"{file} is no file")
     digest = _digest(path)
-    faults = Faults()
+    faults, readable = Faults(), True
     if path.suffix.lower() in _ROWS:
         jobs = RowsFile(file=str(path) if file == "-" else path.name)
         document, marked, rows_file = Document(jobs=jobs), Marked(None, {}), None
     else:
         marked = _marked(path, file, faults)
         read, plain = (None, False) if faults else read_document(marked, file, faults)
-        if read is None or not (_has_rows(read, root, marked, file, faults) and plain):
+        if read is None:
             raise faults.error()
         document, rows_file = read, _rows_file(read)
+        readable = _has_rows(document, root, marked, file, faults) and plain
     title = document.name or (name if file == "-" else path.stem)
     if title is None:
         raise WrongUse("a manifest from standard input needs a `name:` or -o DIR")
-    return Manifest(file, path, root, title, document, marked, digest, rows_file, faults)
+    return Manifest(file, path, root, title, document, marked, digest, rows_file, faults, readable)
 
 
 def _is_text(name: str) -> bool:
@@ -178,8 +185,15 @@ def _kind_of(content: bytes) -> str:
     lines = (line.strip() for line in content.splitlines())
     first = next((line for line in lines if line and not line.startswith(b"#")), b"")
     if first.startswith(b"{"):
-        return ".jsonl"
-    return ".yaml" if re.match(rb"^([A-Za-z_]+\s*:|---|%YAML)", first) else ".csv"
+        return ".jsonl" if _is_json(first) else ".yaml"
+    return ".yaml" if re.match(rb"""^(["']?[A-Za-z_]+["']?\s*:|---|%YAML)""", first) else ".csv"
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        return "inputs" not in json.loads(line)  # a manifest on one line is YAML too
+    except ValueError:
+        return False
 
 
 def _digest(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
-from urllib.parse import urlsplit, urlunsplit
 
 from batcher.catalog import Model
 from batcher.hosting.inline import Looks, NotUsable, at_most, why_not
@@ -125,4 +124,7 @@ def counted(
 
 
 def _without_query(url: str) -> str:
-    return urlunsplit(urlsplit(url)._replace(query="")) if url.startswith(("http://", "https://")) else url
+    if not url.lower().startswith(("http://", "https://")):
+        return url
+    address, hash_, fragment = url.partition("#")
+    return address.partition("?")[0] + hash_ + fragment

@@ -65,7 +65,7 @@ class Naming:
             if other := self._census.names.get(key):
                 message = f"`{taken}` is also a file of row {other}; let the name tell them apart"
                 raise Bad("output.name", message)
-            self._census.names.put(key, row.number)
+            self._census.put(self._census.names, key, row.number)
             if self._has_folders and (other := self._census.folders.get(key)):
                 raise Bad("output.name", f"`{taken}` could be a file where row {other} has a folder of that name")
         for folder in PurePosixPath(name).parents if "/" in name else ():
@@ -75,7 +75,7 @@ class Naming:
             key = _key(str(folder.with_suffix("")))
             if other := self._census.names.get(key):
                 raise Bad("output.name", f"`{folder}` could be a file of row {other}, and is a folder here")
-            self._census.folders.put(key, row.number)
+            self._census.put(self._census.folders, key, row.number)
 
 
 def _key(name: str) -> int:

@@ -45,6 +45,14 @@ class Recipe:
         """Say whether every job has the same value of an input, as the manifest has it."""
         return name in self._inputs and _is_fixed(self._inputs[name])
 
+    def fixed(self) -> dict[str, object]:
+        """Give the inputs that are the same in every job."""
+        return {name: value for name, value in self._fixed.items() if name not in self._makers}
+
+    def read(self, name: str, value: object) -> object:
+        """Read a value as the model's schema wants it."""
+        return self._readers[name](value)
+
     def make(self, variables: Mapping[str, object]) -> dict[str, object]:
         """Give a job's inputs. Raises Bad."""
         inputs = self._fixed.copy()
@@ -117,6 +125,8 @@ class Recipe:
         if text is None:
             return None
         try:
+            if "\0" in text:
+                raise BadTemplate("has a NUL byte")
             return Template(text)
         except BadTemplate as bad:
             path = path or tuple(field.split("."))

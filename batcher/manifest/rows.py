@@ -46,6 +46,8 @@ class Rows:
         self.path = path
         self.label = label
         self.header: list[str] | None = None
+        self._also: list[tuple[str, int]] = []
+        """Further names of columns that have several, and where these stand."""
         self._form = form
         self._faults = faults
 
@@ -115,7 +117,10 @@ class Rows:
         names = [cell.strip() for cell in cells]
         for name in sorted({name for name in names if name and names.count(name) > 1}):
             self._faults.add(Fault(self.label, 1, name, "is the heading of two columns; give each its own"))
-        renamed = {heading: name for name, heading in self._form.columns.items()}
+        renamed: dict[str, str] = {}
+        for name, heading in self._form.columns.items():
+            if renamed.setdefault(heading, name) != name and heading in names:
+                self._also.append((name, names.index(heading)))
         for heading in renamed.keys() - set(names):
             self._faults.add(
                 Fault(
@@ -140,9 +145,11 @@ class Rows:
                     return Row(number, line, {}, cells, f"has `{cell[:40]}` in a column without a heading")
         if "\0" in "".join(cells):
             return Row(number, line, {}, cells, "has a NUL byte")
-        return Row(
-            number, line, {name: cell for name, cell in zip(header, cells, strict=False) if cell and name}, cells
-        )
+        values = {name: cell for name, cell in zip(header, cells, strict=False) if cell and name}
+        for name, place in self._also:
+            if place < len(cells) and cells[place]:
+                values[name] = cells[place]
+        return Row(number, line, values, cells)
 
 
 def _read_jsonl(text: TextIO) -> Iterator[Row]:
@@ -165,6 +172,13 @@ def _read_jsonl(text: TextIO) -> Iterator[Row]:
             yield Row(number, line, {}, (content.strip(),), problem="has a NUL byte")
         else:
             yield Row(number, line, {key: item for key, item in value.items() if item is not None})
+
+
+def has_nul(value: object) -> bool:
+    """Say whether there is a NUL byte in any text of this value: no file has one in its name, and few APIs take it."""
+    if isinstance(value, dict):
+        return any(has_nul(item) for pair in value.items() for item in pair)
+    return any(map(has_nul, value)) if isinstance(value, list) else isinstance(value, str) and "\0" in value
 
 
 def _writable(value: object) -> bool:

@@ -99,6 +99,8 @@ class Condition:
     def __init__(self, text: str) -> None:
         try:
             self._holds = _ENVIRONMENT.compile_expression(text, undefined_to_none=False)
+            self.names = meta.find_undeclared_variables(_ENVIRONMENT.parse("{{ " + text + " }}"))
+            """What it asks for."""
         except (TemplateError, RecursionError) as error:
             raise BadTemplate(f"is no expression that can be read: {error}") from None
 

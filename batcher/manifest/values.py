@@ -52,6 +52,8 @@ def _read(text: str, wanted: set[str], schema: Mapping[str, object]) -> object:
         return _TRUTH[stripped.lower()]
     if {"integer", "number"} & wanted:
         try:
+            if stripped.lstrip("+-").isdecimal():
+                return int(stripped)  # exactly: a float has no room for long ones
             number = float(stripped)
         except ValueError:
             return text

@@ -118,6 +118,34 @@ def test_reasons_stay_where_every_row_was_rejected(batcher: Batcher, api: Api) -
     assert [one.name for one in (batcher.folder / "runs/rows").iterdir()] == ["rejected.csv"]
 
 
+def test_a_start_that_is_refused_leaves_the_reasons_of_an_earlier_one(batcher: Batcher, api: Api) -> None:
+    batcher.csv(["a"])
+    with (batcher.folder / "jobs.csv").open("a") as file:
+        file.write("b,nowhere.png\n")
+    assert batcher("run", "jobs.csv", "--model", MODEL, "--skip-invalid").code == 0
+    reasons = (batcher.folder / "runs/jobs/rejected.csv").read_text()
+    assert batcher("run", "jobs.csv", "--model", MODEL).code == 65
+    (batcher.folder / "jobs.csv").write_text("prompt,image_urls\nother,https://i.invalid/1.png\nc,nowhere.png\n")
+    assert batcher("run", "jobs.csv", "--model", MODEL, "--skip-invalid").code == 64, "it would unlist what is done"
+    assert (batcher.folder / "runs/jobs/rejected.csv").read_text() == reasons
+    assert not (batcher.folder / "runs/jobs/.rejected.csv").exists()
+
+
+def test_a_reader_that_goes_away_changes_no_exit_code(batcher: Batcher) -> None:
+    assert batcher.run_csv([f"p{n}" for n in range(30)]).code == 0
+    for command in ("jobs runs/jobs", "plan jobs.csv --model " + MODEL, "verify runs/jobs --json", "--help"):
+        shell = ["bash", "-c", f'set -o pipefail; "$0" -m batcher {command} | true', sys.executable]
+        done = subprocess.run(shell, cwd=batcher.folder, env=batcher.environ, capture_output=True, check=False)
+        assert (done.returncode, done.stderr) == (0, b""), command
+
+
+@pytest.mark.parametrize("wrong", [["--bogus"], ["-j", "0"], ["--set", "foo"], ["--max-time", "0"]])
+def test_arguments_that_are_wrong_end_with_an_event_too(batcher: Batcher, wrong: list[str]) -> None:
+    done = batcher.run_csv(["a"], "--json", *wrong)
+    (event,) = done.lines()
+    assert (done.code, event["exit_code"], event["stopped"]["reason"]) == (64, 64, "arguments")
+
+
 def test_cells_beyond_the_header_are_kept_with_the_reason(batcher: Batcher, api: Api) -> None:
     batcher.csv(["a"])
     with (batcher.folder / "jobs.csv").open("a") as file:

@@ -10,8 +10,10 @@ import pytest
 import rfc8785
 from PIL import Image
 
-from batcher.errors import NotFound, WrongUse
-from batcher.manifest.expand import Options
+from batcher.catalog import read_entry
+from batcher.errors import ManifestFaulty, NotFound, WrongUse
+from batcher.hosting.inline import Looks
+from batcher.manifest.expand import Expansion, Options
 from batcher.manifest.manifest import open_manifest
 from tests.rooms.conftest import MODEL, Folder
 
@@ -361,6 +363,112 @@ def test_a_fault_of_a_late_combination_is_said_too(folder: Folder) -> None:
     text = f"model: {MODEL}\ninputs: {{prompt: '{{{{ n }}}}', image_urls: [{URL}]}}\nmatrix: {{n: [{numbers}], resolution: [1K]}}\n"
     (fault,) = folder.write("m.yaml", text.replace("{{ n }}", "{{ 1 / (299 - n) }}")).faults()
     assert "prompt: " in fault and "zero" in fault
+
+
+def test_one_column_can_stand_for_two_names(folder: Folder) -> None:
+    text = (
+        f"model: {MODEL}\njobs: {{file: a.csv, columns: {{resolution: Size, size: Size}}}}\n"
+        f"inputs: {{prompt: '{{{{ size }}}}', image_urls: [{URL}]}}\n"
+    )
+    (job,) = folder.write("a.csv", "Size\n4K\n").write("m.yaml", text).jobs()
+    assert (job.inputs["resolution"], job.inputs["prompt"], job.vars) == ("4K", "4K", {"size": "4K"})
+
+
+def test_a_heading_that_is_not_there_is_said_once(folder: Folder) -> None:
+    text = (
+        f"model: {MODEL}\njobs: {{file: a.csv, columns: {{t: Titel}}}}\n"
+        f"inputs: {{prompt: '{{{{ t }}}}', image_urls: [{URL}]}}\n"
+    )
+    faults = folder.write("a.csv", "Title\nx\ny\nz\n").write("m.yaml", text).faults()
+    assert len(faults) == 2 and "columns.t" in faults[0] and "asks for `t`" in faults[1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "row", "said"),
+    [
+        ("id_ignores: query\n", "{prompt: a, image_urls: ['https://[x/a.png?y']}", ""),
+        ("", '{prompt: a, image_urls: ["a\\0b"]}', "NUL"),
+        ("", '{prompt: "a\\0b"}', "NUL"),
+        ("", "5", "item 1"),
+    ],
+)
+def test_what_no_request_can_hold_is_a_fault_and_no_bug(folder: Folder, settings: str, row: str, said: str) -> None:
+    text = f"model: {MODEL}\ninputs: {{image_urls: [{URL}]}}\n{settings}jobs: [{row}]\n"
+    folder.write("m.yaml", text)
+    if said:
+        assert said in "".join(folder.faults())
+    else:
+        assert len(folder.jobs()) == 1
+
+
+def test_a_number_that_has_no_exact_form_is_a_fault_of_its_row(folder: Folder) -> None:
+    """A catalogue's model may take a seed of any size; a job's id cannot."""
+    schema = {"type": "object", "properties": {"prompt": {"type": "string"}, "seed": {"type": "integer"}}}
+    model = read_entry({"model_id": "a/model", "input_schema": schema})
+    folder.write("m.csv", "prompt,seed\na,9007199254740991\nb,9007199254740993\n")
+    expansion = Expansion(open_manifest(str(folder.path / "m.csv")), model, Looks(), Options())
+    with pytest.raises(ManifestFaulty) as caught:
+        list(expansion)
+    (fault,) = caught.value.faults
+    assert (fault.line, fault.field) == (3, "seed") and "safe" in fault.message
+
+
+def test_a_row_that_is_rejected_takes_no_name_and_is_no_sample(folder: Folder) -> None:
+    text = (
+        f"model: {MODEL}\njobs: a.csv\nmatrix: {{n: [1, 2]}}\n"
+        f"inputs: {{prompt: '{{{{ p }}}} {{{{ 1 / (n - m | int) }}}}', image_urls: [{URL}]}}\n"
+        "output: {name: '{{ sku }}-{{ n }}'}\n"
+    )
+    folder.write("a.csv", "sku,p,m\nA,q,0\nB,r,2\nB,r,3\n").write("m.yaml", text)
+    rejected: list[int] = []
+    jobs = folder.jobs("m.yaml", Options(skip_invalid=True), lambda row, _header, _why: rejected.append(row.number))
+    assert rejected == [2], (
+        "its second combination divides by nothing; its first has the name, not the inputs, of row 3"
+    )
+    assert [(job.row, job.name) for job in jobs] == [(1, "A-1"), (1, "A-2"), (3, "B-1"), (3, "B-2")]
+    assert {job.sample for job in jobs} == {1}
+    assert folder.census.estimated_usd == pytest.approx(4 * 0.15)
+
+
+def test_where_asks_only_rows_that_can_tell_and_is_never_a_rows_fault(folder: Folder) -> None:
+    folder.write("m.csv", f"prompt,image_urls,t\na,{URL},3\nb,{URL},\nc,{URL},4\n")
+    rejected: list[str] = []
+    options = Options(where="t == '3'", skip_invalid=True)
+    assert [job.row for job in folder.jobs("m.csv", options, lambda *_: rejected.append(""))] == [1]
+    assert rejected == []
+    faults = folder.faults("m.csv", Options(where="tt == '3'", skip_invalid=True))
+    assert faults == ["--where:1: " + faults[0].removeprefix("--where:1: ")] and "tt" in faults[0]
+
+
+def test_what_is_wrong_with_the_settings_rejects_no_row(folder: Folder) -> None:
+    text = f"model: {MODEL}\ninputs: {{prompt: a, image_urls: [{URL}], resolution: 8K}}\njobs: [{{}}, {{}}]\n"
+    (fault,) = folder.write("m.yaml", text).faults("m.yaml", Options(skip_invalid=True))
+    assert fault.startswith('m.yaml:2: resolution: is "8K"')
+
+
+def test_inputs_are_judged_where_rows_cannot_be_read(folder: Folder) -> None:
+    text = f"""model: {MODEL}
+prices: {{1K: abc}}
+jobs: gone.csv
+inputs: {{promt: x, resolution: 8K, prompt: '{{{{ titel }}'}}
+matrix: {{aspect_ratio: ["9:99", "1:1"]}}
+"""
+    faults = folder.write("m.yaml", text).faults()
+    for part in ("prices.1K", "gone.csv does not exist", "inputs.promt", "inputs.prompt", '"8K"', '"9:99"'):
+        assert part in "\n".join(faults)
+    assert len(faults) == 6
+
+
+def test_faults_of_one_row_are_counted_beyond_those_shown(folder: Folder) -> None:
+    ratios = ", ".join(f"'{n}:99'" for n in range(80))
+    text = f"model: {MODEL}\ninputs: {{prompt: a, image_urls: [{URL}]}}\nmatrix: {{aspect_ratio: [{ratios}]}}\n"
+    assert len(folder.write("m.yaml", text).faults()) == 50
+    assert folder.count == 80
+
+
+def test_nothing_in_a_matrix_is_not_given(yaml: Yaml) -> None:
+    jobs = yaml(f"inputs: {{prompt: a, image_urls: [{URL}]}}\nmatrix: {{resolution: [~, 2K]}}\n").jobs()
+    assert [job.inputs.get("resolution") for job in jobs] == [None, "2K"]
 
 
 def test_a_setting_that_is_wrong_does_not_hide_a_file_that_is_missing(folder: Folder) -> None:
