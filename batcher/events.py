@@ -80,6 +80,16 @@ class Stopping:
 
 
 @dataclass(frozen=True, slots=True)
+class Changed:
+    """Settings of the run at work were changed; it forgets them when it ends."""
+
+    at: float
+    settings: Mapping[str, str]
+    concurrency: int
+    limit_usd: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Noted:
     """Something for the log alone."""
 
@@ -96,7 +106,7 @@ class Ended:
     stopped: Stopped | None
 
 
-Event = Started | Moved | Held | Warned | Silence | Stopping | Noted | Ended
+Event = Started | Moved | Held | Warned | Silence | Stopping | Changed | Noted | Ended
 
 
 class Listener(Protocol):

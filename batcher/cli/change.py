@@ -45,4 +45,4 @@ def change(
     if json:
         typer.echo(json_.dumps(said.facts))
         return
-    typer.echo("set: " + ", ".join(f"{name} = {value}" for name, value in wanted.items()))
+    typer.echo("set until this run ends: " + ", ".join(f"{name} = {value}" for name, value in wanted.items()))

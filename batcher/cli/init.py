@@ -36,6 +36,8 @@ def init(
     except OSError as error:
         raise WrongUse(f"{path} cannot be written: {error.strerror}") from None
     _write_schema(path.parent / SCHEMA)
+    if not _photos(path.parent):
+        typer.echo("no photos are here, or in a folder one below: it has an example's, to be put in place")
     typer.echo(f"wrote {path}; next: {command('plan', path)} && {command('run', path, '--sandbox')}")
 
 

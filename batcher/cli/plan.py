@@ -182,7 +182,7 @@ def _next(wanted: o.Wanted, to_buy: int, begun: int) -> str | None:
     if not to_buy or wanted.manifest == "-":
         return None
     narrowed = any((wanted.selection.limit, wanted.selection.sample, wanted.selection.where))
-    first = ["--sample", "4"] if to_buy > _SAMPLED and not narrowed and not begun else []
+    first = ["--sample", "6"] if to_buy > _SAMPLED and not narrowed and not begun else []
     return command("run", wanted.manifest, *wanted.words(), *first)
 
 

@@ -209,7 +209,7 @@ async def _confirm(opened: Any, settings: Any, wanted: o.Wanted) -> None:  # noq
     capped = "" if limits.max_cost_usd is None else f", and no more than {money(limits.max_cost_usd)} in all"
     sure(
         f"{jobs(waiting)} may cost {money(cost)}{capped}. Go on?",
-        NotMeant("nothing was sent", "see a few first: add --sample 4"),
+        NotMeant("nothing was sent", "see a few first: add --sample 6"),
     )
 
 

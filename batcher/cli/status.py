@@ -31,6 +31,7 @@ def status(out: o.Out, *, by: By = None, json: o.Json = False) -> None:
     if is_locked(out):
         with Reader(out) as reader:
             board = board_of(reader, Clock().now())
+        found |= {"at_work": True, "stopped": None}  # how an earlier start ended is no news of this one
         found["pace"] = {
             "per_minute": round(board.rate * 60, 2),
             "left_seconds": board.left and [round(one, 1) for one in board.left],

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import TypeAdapter, ValidationError
 
 from batcher.errors import BatcherError, TokenMissing, Unreachable, WrongUse
+from batcher.events import Changed
 from batcher.job import Job, Move, State
 from batcher.ledger import asks
 from batcher.ledger.adoption import adoptable
@@ -190,6 +191,8 @@ class Requests:
         run.policy = policy
         run.engine.obey(policy)
         run.engine.broaden(broad=await run.purse.is_short(run.engine.budget))
+        limits, now = policy.limits, run.parts.clock.now()
+        await run.ledger.say(Changed(now, dict(settings), limits.concurrency, limits.max_cost_usd))
         return {"limits": asdict(policy.limits), "retry": asdict(policy.retry)}
 
     async def cancel(self) -> dict[str, int]:

@@ -79,7 +79,7 @@ def _cost(cost: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _time(expected: Mapping[str, Any] | None) -> str:
     if expected is None:
-        return "not known: no earlier run tells the pace; a --sample would"
+        return "not known: no earlier run tells the pace; a --sample of five or more would"
     low, high = map(duration, expected["seconds"])
     return f"{low} to {high}, at the pace of {expected['from']}"
 

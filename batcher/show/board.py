@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from batcher.job import SETTLED, State
+from batcher.job import SETTLED, Kind, State
 from batcher.settings import SANDBOX
 from batcher.show.log import plain
 from batcher.show.words import counts, duration, money
@@ -16,6 +16,8 @@ if TYPE_CHECKING:  # drawing needs rich, which takes a start 50 ms; saying where
 _NARROW: Final = 64
 _WIDE: Final = 120
 _SLOW: Final = 1.0
+_UNSURE: Final = frozenset({Kind.LOST, Kind.CRASH})
+"""Kinds of what is uncertain, and has not failed."""
 _KINDS: Final = 4
 
 
@@ -146,14 +148,15 @@ def _stages(board: Board, width: int) -> "Table":
         window += f", the server takes {board.window:,}"
     elif board.holds:
         window += f", held {board.holds:,}x"
-    kinds = _kinds(board.kinds)
+    unsure = {kind: count for kind, count in board.kinds.items() if kind in _UNSURE}
+    kinds = _kinds({kind: count for kind, count in board.kinds.items() if kind not in _UNSURE})
     rows = [
         ("submitted", total - has(State.PENDING, 0), total, "", "cyan"),
         ("running", at_server, board.ceiling or total, window, "cyan"),
         ("fetched", fetched, total, "", "cyan"),
-        ("done", has(State.DONE, 0), total, rate_of(board.rate), "green"),
+        ("done", has(State.DONE, 0), total, rate_of(board.rate) if has(State.DONE) else "", "green"),
         ("failed", has(State.FAILED, 0), total, _shown(kinds, board.last, width), "red"),
-        ("uncertain", has(State.UNCERTAIN, 0), total, "", "yellow"),
+        ("uncertain", has(State.UNCERTAIN, 0), total, _kinds(unsure), "yellow"),
     ]
     if has(State.CANCELLED, 0):
         rows.append(("cancelled", has(State.CANCELLED, 0), total, "", "yellow"))

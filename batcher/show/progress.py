@@ -2,14 +2,14 @@
 
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final, TextIO
 
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from batcher.events import Ended, Event, Held, Moved, Noted, Silence, Started, Stopping, Warned
+from batcher.events import Changed, Ended, Event, Held, Moved, Noted, Silence, Started, Stopping, Warned
 from batcher.job import SETTLED, State
 from batcher.settings import SANDBOX
 from batcher.show.board import Board, Money, affordable, drawn, line, named
@@ -59,6 +59,8 @@ class Tally:
                 self._hold = (self._now() + seconds, why)
             case Silence(message=message, since=since):
                 self._silence = message if since is not None else ""
+            case Changed(concurrency=concurrency, limit_usd=limit) if self._started:
+                self._started = replace(self._started, concurrency=concurrency, limit_usd=limit)
             case Stopping(message=message):
                 self._stopping = f"no more is submitted: {message}"
             case _:
@@ -144,6 +146,10 @@ def _of_job(event: Event) -> str:
     return plain(f"{event.name} {event.to}{bill} (job {event.job_id}, request {event.request_id or 'none'}){why}")
 
 
+def _changed(settings: Mapping[str, str]) -> str:
+    return "set until this run ends: " + ", ".join(f"{name} = {value}" for name, value in settings.items())
+
+
 class Lines:
     """Plain lines: at the start, each ten seconds, at trouble, at the end; `verbose`: for each job that settles."""
 
@@ -166,6 +172,8 @@ class Lines:
                 self._say(f"submissions wait {duration(seconds)}: {why}")
             case Warned(message=message) | Silence(message=message):
                 self._say(f"warning: {message}")
+            case Changed(settings=settings):
+                self._say(_changed(settings))
             case Ended() | Noted():
                 pass
             case _ if self._now() - self._last >= EVERY:
@@ -201,6 +209,8 @@ class Screen:
                 self._live.start()
             case Warned(message=message) | Silence(message=message):
                 self._console.print(plain(f"warning: {message}"), markup=False, highlight=False)
+            case Changed(settings=settings):
+                self._console.print(plain(_changed(settings)), markup=False, highlight=False)
             case Ended():
                 self._live.stop()
             case _:

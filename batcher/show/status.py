@@ -51,6 +51,7 @@ def status_of(reader: Reader) -> dict[str, Any]:
         "files": files["files"],
         "bytes": int(files["bytes"]),
         "requests": meta.get("requests", 0),
+        "at_work": False,
         "pace": None,
         "stopped": _stopped(asdict(stopped)) if stopped else None,
     }

@@ -3,10 +3,20 @@
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from batcher.job import State
 from batcher.settings import SANDBOX
+
+_MAYBE: Final = ": may have been accepted, and billed; `retry --state uncertain` says what is known, and asks"
+_HELP: Final = {
+    "lost": _MAYBE,
+    "crash": _MAYBE,
+    "bad_output": ": `retry` fetches it again; where that brings the same, `retry --again` buys it anew",
+    "expired": ": `retry` asks for it again; where that fails too, `retry --again` buys it anew",
+    "no_output": ": `retry` asks for it again; where that fails too, `retry --again` buys it anew",
+}
+"""What can be done about a kind of failure that the next command may not end."""
 
 
 def money(usd: float | None) -> str:
@@ -76,7 +86,7 @@ def summary(found: Mapping[str, Any], out: Path, took: float | None = None) -> l
         lines.append(
             f"over the limit of {money(cost['limit'])} by {over}: it was lowered, or jobs in flight were billed more"
         )
-    lines.extend(f"{count:,} {kind}" for kind, count in sorted(found["errors"].items()))
+    lines.extend(f"{count:,} {kind}{_HELP.get(kind, '')}" for kind, count in sorted(found["errors"].items()))
     if found["rejected"]:
         lines.append(f"{found['rejected']:,} rows rejected, see {out / 'rejected.csv'}")
     if found["stopped"]:

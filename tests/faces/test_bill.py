@@ -41,7 +41,7 @@ def test_a_plan_is_a_bill(catalogue: Batcher, api: Api) -> None:
     assert catalogue("plan", "m.yaml", "-j", "7", "--json").json()["settings"]["concurrency"]["from"] == "option"
     said = catalogue("plan", "m.yaml", "--max-cost", "3").out
     for word in ("12 x 1K at $0.15", "12 x 4K at $0.30", "pays for about 13", "first ", "between ", "last ", "bottle on slate",
-                 "next: batcher run m.yaml --max-cost 3 --sample 4"):  # fmt: skip
+                 "next: batcher run m.yaml --max-cost 3 --sample 6"):  # fmt: skip
         assert word in said
     assert api.requests == []
 
@@ -189,7 +189,7 @@ def test_what_comes_next_is_what_was_priced(catalogue: Batcher) -> None:
 
     assert then("--where", "stem == 'mug'") == "batcher run m.yaml --where 'stem == '\"'\"'mug'\"'\"''"
     assert then("--limit", "3", "-o", "other") == "batcher run m.yaml --out other --limit 3"
-    assert then("--set", "output_format=png") == "batcher run m.yaml --set=output_format=png --sample 4"
+    assert then("--set", "output_format=png") == "batcher run m.yaml --set=output_format=png --sample 6"
     assert catalogue("run", "m.yaml", "--sample", "4").code == 0
     assert then() == "batcher run m.yaml", "the sample has been seen"
     summary = catalogue("status", "runs/m").out

@@ -181,7 +181,7 @@ def _summary(status: Mapping[str, Any], *, rehearsal: bool) -> str:
 
 def _not_billed(cost: Mapping[str, Any]) -> str:
     more = cost["reserved"] + cost["at_risk"]
-    return f"and up to ${more:,.2f} not billed yet" if more else ""
+    return f"and up to ${more:,.2f} whose bill is not known" if more else ""
 
 
 def _some(head: Mapping[str, Any]) -> str:
