@@ -132,5 +132,7 @@ def _say_faults(faulty: ManifestFaulty) -> None:
 
 
 def _say(line: str) -> None:
+    from batcher.cli.fitted import fitted
+
     with contextlib.suppress(OSError):
-        print(line, file=sys.stderr, flush=True)
+        print(line if "\n" in line else fitted(line, sys.stderr), file=sys.stderr, flush=True)

@@ -22,7 +22,10 @@ def doctor(
 
     Example: batcher doctor products.yaml
     """
+    import sys
+
     from batcher.checks.doctor import facts
+    from batcher.cli.fitted import fitted
     from batcher.errors import EXIT_OK, EXIT_SETTLED
     from batcher.show.log import plain
 
@@ -32,9 +35,9 @@ def doctor(
     else:
         words = {True: "ok", False: "WRONG", None: "unknown"}
         for check in checks:
-            typer.echo(plain(f"{words[check.ok]:<8} {check.name}: {check.message}"))
+            typer.echo(fitted(plain(f"{words[check.ok]:<8} {check.name}: {check.message}"), sys.stdout, hang=9))
             if check.ok is False and check.hint:
-                typer.echo(f"{'':<8} {check.hint}")
+                typer.echo(fitted(f"{'':<8} {check.hint}", sys.stdout, hang=9))
     return EXIT_SETTLED if any(check.ok is False for check in checks) else EXIT_OK
 
 

@@ -254,7 +254,10 @@ async def find_model(wanted: o.Wanted, manifest: Any, asked: str, out: Any) -> A
 
 
 def _print(found: dict[str, Any]) -> None:
+    import sys
+
+    from batcher.cli.fitted import fitted
     from batcher.show.bill import lines
 
     for line in lines(found):
-        typer.echo(line)
+        typer.echo(line if line.startswith("\n") else fitted(line, sys.stdout, hang=12))

@@ -19,6 +19,7 @@ def status(out: o.Out, *, by: By = None, json: o.Json = False) -> None:
 
     Examples: batcher status runs/products; batcher status runs/products --by scene
     """
+    from batcher.cli.fitted import fitted
     from batcher.clock import Clock
     from batcher.ledger.lock import is_locked
     from batcher.ledger.reader import Reader
@@ -50,7 +51,7 @@ def status(out: o.Out, *, by: By = None, json: o.Json = False) -> None:
         _say(board)
     for line in summary(found, out):
         if not (board and line.startswith("next: ")):  # that is for when it has ended
-            typer.echo(line)
+            typer.echo(fitted(line, sys.stdout))
     if by is not None:
         typer.echo("")
         for line in table(found["by"]["values"], by):

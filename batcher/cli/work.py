@@ -2,12 +2,11 @@
 
 import asyncio
 import contextlib
-import shutil
 import signal
 import sys
-import textwrap
 from typing import Any
 
+from batcher.cli.fitted import fitted
 from batcher.cli.lines import Lines
 from batcher.errors import BatcherError, Stopped, TokenMissing
 from batcher.run import Run
@@ -17,8 +16,6 @@ from batcher.show.progress import listener
 from batcher.show.status import status
 from batcher.show.words import command, summary
 
-_PASTED = ("next: ", "look at it: ")
-"""Lines that hold a command: what is pasted must not be broken."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -87,10 +84,7 @@ def say(line: str) -> None:
     """Print a line to standard error, if anyone still reads it."""
     text = plain(line)
     with contextlib.suppress(OSError, ValueError):
-        if sys.stderr.isatty() and not line.startswith(_PASTED):
-            width = max(20, shutil.get_terminal_size().columns)
-            text = textwrap.fill(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
-        print(text, file=sys.stderr, flush=True)
+        print(fitted(text, sys.stderr), file=sys.stderr, flush=True)
 
 
 def say_stopped(stopped: Stopped) -> None:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from batcher.cli.fitted import fitted
 from batcher.events import Held, Moved, Silence, Started
 from batcher.job import Kind, State
 from batcher.show.board import Board, Money, drawn, line
@@ -125,3 +126,20 @@ def test_the_time_left_is_within_its_range_nine_times_in_ten() -> None:
                 held += guess[0] <= now - at <= guess[1]
     assert told > 500
     assert held / told >= 0.9
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_lines_are_broken_between_words_and_commands_never(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    said = "2 lost: may have been accepted, and billed; it says what is known, and asks"
+    broken = fitted(said, Terminal())
+    assert " ".join(line.strip() for line in broken.splitlines()) == said
+    assert len(broken.splitlines()) > 1 and all(len(line) <= 40 for line in broken.splitlines())
+    assert [line[:2] == "  " for line in broken.splitlines()] == [False, True]
+    command = "next: batcher resume runs/a-long-name-of-a-directory.sandbox --max-cost 5.70"
+    assert fitted(command, Terminal()) == command
+    assert fitted(said, io.StringIO()) == said, "what is no terminal gets lines as they are"
