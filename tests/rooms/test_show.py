@@ -139,7 +139,7 @@ def test_lines_are_broken_between_words_and_commands_never(monkeypatch: pytest.M
     broken = fitted(said, Terminal())
     assert " ".join(line.strip() for line in broken.splitlines()) == said
     assert len(broken.splitlines()) > 1 and all(len(line) <= 40 for line in broken.splitlines())
-    assert [line[:2] == "  " for line in broken.splitlines()] == [False, True]
+    assert [line[:2] == "  " for line in broken.splitlines()] == [False, True, True]
     command = "next: batcher resume runs/a-long-name-of-a-directory.sandbox --max-cost 5.70"
     assert fitted(command, Terminal()) == command
     assert fitted(said, io.StringIO()) == said, "what is no terminal gets lines as they are"
