@@ -78,6 +78,14 @@ class Unreachable(BatcherError):
     exit_code = EXIT_UNREACHABLE
 
 
+class Signalled(BatcherError):
+    """A signal came before the work began."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__("stopped before the work began", "nothing was sent; the same command goes on")
+        self.exit_code = SIGNAL_BASE + number  # type: ignore[misc]  # by the signal
+
+
 class Refused(BatcherError):
     """The run at work could not do what was asked of it; it said why, and the exit code."""
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -55,7 +56,10 @@ def _look(out: Path, row: Any) -> Damage | None:  # noqa: ANN401 - a row
     file = out / row["file"]
     try:
         with open(file, "rb", opener=_no_link) as opened:
-            size = os.fstat(opened.fileno()).st_size
+            found = os.fstat(opened.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                return damage("is no file")
+            size = found.st_size
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
     except FileNotFoundError:
         return damage("is missing")
@@ -74,12 +78,16 @@ def _look(out: Path, row: Any) -> Damage | None:  # noqa: ANN401 - a row
 
 
 def _no_link(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW)
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe is not waited for
 
 
 def _has_sidecar(file: Path, row: Any) -> bool:  # noqa: ANN401
     try:
         said = json.loads(file.read_bytes())
-        return bool(said["job_id"] == row["job_id"] and said["output"]["sha256"] == row["sha256"])
+        output = said["output"]
+        return bool(
+            (said["job_id"], said["request_id"]) == (row["job_id"], row["request_id"])
+            and (output["sha256"], output["file"], output["index"]) == (row["sha256"], row["file"], row["idx"])
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return False

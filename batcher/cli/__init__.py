@@ -84,6 +84,7 @@ def _run() -> int:
     except typer.Exit as ended:
         return ended.exit_code
     except (typer.Abort, KeyboardInterrupt):  # before the work began; from then on the run hears of signals itself
+        _say("batcher: stopped before the work began; the same command goes on")
         return SIGNAL_BASE + 2
     except ManifestFaulty as faulty:
         _say_faults(faulty)

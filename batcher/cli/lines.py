@@ -18,6 +18,7 @@ from batcher.errors import (
     BatcherError,
     LedgerInUse,
     LedgerUnreadable,
+    Signalled,
     Stopped,
     TokenMissing,
 )
@@ -65,6 +66,8 @@ def _stopped(error: BaseException) -> Stopped:
     match error:
         case KeyboardInterrupt():
             return Stopped("interrupted", "stopped before the work began", SIGNAL_BASE + 2, again, retryable=True)
+        case Signalled():
+            return Stopped("interrupted", why, error.exit_code, again, retryable=True)
         case TokenMissing():
             return Stopped("token", why, error.exit_code, f"RUNCOMFY_TOKEN=... {again}", retryable=False)
         case BatcherError():

@@ -28,11 +28,14 @@ def resume(
 
 async def _resume(out: o.Out, given: o.Given, lines: Any, *, sure: bool, quiet: bool) -> int:  # noqa: ANN401
     from batcher.cli.work import work
+    from batcher.errors import WrongUse
     from batcher.run import open_run
     from batcher.run.run import policy_facts, policy_of
 
     async with open_run(out, beside=manifest_folder(out)) as run:
         meta = await run.meta()
+        if "policy" not in meta:
+            raise WrongUse(f"{out} has no manifest that was taken in whole", "run the manifest again, with -o and this")
         policy = given.over(policy_of(meta.get("policy")))
         await run.purse.check_prices(policy.limits.max_cost_usd)
         await run.note({"policy": policy_facts(policy), "paused": False})

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -67,6 +68,7 @@ def run(
 def loop_run(work: Callable[[Any], Any], *, as_json: bool) -> int:
     """Run on uvloop where there is one. `work` is given what prints events as JSON, or None, and gives a coroutine."""
     from batcher.cli.lines import Lines
+    from batcher.errors import Signalled
 
     start: Callable[[Any], Any] = asyncio.run
     with suppress(ImportError):
@@ -74,12 +76,37 @@ def loop_run(work: Callable[[Any], Any], *, as_json: bool) -> int:
 
         start = uvloop.run
     lines = Lines() if as_json else None
+    signals: list[int] = []
     try:
-        return int(start(work(lines)))
+        return int(start(_until_signal(work(lines), signals)))
+    except asyncio.CancelledError as cancelled:
+        if not signals:
+            raise
+        stopped = Signalled(signals[0])
+        if lines:
+            lines.end(stopped)
+        raise stopped from cancelled
     except BaseException as error:
         if lines:
             lines.end(error)
         raise
+
+
+async def _until_signal(work: Any, signals: list[int]) -> Any:  # noqa: ANN401 - a coroutine that gives an exit code
+    """Do the work; a signal before the run hears of them itself ends it in good order."""
+    import signal
+
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+    def end(number: int) -> None:
+        signals.append(number)
+        if task:
+            task.cancel()
+
+    for one in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(one) is not signal.SIG_IGN:
+            loop.add_signal_handler(one, end, int(one))
+    return await work
 
 
 async def run_manifest(wanted: o.Wanted, lines: Any) -> int:  # noqa: ANN401 - Lines or None, imported late
@@ -123,7 +150,7 @@ async def _take_in(opened: Any, manifest: Any, asked: str, wanted: o.Wanted, set
     if await opened.has_taken(stands_for):
         counted = {name: (await opened.meta()).get(name) or 0 for name in ("rejected", "unkept")}
     else:
-        counted = await _expand(opened, manifest, model, wanted, stands_for, capped=capped)
+        counted = await _expand(opened, manifest, model, wanted, stands_for, settings)
     await opened.note(_facts(manifest, settings, wanted) | counted)
     if await opened.selects_nothing():
         say("warning: the selection leaves no job of the manifest")
@@ -138,8 +165,7 @@ async def _expand(
     model: Any,  # noqa: ANN401
     wanted: o.Wanted,
     stands_for: str,
-    *,
-    capped: bool,
+    settings: Any,  # noqa: ANN401
 ) -> dict[str, int]:
     """Take the manifest's jobs in, all or none; count the rows that were rejected, and the jobs to warn of."""
     from batcher.cli.prepare import expansion
@@ -148,14 +174,17 @@ async def _expand(
     from batcher.hosting.inline import Looks
     from batcher.ledger.enrolment import Choice, TooManyUnlisted
 
+    capped = settings.limits.max_cost_usd is not None
     looks = Looks(await opened.images())
     choice = Choice(wanted.selection.limit, wanted.selection.sample)
     sure = wanted.yes
     while True:
         reject = Rejected(opened.out / "rejected.csv")
         jobs = expansion(manifest, model, looks, wanted.options, reject, capped=capped)
+        counted = partial(_counted, reject, jobs.census)
+        facts = partial(_with, _facts(manifest, settings, wanted), counted)
         try:
-            await opened.enrol(jobs, looks.fresh, choice, sure=sure, stands_for=stands_for)
+            await opened.enrol(jobs, looks.fresh, choice, sure=sure, stands_for=stands_for, facts=facts)
         except ManifestFaulty:
             if reject.count and not jobs.census.jobs:  # its reasons are what helps
                 reject.keep()
@@ -165,9 +194,17 @@ async def _expand(
             sure = True
         else:
             reject.keep()
-            return {"rejected": reject.count, "unkept": jobs.census.unkept}
+            return counted()
         finally:
             reject.discard()
+
+
+def _counted(reject: Any, census: Any) -> dict[str, int]:  # noqa: ANN401 - Rejected, Census
+    return {"rejected": reject.count, "unkept": census.unkept}
+
+
+def _with(facts: dict[str, object], counted: Callable[[], dict[str, int]]) -> dict[str, object]:
+    return facts | counted()
 
 
 async def _take_over(opened: Any, folder: Any) -> int:  # noqa: ANN401 - a Run, a Path or None

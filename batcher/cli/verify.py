@@ -51,7 +51,7 @@ def _mend(out: o.Out, found: list[Any]) -> Mapping[str, Any]:
             return await run.requests.repair(jobs, sidecars)
 
     others = [
-        {"job_id": one.job_id, "message": f"{one.file}: the job is {one.state}; its good files are fetched by retry"}
+        {"job_id": one.job_id, "message": f"{one.file}: the job is {one.state}; {_ends_by(out, one.state)}"}
         for one in found
         if one.state != "done"
     ]
@@ -61,6 +61,14 @@ def _mend(out: o.Out, found: list[Any]) -> Mapping[str, Any]:
         why = [{"job_id": job_id, "message": f"could not be fetched again: {error}"} for job_id in jobs]
         return {"fetched": [], "written": [], "lost": [*why, *others]}
     return {"fetched": [], "written": [], **said, "lost": [*said.get("lost", []), *others]}
+
+
+def _ends_by(out: o.Out, state: str) -> str:
+    from batcher.show.words import command
+
+    if state in {"pending", "submitting", "running", "fetching"}:
+        return f"next: {command('resume', out)}"
+    return f"its good files are fetched by {command('retry', out, '--state', state)}"
 
 
 def _show(verified: Any, found: list[Any], mended: Mapping[str, Any]) -> None:  # noqa: ANN401

@@ -40,6 +40,7 @@ async def work(run: Run, policy: Policy, *, quiet: bool, lines: Lines | None, ve
         outcome = await run.work(policy)
     finally:
         log.close()
+        _hear_no_more()
     if not lines:
         found = None if quiet else await _status(run)
         if found:
@@ -78,6 +79,14 @@ def listen_to_signals(run: Run) -> None:
     for one in _SIGNALS:
         if signal.getsignal(one) is not signal.SIG_IGN:
             loop.add_signal_handler(one, stop, int(one))
+
+
+def _hear_no_more() -> None:
+    """Let a signal that comes while the end is written change nothing of it: by itself it would kill the process."""
+    loop = asyncio.get_running_loop()
+    for one in _SIGNALS:
+        if loop.remove_signal_handler(one):
+            signal.signal(one, signal.SIG_IGN)
 
 
 def say(line: str) -> None:

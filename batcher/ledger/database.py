@@ -173,6 +173,16 @@ def _connected(file: Path) -> sqlite3.Connection:
     return connection
 
 
+def forward(file: Path, work: Work[T]) -> T:
+    """Do work in one transaction of a connection of its own, for a ledger that is not to be held any longer."""
+    connection = _connected(file)
+    try:
+        return in_transaction(connection, work)
+    finally:
+        fold(connection)
+        connection.close()
+
+
 class InlineDatabase:
     """The same on the caller's thread, for time that is not real."""
 

@@ -132,7 +132,7 @@ SELECT attempts.job_id, attempts.billed_usd FROM json_each(:places) AS place CRO
 JOIN attempts ON jobs.id = attempts.job_id AND jobs.attempt = attempts.number WHERE attempts.billed_usd IS NOT NULL;
 
 -- name: known_files
-SELECT outputs.*, jobs.state FROM json_each(:places) AS place CROSS JOIN jobs ON jobs.rowid = place.value
+SELECT outputs.*, jobs.state, jobs.request_id FROM json_each(:places) AS place CROSS JOIN jobs ON jobs.rowid = place.value
 JOIN outputs ON jobs.id = outputs.job_id AND jobs.attempt = outputs.number
 WHERE outputs.file IS NOT NULL ORDER BY place.key, outputs.idx;
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import sqlite3
 from array import array
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,9 @@ from typing import Final, Self
 
 from batcher.errors import LedgerUnreadable, NotFound, Stopped
 from batcher.job import Job, Output
-from batcher.ledger.ledger import MIGRATIONS, newer, unreadable
+from batcher.ledger.database import forward
+from batcher.ledger.ledger import MIGRATIONS, migrate, newer, unreadable
+from batcher.ledger.lock import Lock
 from batcher.ledger.rows import job_of, output_of, stopped_of
 from batcher.ledger.sql import statements
 
@@ -36,6 +37,10 @@ class Reader:
             self._connection, version = self._opened_as_it_is(file)
         except sqlite3.Error as error:
             raise unreadable(error) from error
+        if 0 < version < len(MIGRATIONS):
+            self._connection.close()
+            bring_forward(out)
+            self._connection, version = _opened(file, "mode=ro")
         self._connection.row_factory = sqlite3.Row
         if version != len(MIGRATIONS):
             self._connection.close()
@@ -163,13 +168,20 @@ def _may_have_more(file: Path) -> bool:
     return os.access(file.parent, os.W_OK) or (log.exists() and log.stat().st_size > 0)
 
 
+def bring_forward(out: Path) -> None:
+    """Bring a ledger of an older batcher to this one's form. Raises LedgerInUse, LedgerUnreadable."""
+    lock = Lock(out)
+    lock.take()
+    try:
+        forward(out / "ledger.sqlite", migrate)
+    except sqlite3.Error as error:
+        raise unreadable(error) from error
+    finally:
+        lock.free()
+
+
 def _unfit(version: int, out: Path) -> LedgerUnreadable:
     """Name a ledger that is empty, older or newer than what can be read."""
     if version == 0:
         return LedgerUnreadable(f"{out / 'ledger.sqlite'} has nothing in it yet")
-    if version > len(MIGRATIONS):
-        return newer(version)
-    return LedgerUnreadable(
-        f"the ledger has version {version}, of an older batcher; this one reads {len(MIGRATIONS)}",
-        f"bring it forward: batcher verify {shlex.quote(str(out))}",
-    )
+    return newer(version)

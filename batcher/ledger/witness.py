@@ -4,6 +4,8 @@ Each intent to submit is noted, once it is committed and before its request leav
 directory; the run's log has it too. A ledger that lacks what a witness has seen is a copy that was left behind.
 """
 
+import errno
+import fcntl
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from batcher.clock import rfc3339
+from batcher.errors import LedgerInUse
 from batcher.events import Moved
 from batcher.job import State
 
@@ -39,7 +42,26 @@ class Witness:
     def __init__(self, folder: Path, run_id: str) -> None:
         self.file = folder / f"{run_id}.submitted"
         self._fd: int | None = None
+        self._held: int | None = None
         self._failed = False
+
+    def hold(self, out: Path) -> None:
+        """Keep other copies of the run from going on at the same time. Raises LedgerInUse.
+
+        Each would take the other's submissions for its own, or not know of them, and buy again what that has bought.
+        """
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._held = os.open(self.file.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:
+            return  # as what it cannot write
+        try:
+            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in {errno.EWOULDBLOCK, errno.EACCES}:
+                raise LedgerInUse(
+                    f"another copy of {out} is at work", "wait for it to end: two would buy the same jobs twice"
+                ) from None
 
     def note(self, events: Iterable[Moved]) -> None:
         """Append the submissions among these moves, in one write."""
@@ -57,10 +79,11 @@ class Witness:
             self._failed = True
 
     def close(self) -> None:
-        """Close the file."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        """Close the file, and let other copies go on."""
+        for fd in (self._fd, self._held):
+            if fd is not None:
+                os.close(fd)
+        self._fd = self._held = None
 
 
 def in_state_file(file: Path, *, backwards: bool = False) -> Iterator[Seen]:

@@ -14,6 +14,7 @@ from batcher.outputs.sidecar import sidecar_file
 from batcher.outputs.store import Store
 
 _BLOCK: Final = 2**20
+_LARGEST: Final = 2**63
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +71,25 @@ def _read(file: Path) -> Mapping[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     well = (
-        all(isinstance(one, str) for one in texts)
-        and all(isinstance(one, int) for one in numbers)
-        and all(isinstance(one, int | None) for one in sizes)
-        and isinstance(bill, int | float | None)
+        all(isinstance(one, str) and _is_text(one) for one in texts)
+        and all(isinstance(one, int) and 0 <= one < _LARGEST for one in numbers)
+        and all(one is None or (isinstance(one, int) and 0 <= one < _LARGEST) for one in sizes)
+        and 1 <= output["index"] <= output["count"]
+        and (bill is None or (isinstance(bill, int | float) and 0 <= bill < _LARGEST))
+        and _is_text(str(output.get("url") or "none"))
         and isinstance(timing, dict)
         and isinstance(output.get("mime"), str | None)
     )
     return said if well and not Path(output["file"]).is_absolute() and ".." not in Path(output["file"]).parts else None
+
+
+def _is_text(text: str) -> bool:
+    """Say whether there is something that a ledger can hold, and a file be named."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return bool(text) and "\0" not in text
 
 
 def _together(found: Mapping[int, Mapping[str, Any]], *, whole: bool) -> Finished:

@@ -6,6 +6,7 @@ import json
 import mmap
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
@@ -214,8 +215,11 @@ def _free_stem(name: str, pair: Iterable[str], fd: int) -> str:
 def _digest(name: str, fd: int | None = None) -> str:
     """Give a file's SHA-256; nothing for what is no file of its own."""
     try:
-        opened = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+        opened = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
     except OSError:
+        return ""
+    if not stat.S_ISREG(os.fstat(opened).st_mode):  # a folder, or a pipe
+        os.close(opened)
         return ""
     with os.fdopen(opened, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -82,6 +82,7 @@ async def _held(out: Path, parts: Parts) -> AsyncIterator[Ledger]:
         try:
             await ledger.open()
             ledger.witness = Witness(parts.state(), await _run_id(ledger, parts))
+            ledger.witness.hold(out)
             await recover(ledger)
             yield ledger
         finally:

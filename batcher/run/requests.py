@@ -174,7 +174,10 @@ class Requests:
         if files:
             tools = run.tools(await run.connect(), meta)
             for job in await run.ledger.whole(files):
-                came, why = await repair(job, files[job.id], tools, run.ledger)
+                try:
+                    came, why = await repair(job, files[job.id], tools, run.ledger)
+                except OSError as error:
+                    came, why = [], [str(error)]
                 fetched += came
                 lost += [{"job_id": job.id, "message": one} for one in why]
         if run.engine is None:

@@ -33,6 +33,7 @@ from batcher.ledger.ballast import Ballast
 from batcher.ledger.enrolment import Choice, Enrolled, enrol
 from batcher.ledger.ledger import Ledger
 from batcher.ledger.place import warnings
+from batcher.ledger.rows import dump
 from batcher.ledger.sql import statements
 from batcher.outputs.sidecar import Origin
 from batcher.outputs.store import Store
@@ -165,10 +166,12 @@ class Run:
         *,
         sure: bool,
         stands_for: str = "",
+        facts: Callable[[], Mapping[str, object]] = dict,
     ) -> Enrolled:
         """Take a manifest's jobs in, all or none. Raises ManifestFaulty, TooManyUnlisted.
 
-        `stands_for` is remembered with them: the same need not be taken in again.
+        `stands_for` is remembered with them: the same need not be taken in again. So is what `facts` gives once they
+        are read: jobs without the limits that they came with would be bought without them.
         """
         now = self.parts.clock.now()
         sql = statements("moves.sql")
@@ -178,7 +181,10 @@ class Run:
             names = ("path", "size", "mtime_ns", "facts")
             rows = (dict(zip(names, (path, *facts), strict=True)) for path, facts in fresh_images.items())
             connection.executemany(sql["put_image"], rows)
-            connection.execute(sql["put_meta"], {"key": "taken", "value": json.dumps(stands_for)})
+            noted = {"taken": stands_for, **facts()}
+            connection.executemany(
+                sql["put_meta"], [{"key": key, "value": dump(value)} for key, value in noted.items()]
+            )
             return enrolled
 
         return await self.ledger.transact(work, bound=False)

@@ -175,6 +175,45 @@ def test_verify_finds_and_mends_what_was_damaged(batcher: Batcher, api: Api) -> 
     assert not list(out.glob(".*"))
 
 
+def test_verify_puts_aside_what_is_no_file_and_waits_for_no_pipe(batcher: Batcher, api: Api) -> None:
+    assert batcher.run_csv(["a", "b"]).code == 0
+    first, second = sorted((batcher.folder / "runs/jobs/files").glob("*.png"))
+    first.unlink()
+    first.mkdir()
+    second.unlink()
+    os.mkfifo(second)
+    found = batcher("verify", "runs/jobs", "--json")
+    assert found.code == 1, found.err
+    assert len(found.json()["fetched"]) == 2 and first.is_file() and second.is_file()
+    assert batcher("verify", "runs/jobs").code == 0 and batcher.states() == {"done": 2}
+
+
+def test_verify_sees_a_sidecar_that_is_anothers(batcher: Batcher) -> None:
+    assert batcher.run_csv(["a"]).code == 0
+    (sidecar,) = (batcher.folder / "runs/jobs/files").glob("*.json")
+    whole = json.loads(sidecar.read_text())
+    sidecar.write_text(json.dumps({**whole, "request_id": "another"}))
+    assert batcher("verify", "runs/jobs").code == 1
+    assert json.loads(sidecar.read_text()) == whole
+
+
+def test_one_odd_sidecar_keeps_no_other_from_being_taken_over(batcher: Batcher, api: Api) -> None:
+    assert batcher.run_csv(["a", "b", "c", "d", "e"]).code == 0
+    edits: list[dict[str, Any]] = [
+        {"request_id": "\ud800"},
+        {"output": {"bytes": 10**30}},
+        {"output": {"file": "files/a\0.png"}},
+        {"cost_usd": {"billed": -5}},
+    ]
+    for file, edit in zip(sorted((batcher.folder / "runs/jobs/files").glob("*.json")), edits, strict=False):
+        said = json.loads(file.read_text())
+        said |= {key: {**said[key], **value} if isinstance(value, dict) else value for key, value in edit.items()}
+        file.write_text(json.dumps(said))
+    done = batcher("run", "jobs.csv", "--model", MODEL, "-o", "new", "--reuse", "runs/jobs")
+    assert done.code == 0, done.err
+    assert "1 job taken over" in done.err and len(api.journal) == 9
+
+
 def test_verify_reports_what_cannot_be_had_and_leaves_it_done(batcher: Batcher, api: Api) -> None:
     assert batcher.run_csv(["a", "b"]).code == 0
     gone = next(iter((batcher.folder / "runs/jobs/files").glob("*.png")))

@@ -92,6 +92,31 @@ def test_two_machines_that_both_went_on_are_told_apart(batcher: Batcher, api: Ap
     assert batcher("resume", "runs/jobs", "--yes").code == 0, "all was done there"
 
 
+def test_a_copy_of_a_run_at_work_does_not_go_on_beside_it(batcher: Batcher, api: Api, until: Until) -> None:
+    """Both bought what waited, and both ended well."""
+    api.delay = 600
+    process = batcher.start("run", batcher.csv(PROMPTS), "--model", MODEL, "-j", "2")
+    until(lambda: len(api.journal) == 2)
+    shutil.copytree(batcher.folder / "runs/jobs", batcher.folder / "copy")
+    other = batcher("run", "jobs.csv", "--model", MODEL, "-o", "copy")
+    assert other.code == 75 and "another copy" in other.err
+    api.delay = 0.1
+    process.communicate(timeout=60)
+    assert process.returncode == 0 and len(api.journal) == 6
+
+
+@pytest.mark.parametrize("command", ["status", "resume", "verify", "report"])
+def test_a_ledger_of_an_older_version_is_brought_forward_by_whoever_opens_it(batcher: Batcher, command: str) -> None:
+    assert batcher.run_csv(["a"]).code == 0
+    with sqlite3.connect(batcher.folder / "runs/jobs/ledger.sqlite") as ledger:
+        for name in ("jobs_broad",):
+            ledger.execute(f"DROP INDEX {name}")
+        ledger.execute("ALTER TABLE jobs DROP COLUMN turn")
+        ledger.execute("PRAGMA user_version = 2")
+    assert batcher(command, "runs/jobs").code == 0
+    assert batcher.states() == {"done": 1}
+
+
 def test_an_empty_home_each_night_stops_nothing(batcher: Batcher, api: Api) -> None:
     half_done(batcher)
     again = batcher("run", "jobs.csv", "--model", MODEL, HOME=str(batcher.folder / "empty"))

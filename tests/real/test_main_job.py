@@ -423,6 +423,25 @@ def test_an_interruption_before_the_work_is_said_too(batcher: Batcher) -> None:
     assert last(Done(process.returncode, out, ""))[:2] == (130, "interrupted")
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_while_a_manifest_is_read_loses_no_limit(batcher: Batcher, api: Api, number: int, code: int) -> None:
+    """The jobs were taken in, the limit was not yet: `resume` bought them without one."""
+    manifest = batcher.csv([f"p{n}" for n in range(30_000)])
+    process = batcher.start("run", manifest, "--model", MODEL, "--max-cost", "0.45", "--json", "-o", "out")
+    ledger = batcher.folder / "out/ledger.sqlite"
+    begun = time.monotonic()
+    while not ledger.exists() or time.monotonic() - begun < 1.2:
+        time.sleep(0.01)
+    os.killpg(process.pid, number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    *_, ended = [json.loads(line) for line in out.splitlines()]
+    assert (ended["event"], ended["stopped"]["reason"]) == ("ended", "interrupted")
+    resumed = batcher("resume", "out", "-q")
+    assert resumed.code in {64, 75}, "there is nothing to go on with, or the limit stands"
+    assert len(api.journal) <= 3
+
+
 def test_the_environment_sets_inputs_a_line_each_and_an_option_wins(batcher: Batcher, api: Api) -> None:
     done = batcher.run_csv(["a"], "--set", "resolution=2K", BATCHER_SET="prompt=of the room\nresolution=4K\n")
     assert done.code == 0, done.err
