@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from batcher.cli import options as o
-from batcher.cli.run import loop_run
+from batcher.cli.run import confirm, loop_run
 
 
 def resume(
@@ -38,6 +38,8 @@ async def _resume(out: o.Out, given: o.Given, lines: Any, *, sure: bool, quiet: 
             raise WrongUse(f"{out} has no manifest that was taken in whole", "run the manifest again, with -o and this")
         policy = given.over(policy_of(meta.get("policy")))
         await run.purse.check_prices(policy.limits.max_cost_usd)
+        if "started_at" not in meta:  # its `run` ended before it could ask
+            await confirm(run, policy, yes=sure)
         await run.note({"policy": policy_facts(policy), "paused": False})
         if sure and meta.get("moved"):
             await run.copies.accept_as_is()

@@ -96,11 +96,13 @@ async def _until_signal(work: Any, signals: list[int]) -> Any:  # noqa: ANN401 -
     """Do the work; a signal before the run hears of them itself ends it in good order."""
     import signal
 
+    from batcher.cli.ask import heard
+
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
 
     def end(number: int) -> None:
         signals.append(number)
-        if task:
+        if task and len(signals) == 1 and number not in heard:  # a second must not cut the closing of the ledger off
             task.cancel()
 
     for one in (signal.SIGTERM, signal.SIGHUP):
@@ -113,7 +115,7 @@ async def run_manifest(wanted: o.Wanted, lines: Any) -> int:  # noqa: ANN401 - L
     """Open the run directory, take the manifest's jobs in, work."""
     from batcher.cli.prepare import model_id, out_dir, policy
     from batcher.cli.work import work
-    from batcher.errors import ManifestFaulty, NotFound, NotMeant, TokenMissing
+    from batcher.errors import ManifestFaulty, NotFound, NotMeant, Signalled, TokenMissing
     from batcher.manifest.manifest import open_manifest
     from batcher.run import discard, open_run
     from batcher.settings import SANDBOX, remote
@@ -127,14 +129,20 @@ async def run_manifest(wanted: o.Wanted, lines: Any) -> int:  # noqa: ANN401 - L
     provider = SANDBOX if wanted.sandbox else remote(manifest.root).provider
     fresh = not (out / "ledger.sqlite").exists()
     rebuild = wanted.reuse is not None and wanted.reuse.resolve() == out.resolve()
+    begun = False
     try:
         async with open_run(out, provider=provider, beside=manifest.root, make=True, rebuild=rebuild) as opened:
             await _take_in(opened, manifest, asked, wanted, settings)
             fresh = not await _take_over(opened, wanted.reuse) and fresh  # what was brought is in its ledger alone
-            await _confirm(opened, settings, wanted)
+            await confirm(opened, settings, yes=wanted.yes)
+            begun = True
             return await work(opened, settings, quiet=wanted.quiet, lines=lines, verbose=wanted.verbose)
     except (ManifestFaulty, TokenMissing, NotMeant):
         if fresh and not rebuild:
+            discard(out)
+        raise
+    except (asyncio.CancelledError, Signalled):
+        if fresh and not rebuild and not begun:  # what was not agreed to is not left for `resume` to buy
             discard(out)
         raise
 
@@ -227,7 +235,7 @@ async def _take_over(opened: Any, folder: Any) -> int:  # noqa: ANN401 - a Run, 
     return 0
 
 
-async def _confirm(opened: Any, settings: Any, wanted: o.Wanted) -> None:  # noqa: ANN401
+async def confirm(opened: Any, settings: Any, *, yes: bool) -> None:  # noqa: ANN401
     """Ask, on a terminal, whether so much money is meant to be spent. Raises NotMeant."""
     import sys
 
@@ -237,7 +245,7 @@ async def _confirm(opened: Any, settings: Any, wanted: o.Wanted) -> None:  # noq
     from batcher.settings import SANDBOX
     from batcher.show.words import jobs, money
 
-    if wanted.yes or opened.provider == SANDBOX or not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if yes or opened.provider == SANDBOX or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return
     limits = settings.limits
     waiting, cost, spent = await opened.purse.to_spend(limits.max_cost_usd)

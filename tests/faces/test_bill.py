@@ -1,6 +1,11 @@
 """The bill before the run, the question that it asks, and who cost what after it."""
 
+import os
+import pty
 import shutil
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -72,6 +77,25 @@ def test_a_run_asks_once_on_a_terminal_and_takes_no_for_an_answer(catalogue: Bat
     assert "and no more than $2.50 in all" in capped
     assert "24 done" in on_a_terminal(catalogue, "run", "m.yaml", typed=b"y\n")
     assert "Go on?" not in on_a_terminal(catalogue, "run", "m.yaml")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_ends_the_question_and_leaves_nothing_to_buy(
+    catalogue: Batcher, api: Api, number: int, code: int
+) -> None:
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "batcher", "run", "m.yaml"],
+        cwd=catalogue.folder, env=catalogue.environ, stdin=slave, stdout=slave, stderr=slave,
+    )  # fmt: skip
+    os.close(slave)
+    said = b""
+    while b"Go on?" not in said:
+        said += os.read(master, 4096)
+    process.send_signal(number)
+    assert process.wait(20) == code
+    os.close(master)
+    assert not (catalogue.folder / "runs/m/ledger.sqlite").exists() and api.journal == []
 
 
 def test_no_question_where_nobody_is_asked_or_little_is_spent(catalogue: Batcher, api: Api) -> None:
