@@ -59,6 +59,10 @@ class LedgerInUse(BatcherError):
     exit_code = EXIT_STOPPED
 
 
+class CopyInUse(LedgerInUse):
+    """Another copy of this run is at work, in another directory."""
+
+
 class LedgerBroken(BatcherError):
     """The disk refused a write of the ledger: nothing more is sent."""
 

@@ -19,7 +19,7 @@ def sure(question: str, otherwise: NotMeant) -> None:
     Blocks. While it waits signals are what they are everywhere: an event loop would only take note of them.
     """
     try:
-        with _plain_signals():
+        with plain_signals():
             print(f"{question} [y/N]: ", end="", file=sys.stderr, flush=True)
             answer = sys.stdin.readline()
     except KeyboardInterrupt:
@@ -31,7 +31,8 @@ def sure(question: str, otherwise: NotMeant) -> None:
 
 
 @contextmanager
-def _plain_signals() -> Iterator[None]:
+def plain_signals() -> Iterator[None]:
+    """Let signals end what blocks: Ctrl-C raises KeyboardInterrupt, others Signalled."""
     wanted = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: _end, signal.SIGHUP: _end}
     before = {
         one: signal.signal(one, handler)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from batcher.errors import LedgerInUse, Refused
+from batcher.errors import CopyInUse, LedgerInUse, Refused
 from batcher.ledger import asks
 
 _EVERY: Final = 0.1
@@ -30,6 +30,8 @@ async def do_or_leave(
     while True:
         try:
             return Said(await do(), by_run=False)
+        except CopyInUse:  # which reads no requests that are left here
+            raise
         except LedgerInUse:
             file = asks.leave(out, ask)
         if said := await _answer(out, file, wait):

@@ -16,6 +16,7 @@ from batcher.errors import (
     EXIT_USAGE,
     SIGNAL_BASE,
     BatcherError,
+    CopyInUse,
     LedgerInUse,
     LedgerUnreadable,
     Signalled,
@@ -34,7 +35,7 @@ _REASONS: Final = {
     EXIT_STOPPED: "disk",
     EXIT_TOKEN: "token",
 }
-_OF_ERRORS: Final = {LedgerInUse: "locked", LedgerUnreadable: "ledger"}
+_OF_ERRORS: Final = {CopyInUse: "locked", LedgerInUse: "locked", LedgerUnreadable: "ledger"}
 
 
 class Lines:

@@ -38,9 +38,9 @@ async def _resume(out: o.Out, given: o.Given, lines: Any, *, sure: bool, quiet: 
             raise WrongUse(f"{out} has no manifest that was taken in whole", "run the manifest again, with -o and this")
         policy = given.over(policy_of(meta.get("policy")))
         await run.purse.check_prices(policy.limits.max_cost_usd)
-        if "started_at" not in meta:  # its `run` ended before it could ask
-            await confirm(run, policy, yes=sure)
-        await run.note({"policy": policy_facts(policy), "paused": False})
+        if meta.get("agreed") is False:  # the last `run` ended before it could ask, or was told no
+            await confirm(run, policy, yes=sure, owed=True)
+        await run.note({"policy": policy_facts(policy), "paused": False, "agreed": True})
         if sure and meta.get("moved"):
             await run.copies.accept_as_is()
         return await work(run, policy, quiet=quiet, lines=lines)

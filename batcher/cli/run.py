@@ -113,6 +113,7 @@ async def _until_signal(work: Any, signals: list[int]) -> Any:  # noqa: ANN401 -
 
 async def run_manifest(wanted: o.Wanted, lines: Any) -> int:  # noqa: ANN401 - Lines or None, imported late
     """Open the run directory, take the manifest's jobs in, work."""
+    from batcher.cli.ask import plain_signals
     from batcher.cli.prepare import model_id, out_dir, policy
     from batcher.cli.work import work
     from batcher.errors import ManifestFaulty, NotFound, NotMeant, Signalled, TokenMissing
@@ -120,7 +121,8 @@ async def run_manifest(wanted: o.Wanted, lines: Any) -> int:  # noqa: ANN401 - L
     from batcher.run import discard, open_run
     from batcher.settings import SANDBOX, remote
 
-    manifest = open_manifest(wanted.manifest, name=wanted.out.name if wanted.out else None)
+    with plain_signals():  # standard input may be waited for
+        manifest = open_manifest(wanted.manifest, name=wanted.out.name if wanted.out else None)
     if wanted.reuse is not None and not (wanted.reuse / "files").is_dir():
         raise NotFound(f"{wanted.reuse} is no run directory: there are no files in it")
     out = out_dir(manifest, wanted.out, sandbox=wanted.sandbox)
@@ -135,6 +137,7 @@ async def run_manifest(wanted: o.Wanted, lines: Any) -> int:  # noqa: ANN401 - L
             await _take_in(opened, manifest, asked, wanted, settings)
             fresh = not await _take_over(opened, wanted.reuse) and fresh  # what was brought is in its ledger alone
             await confirm(opened, settings, yes=wanted.yes)
+            await opened.note({"agreed": True})
             begun = True
             return await work(opened, settings, quiet=wanted.quiet, lines=lines, verbose=wanted.verbose)
     except (ManifestFaulty, TokenMissing, NotMeant):
@@ -235,8 +238,11 @@ async def _take_over(opened: Any, folder: Any) -> int:  # noqa: ANN401 - a Run, 
     return 0
 
 
-async def confirm(opened: Any, settings: Any, *, yes: bool) -> None:  # noqa: ANN401
-    """Ask, on a terminal, whether so much money is meant to be spent. Raises NotMeant."""
+async def confirm(opened: Any, settings: Any, *, yes: bool, owed: bool = False) -> None:  # noqa: ANN401
+    """Ask, on a terminal, whether so much money is meant to be spent. Raises NotMeant.
+
+    `owed`: an earlier start asked and was not told yes; without a terminal that is a no.
+    """
     import sys
 
     from batcher.cli.ask import sure
@@ -245,12 +251,16 @@ async def confirm(opened: Any, settings: Any, *, yes: bool) -> None:  # noqa: AN
     from batcher.settings import SANDBOX
     from batcher.show.words import jobs, money
 
-    if yes or opened.provider == SANDBOX or not (sys.stdin.isatty() and sys.stderr.isatty()):
+    somebody = sys.stdin.isatty() and sys.stderr.isatty()
+    if yes or opened.provider == SANDBOX or not (somebody or owed):
         return
     limits = settings.limits
     waiting, cost, spent = await opened.purse.to_spend(limits.max_cost_usd)
     if not asks(cost, limits.max_cost_usd, spent, limits.confirm_above_usd):
         return
+    if not somebody:
+        said = f"{jobs(waiting)} may cost {money(cost)}, which the last start asked about and was not told yes"
+        raise NotMeant(said, "if that is meant, add --yes")
     capped = "" if limits.max_cost_usd is None else f", and no more than {money(limits.max_cost_usd)} in all"
     sure(
         f"{jobs(waiting)} may cost {money(cost)}{capped}. Go on?",
@@ -307,4 +317,5 @@ def _facts(manifest: Any, settings: Any, wanted: o.Wanted) -> dict[str, object]:
         "root": str(manifest.root),
         "policy": policy_facts(settings),
         "selection": wanted.selection.facts(),
+        "agreed": False,
     }

@@ -1,7 +1,7 @@
 """One coroutine for each state a job can be driven from: it acts, and gives the Move that follows, or says when."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -323,36 +323,40 @@ class Legs:
         return max(named or 0.0, backoff(tries, self._tools.chance))
 
     async def fetch(self, job: Job) -> Move:
-        """Bring every output home, whole, then write the sidecars."""
-        trouble = rules.Trouble()
-        placed: list[Output] = []
+        """Bring every output home, whole, then write the sidecars. One that is given up keeps no other from coming."""
+        trouble, tries = rules.Trouble(), 0
+        placed: dict[int, Output] = {}
+        given_up: dict[int, Move] = {}
         stale = _needs_result(job)
-        tries = 0
-        while stale or len(placed) < len(job.outputs):
-            got: Job | Output | Move | Failed = await (
-                self._renew(job) if stale else self._try(job, job.outputs[len(placed)])
-            )
+        while stale or (to_come := [one for one in job.outputs if one.index not in placed.keys() | given_up.keys()]):
+            got: Job | Output | Move | Failed = await (self._renew(job) if stale else self._try(job, to_come[0]))
             match got:
                 case Job():
                     job, stale = got, False
                     continue
                 case Output():
-                    placed.append(got)
+                    placed[got.index] = got
                     self._pace.patience.eased()
                     trouble, tries = rules.Trouble(), 0
                     continue
                 case Move():
-                    return replace(got, outputs=tuple(placed))
+                    return replace(got, outputs=_in_order(placed))
             trouble = self._took(trouble, got, asked_anew=stale)
             if move := self._given_up(trouble, got):
-                return replace(move, outputs=tuple(placed))
+                if stale:
+                    return replace(move, outputs=_in_order(placed))
+                given_up[to_come[0].index] = move
+                trouble, tries = rules.Trouble(), 0
+                continue
             stale = _needs_result(job)
             if not stale and trouble.to_refresh(self._now()):
                 trouble, stale = trouble.renewed(), True
                 continue
             await asyncio.sleep(backoff(tries, self._tools.chance))
             tries += 1
-        return await self._finish(job, placed)
+        for move in given_up.values():
+            return replace(move, outputs=_in_order(placed))
+        return await self._finish(job, list(_in_order(placed)))
 
     async def _finish(self, job: Job, placed: list[Output]) -> Move:
         size = sum(output.bytes or 0 for output in placed)
@@ -443,6 +447,10 @@ class Legs:
         delay = self._pace.rate.delay(_loop_now())
         if delay:
             await asyncio.sleep(delay)
+
+
+def _in_order(placed: Mapping[int, Output]) -> tuple[Output, ...]:
+    return tuple(placed[index] for index in sorted(placed))
 
 
 def _stem(job: Job, output: Output) -> str:

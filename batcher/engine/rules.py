@@ -31,6 +31,8 @@ ASK_PLACE_AFTER: Final = 60.0
 """Seconds without a move after which a waiting job's place in the queue is asked for, at one more request."""
 GONE_AFTER: Final = 600.0
 """Seconds of 404 before a request, or an output, is given up."""
+_RESUBMITTED: Final = 3
+"""Submissions of a job, each perhaps paid for, after which it stays uncertain even where gaps are to be filled."""
 _EMPTY_RESULTS: Final = 3
 _WRONG_BYTES: Final = 3
 _REFRESH_EVERY: Final = 10
@@ -190,8 +192,13 @@ def bought_again(job: Job, retry: Retry) -> Move | None:
     """Say whether a settled job goes back to the queue without being asked: only where the user's settings say so."""
     if job.state is State.FAILED and job.kind is Kind.FAILED and job.attempt < retry.attempts:
         return Move(State.PENDING, message=f"submission {job.attempt} of {retry.attempts} failed: {job.message}")
-    if job.state is State.UNCERTAIN and retry.uncertain == "resubmit":
-        return Move(State.PENDING, message=f"resubmitted, as retry.uncertain says: {job.message}")
+    if (
+        job.state is State.UNCERTAIN
+        and retry.uncertain == "resubmit"
+        and job.attempt < max(retry.attempts, _RESUBMITTED)
+    ):
+        wait = float(min(60, 2**job.attempt))
+        return Move(State.PENDING, message=f"resubmitted, as retry.uncertain says: {job.message}", delay=wait)
     return None
 
 

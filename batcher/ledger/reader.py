@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Final, Self
 
-from batcher.errors import LedgerUnreadable, NotFound, Stopped
+from batcher.errors import LedgerInUse, LedgerUnreadable, NotFound, Stopped
 from batcher.job import Job, Output
 from batcher.ledger.database import forward
 from batcher.ledger.ledger import MIGRATIONS, migrate, newer, unreadable
@@ -169,9 +169,15 @@ def _may_have_more(file: Path) -> bool:
 
 
 def bring_forward(out: Path) -> None:
-    """Bring a ledger of an older batcher to this one's form. Raises LedgerInUse, LedgerUnreadable."""
+    """Bring a ledger of an older batcher to this one's form. Raises LedgerUnreadable."""
     lock = Lock(out)
-    lock.take()
+    try:
+        lock.take()
+    except (LedgerInUse, OSError) as error:
+        raise LedgerUnreadable(
+            f"the ledger is of an older version, and cannot be brought forward now: {error}",
+            "where a run is at work, wait for its end; where the directory cannot be written, copy it",
+        ) from None
     try:
         forward(out / "ledger.sqlite", migrate)
     except sqlite3.Error as error:

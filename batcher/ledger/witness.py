@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from batcher.clock import rfc3339
-from batcher.errors import LedgerInUse
+from batcher.errors import CopyInUse
 from batcher.events import Moved
 from batcher.job import State
 
@@ -46,7 +46,7 @@ class Witness:
         self._failed = False
 
     def hold(self, out: Path) -> None:
-        """Keep other copies of the run from going on at the same time. Raises LedgerInUse.
+        """Keep other copies of the run from going on at the same time. Raises CopyInUse.
 
         Each would take the other's submissions for its own, or not know of them, and buy again what that has bought.
         """
@@ -59,7 +59,7 @@ class Witness:
             fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in {errno.EWOULDBLOCK, errno.EACCES}:
-                raise LedgerInUse(
+                raise CopyInUse(
                     f"another copy of {out} is at work", "wait for it to end: two would buy the same jobs twice"
                 ) from None
 

@@ -165,8 +165,10 @@ async def _endpoint(owner: str, out: Path, beside: Path | None, stack: AsyncExit
 def discard(out: Path) -> None:
     """Take back a directory that was made for a manifest that turned out to be wrong; only what a start makes.
 
-    What says why rows were rejected stays, where that left none.
+    What says why rows were rejected stays, where that left none; and all of it where results were taken over already.
     """
+    if (out / "files").is_dir() and any((out / "files").iterdir()):
+        return
     for name in (
         "ledger.sqlite",
         "ledger.sqlite-wal",

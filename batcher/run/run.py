@@ -365,12 +365,14 @@ class Run:
 
     def _stopped(self, halt: Halt, message: str) -> Stopped:
         resume = command("resume", self.out)
+        resubmits = self.policy.retry.uncertain == "resubmit"
+        if halt.reason == "failures":
+            message += f"; see: {command('jobs', self.out, '--state', 'failed')}"
         following = {
             "token": f"RUNCOMFY_TOKEN=... {resume}",
             "budget": f"{resume} --max-cost {math.ceil(self._would_cost * 100 - 1e-6) / 100:.2f}",
-            "uncertain": command("retry", self.out, "--state", "uncertain"),
+            "uncertain": resume if resubmits else command("retry", self.out, "--state", "uncertain"),
             "moved": f"{resume} --yes",
-            "failures": command("jobs", self.out, "--state", "failed"),
         }
         retryable = halt.reason not in {"token", "budget", "balance", "failures", "disk", "moved", "bug"}
         return Stopped(halt.reason, message, halt.exit_code, following.get(halt.reason, resume), retryable)

@@ -98,6 +98,17 @@ def test_a_signal_ends_the_question_and_leaves_nothing_to_buy(
     assert not (catalogue.folder / "runs/m/ledger.sqlite").exists() and api.journal == []
 
 
+def test_what_was_not_agreed_to_is_asked_again_by_resume(catalogue: Batcher, api: Api) -> None:
+    """The directory had been begun: what its last `run` was told no for was bought by `resume` without a word."""
+    assert catalogue("run", "m.yaml", "--limit", "1").code == 0
+    assert "nothing was sent" in on_a_terminal(catalogue, "run", "m.yaml", typed=b"n\n")
+    refused = catalogue("resume", "runs/m")
+    assert refused.code == 64 and "was not told yes" in refused.err
+    assert "nothing was sent" in on_a_terminal(catalogue, "resume", "runs/m", typed=b"n\n")
+    assert len(api.journal) == 1
+    assert catalogue("resume", "runs/m", "--yes").code == 0 and len(api.journal) == 24
+
+
 def test_no_question_where_nobody_is_asked_or_little_is_spent(catalogue: Batcher, api: Api) -> None:
     assert "Go on?" not in on_a_terminal(catalogue, "run", "m.yaml", "--max-cost", "1.5")
     assert "Go on?" not in on_a_terminal(catalogue, "run", "m.yaml", "--yes", "-o", "b")

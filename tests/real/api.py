@@ -38,6 +38,8 @@ class Api:
     empty: bool = False
     busy_cancels: int = 0
     """So many cancellations are answered 429."""
+    bad_files: set[str] = field(default_factory=set)
+    """ID/INDEX of files that are no pictures."""
     slow_files: dict[str, float] = field(default_factory=dict)
     """ID/INDEX of a file: seconds that it takes."""
     hangs: bool = False
@@ -183,6 +185,8 @@ class Api:
             return web.Response(status=404)
         self.downloads_with_token += "Authorization" in request.headers
         await asyncio.sleep(self.slow_files.get(f"{request.match_info['id']}/{request.match_info['name']}", 0))
+        if f"{request.match_info['id']}/{request.match_info['name']}" in self.bad_files:
+            return web.Response(body=b"this is no picture")
         picture_of = picture(f"{request.match_info['id']} {request.match_info['name']}")
         if self.silent_files:
             self.silent_files -= 1

@@ -174,6 +174,16 @@ def test_uncertain_jobs_are_resubmitted_where_the_user_prefers_gaps_filled(batch
 
 
 @pytest.mark.long
+def test_a_job_is_not_submitted_again_and_again_by_itself(batcher: Batcher, api: Api) -> None:
+    api.specials = [accepts_and_hangs_up] * 9
+    (batcher.folder / "m.yaml").write_text(
+        f"model: {MODEL}\ninputs: {{prompt: x, image_urls: [https://images.invalid/0.png]}}\nretry: {{uncertain: resubmit}}\n"
+    )
+    assert batcher("run", "m.yaml").code == 1
+    assert len(api.journal) == 3 and batcher.states("runs/m") == {"uncertain": 1}
+    assert batcher("resume", "runs/m").code == 1 and len(api.journal) == 3
+
+
 def test_a_service_that_is_not_there_ends_a_run_after_the_patience_set(batcher: Batcher) -> None:
     done = batcher("run", batcher.csv(["a"]), "--model", "google/nano-banana/pro/edit", "--patience", "1s",
                    RUNCOMFY_MODEL_API_BASE="http://127.0.0.1:9")  # fmt: skip

@@ -404,6 +404,20 @@ def test_a_cancellation_that_meets_a_busy_server_is_tried_again(batcher: Batcher
     assert batcher.states() == {"cancelled": 3}
 
 
+def test_a_file_that_is_given_up_keeps_no_other_from_coming(batcher: Batcher, api: Api) -> None:
+    (batcher.folder / "m.yaml").write_text(
+        f"model: {MODEL}\ninputs: {{prompt: x, image_urls: [https://images.invalid/0.png], num_images: 3}}\n"
+    )
+    api.bad_files = {"r-1/1"}
+    assert batcher("run", "m.yaml").code == 1
+    (job,) = batcher("jobs", "runs/m", "--json").lines()
+    assert (job["state"], job["error"]["kind"], len(job["files"])) == ("failed", "bad_output", 2)
+    api.bad_files = set()
+    assert batcher("retry", "runs/m").code == 0 and batcher("resume", "runs/m").code == 0
+    assert batcher("verify", "runs/m").code == 0 and len(api.journal) == 1
+    assert len(list((batcher.folder / "runs/m/files").glob("*.png"))) == 3
+
+
 def test_files_of_jobs_at_work_under_one_name_do_not_mix(batcher: Batcher, api: Api, until: Until) -> None:
     """A prompt is edited while its job is at the server: both make files of that name, before the ledger knows whose."""
 

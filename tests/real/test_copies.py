@@ -100,6 +100,9 @@ def test_a_copy_of_a_run_at_work_does_not_go_on_beside_it(batcher: Batcher, api:
     shutil.copytree(batcher.folder / "runs/jobs", batcher.folder / "copy")
     other = batcher("run", "jobs.csv", "--model", MODEL, "-o", "copy")
     assert other.code == 75 and "another copy" in other.err
+    for command in ("pause", "retry", "cancel"):
+        said = batcher(command, "copy")
+        assert said.code == 75 and "another copy" in said.err, "its requests are read by nobody"
     api.delay = 0.1
     process.communicate(timeout=60)
     assert process.returncode == 0 and len(api.journal) == 6
