@@ -406,7 +406,16 @@ def test_a_start_that_cannot_begin_says_why_in_its_last_event_too(batcher: Batch
     end(process)
 
 
-def test_an_interruption_before_the_work_is_said_too(batcher: Batcher) -> None:
+def has_a_loop(process: "subprocess.Popen[str]") -> bool:
+    """Say whether a process has an event loop: its modules are imported then."""
+    links = []
+    for fd in Path(f"/proc/{process.pid}/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed meanwhile
+            links.append(str(fd.readlink()))
+    return any("eventpoll" in link for link in links)
+
+
+def test_an_interruption_before_the_work_is_said_too(batcher: Batcher, until: Until) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "batcher", "run", "-", "--json", "--model", MODEL, "-o", "out"],
         cwd=batcher.folder,
@@ -417,7 +426,8 @@ def test_an_interruption_before_the_work_is_said_too(batcher: Batcher) -> None:
         start_new_session=True,
     )
     batcher.started.append(process)
-    time.sleep(3)  # until it reads its manifest, which never comes
+    until(lambda: has_a_loop(process))
+    time.sleep(2)  # until it reads its manifest, which never comes
     os.killpg(process.pid, signal.SIGINT)
     out = process.communicate(timeout=30)[0]
     assert last(Done(process.returncode, out, ""))[:2] == (130, "interrupted")
