@@ -93,7 +93,6 @@ def _set_aside(connection: sqlite3.Connection, but: str = "") -> Iterator[None]:
     for kind, name, _ in aside:
         connection.execute(f"DROP {kind} {name}")
     yield
-    connection.execute("PRAGMA threads = 1")  # another one sorts
     for _, _, again in aside:
         connection.execute(again)
     connection.execute(sql["forget_tally"])
