@@ -32,6 +32,7 @@ class Kind(StrEnum):
     NO_OUTPUT = "no_output"
     EXPIRED = "expired"
     BAD_OUTPUT = "bad_output"
+    UNFETCHED = "unfetched"
     LOST = "lost"
     CRASH = "crash"
 
@@ -95,7 +96,7 @@ LIFE: Final[Mapping[State, Facts]] = MappingProxyType(
             ),
             in_flight=True,
         ),
-        State.FETCHING: Facts(then=to(State.DONE, failed=[Kind.EXPIRED, Kind.BAD_OUTPUT])),
+        State.FETCHING: Facts(then=to(State.DONE, failed=[Kind.EXPIRED, Kind.BAD_OUTPUT, Kind.UNFETCHED])),
         State.DONE: Facts(settled=True, again=State.PENDING, by_hand=to(State.FETCHING)),
         State.FAILED: Facts(
             then=to(State.PENDING),  # only a failed generation, where retry.attempts allows another
@@ -104,6 +105,7 @@ LIFE: Final[Mapping[State, Facts]] = MappingProxyType(
                 Kind.GONE: State.RUNNING,
                 Kind.EXPIRED: State.FETCHING,
                 Kind.BAD_OUTPUT: State.FETCHING,
+                Kind.UNFETCHED: State.FETCHING,
                 Kind.NO_OUTPUT: State.FETCHING,
                 Kind.INVALID: State.PENDING,
                 Kind.REFUSED: State.PENDING,

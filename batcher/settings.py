@@ -7,17 +7,27 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal
+from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from batcher.errors import WrongUse
+from batcher.errors import TokenMissing, WrongUse
 
 API_BASE: Final = "https://model-api.runcomfy.net"
 BALANCE_BASE: Final = "https://api.runcomfy.net"
 TOKEN_NAMES: Final = ("RUNCOMFY_TOKEN", "RUNCOMFY_API_TOKEN", "RUNCOMFY_API_KEY")
 SANDBOX: Final = "sandbox"
 
+_CONTROLS: Final = dict.fromkeys(map(chr, (*range(32), *range(127, 160))), "") | {
+    "\n": "a line break",
+    "\r": "a carriage return",
+    "\t": "a tab",
+    "\0": "a NUL",
+}
+_LONGEST_HOST: Final = 253
+_LONGEST_LABEL: Final = 63
+"""Characters, by RFC 1035."""
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -80,6 +90,8 @@ class Retry:
     """How long a job may be at work at the server: `1h`."""
     patience: Seconds = 21_600.0
     """How long a server that is silent or full is waited for: `6h`."""
+    fetch_timeout: Seconds = 1800.0
+    """How long a file that cannot be fetched is tried, while the API answers, before its job fails: `30m`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,14 +131,62 @@ class Endpoint:
     """Whose results a ledger holds: `sandbox`, or the API's base URL."""
     renew: Callable[[], Secret] | None = None
     """Reads the token once more."""
+    problem: str = ""
+    """Why the token cannot be sent, nothing where it can."""
+
+    def check_token(self) -> None:
+        """Raise TokenMissing if there is no token, or none that can be sent."""
+        if not self.token:
+            raise TokenMissing
+        if self.problem:
+            raise TokenMissing(self.problem, "copy it anew, without what is not part of it")
 
 
 def api_base(environ: Mapping[str, str]) -> str:
-    """Give the API's base URL without slash and `/v1`, which the vendor's tools write too. Raises WrongUse."""
-    base = environ.get("RUNCOMFY_MODEL_API_BASE", "").strip() or API_BASE
-    if not base.startswith(("http://", "https://")):
-        raise WrongUse(f"RUNCOMFY_MODEL_API_BASE is {base!r}: write https://{base.rpartition('://')[2]}")
-    return base.rstrip("/").removesuffix("/v1").rstrip("/")
+    """Return the API's base URL without slash and `/v1`, which the vendor's tools write too. Raises WrongUse."""
+    base = _base_in(environ, "RUNCOMFY_MODEL_API_BASE", API_BASE)
+    return base.removesuffix("/v1").rstrip("/")
+
+
+def balance_base(environ: Mapping[str, str]) -> str:
+    """Return the base URL of the account's balance. Raises WrongUse."""
+    return _base_in(environ, "RUNCOMFY_SERVERLESS_API_BASE", BALANCE_BASE)
+
+
+def _base_in(environ: Mapping[str, str], name: str, default: str) -> str:
+    """Return a base URL without a slash at its end. Raises WrongUse where no server can be at it."""
+    base = environ.get(name, "").strip() or default
+    if problem := _why_no_base(base):
+        raise WrongUse(f"{name} is {base!r}: {problem}; write a URL such as {default}")
+    return base.rstrip("/")
+
+
+def _why_no_base(base: str) -> str:
+    """Return why a text cannot be the base URL of an API, nothing where it can."""
+    if not base.isprintable() or " " in base:
+        return "it has a space or a control character"
+    if "?" in base or "#" in base:
+        return "it has a query or a fragment"
+    try:
+        parts = urlsplit(base)
+        port = parts.port
+    except ValueError as error:
+        return str(error).lower()
+    if parts.scheme not in {"http", "https"}:
+        return "it does not begin with https://"
+    if "@" in parts.netloc:
+        return "it names a user, and the token is sent in a header"
+    if not parts.hostname or not _is_host(parts.hostname):
+        return "it has no host, or none that can be looked up"
+    return "its port is 0" if port == 0 else ""
+
+
+def _is_host(name: str) -> bool:
+    """Return whether a name can be one of a host: labels of up to 63 characters, of 253 in all; or an IPv6 address."""
+    if ":" in name:  # within brackets, which the parser has seen to
+        return True
+    labels = name.removesuffix(".").split(".")
+    return len(name) <= _LONGEST_HOST and all(0 < len(label) <= _LONGEST_LABEL for label in labels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +196,15 @@ class FoundToken:
     secret: Secret
     source: str = ""
     expires_at: object = None
+
+    @property
+    def problem(self) -> str:
+        """Why it can be no token, nothing where it can: a header carries no control characters."""
+        for char in self.secret.reveal():
+            if char in _CONTROLS:
+                name = _CONTROLS[char] or "a control character"
+                return f"the token of {self.source} has {name} (U+{ord(char):04X}) in it"
+        return ""
 
 
 def look_for_token(environ: Mapping[str, str], beside: Path | None = None) -> FoundToken:
@@ -178,15 +247,11 @@ def _token_file(file: Path) -> Mapping[str, object]:
 
 def remote(beside: Path | None = None) -> Endpoint:
     """Give the real API as the environment names it; the token may be empty."""
-    base = api_base(os.environ)
+    base, found = api_base(os.environ), look_for_token(os.environ, beside)
     return Endpoint(
         base=base,
-        token=find_token(os.environ, beside),
+        token=found.secret,
         provider=base,
         renew=lambda: find_token(os.environ, beside),
+        problem=found.problem,
     )
-
-
-def balance_base(environ: Mapping[str, str]) -> str:
-    """Give the base URL of the account's balance."""
-    return (environ.get("RUNCOMFY_SERVERLESS_API_BASE", "").strip() or BALANCE_BASE).rstrip("/")

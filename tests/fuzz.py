@@ -21,7 +21,8 @@ with atheris.instrument_imports(include=["batcher"]):
     from batcher.manifest.names import safe_name
     from batcher.manifest.templates import BadTemplate, Template
     from batcher.provider import runcomfy
-    from batcher.provider.replies import Accepted
+    from batcher.provider.damaged import hinted_ids
+    from batcher.provider.replies import Accepted, Finished
     from batcher.provider.wire import Answer
 
 MODEL = bundled()["google/nano-banana/pro/edit"]
@@ -69,8 +70,11 @@ def reply(data: bytes) -> None:
     if isinstance(found, Accepted):
         assert found.request_id and found.request_id.isprintable()
         json.dumps(found.request_id).encode()
-    runcomfy.read_poll(answer, 1.7e9)
-    runcomfy.read_cancel(answer, 1.7e9)
+    polled = runcomfy.read_poll(answer, 1.7e9, "r-1")
+    assert not isinstance(polled, Finished) or len(polled.urls) <= runcomfy.MOST_OUTPUTS
+    runcomfy.read_cancel(answer, 1.7e9, "r-1")
+    for one in hinted_ids(answer.body.decode("utf-8", "replace")):
+        assert one.isprintable() and one not in {".", ".."}
     runcomfy.read_balance(answer)
 
 

@@ -52,6 +52,8 @@ def token(found: FoundToken, now: float) -> Check:
     """Say whether there is a token, and how long it lasts."""
     if not found.secret:
         return bad("token", "there is none", "set RUNCOMFY_TOKEN (your profile page on runcomfy.com has it)")
+    if found.problem:
+        return bad("token", found.problem, "copy it anew, without what is not part of it")
     ends = from_rfc3339(found.expires_at) if found.expires_at else None
     if ends is None:
         return good("token", f"found: {found.source}")

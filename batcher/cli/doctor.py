@@ -50,7 +50,7 @@ async def _look(manifest: str | None, out: Path | None, model: str | None, *, re
     from batcher.clock import Clock
     from batcher.provider.rehearsal import sandbox
     from batcher.run.parts import http_wire
-    from batcher.settings import SANDBOX, Endpoint, FoundToken, balance_base, look_for_token, remote
+    from batcher.settings import Endpoint, FoundToken, balance_base, look_for_token, remote
 
     clock = Clock()
     named = _Named()
@@ -68,13 +68,15 @@ async def _look(manifest: str | None, out: Path | None, model: str | None, *, re
         found.append(checks.token(token, clock.now()))
         api = http_wire(endpoint)
         stack.push_async_callback(api.close)
-        if token.secret:
+        if token.secret and not token.problem:
             found += [check async for check in checks.reach(api, clock)]
-            purse = http_wire(Endpoint(money, token.secret, SANDBOX))
+            purse = http_wire(Endpoint(money, token.secret, endpoint.provider))
             stack.push_async_callback(purse.close)
             found.append(await checks.balance(purse, named.cost))
         else:
-            found += [checks.unknown(name, "not asked: there is no token") for name in ("api", "clock", "balance")]
+            found += [
+                checks.unknown(name, "not asked: there is no token to ask with") for name in ("api", "clock", "balance")
+            ]
         if manifest:
             found.append(await checks.images(api, named.urls))
     found.append(checks.space(out or named.out, named.outputs))

@@ -1,7 +1,8 @@
 """`batcher jobs`: one job a line."""
 
 import json as json_
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import typer
 
@@ -26,6 +27,7 @@ def jobs(out: o.Out, *, state: State = None, kind: Kind = None, json: o.Json = F
 
     check(state, kind)
     with Reader(out) as reader:
+        hints = {} if json else dict(adoptions(out, reader))
         for job, files in reader.jobs(state, kind):
             error = {"kind": job.kind, "message": job.message} if job.kind else None
             if json:
@@ -42,6 +44,19 @@ def jobs(out: o.Out, *, state: State = None, kind: Kind = None, json: o.Json = F
                 continue
             why = f"  {job.kind}: {job.message}" if job.kind else ""
             typer.echo(plain(f"{job.id}  {job.state:<10}  {job.spec.name}  {job.request_id or '-'}{why}"))
+            for hint in hints.get(job.id, ()):
+                typer.echo(f"    is it in the vendor's history? {hint}")
+
+
+def adoptions(out: o.Out, reader: Any) -> Iterator[tuple[str, list[str]]]:  # noqa: ANN401 - a Reader, imported late
+    """Yield, for uncertain jobs whose evidence may hold a request id, the commands that would adopt it."""
+    from batcher.show.words import command
+
+    for row in reader.ask("evidence"):
+        ids = json_.loads(row["evidence"] or "{}").get("request_ids", [])
+        if ids:
+            job = row["job_id"]
+            yield job, [command("adopt", out, "--job", job, "--request-id", str(one)) for one in ids]
 
 
 def as_text(given: str | None) -> str | None:

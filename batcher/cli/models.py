@@ -52,6 +52,7 @@ async def _models(model_id: str | None, *, rehearsing: bool) -> list[Any]:
             endpoint = remote()
         if not endpoint.token:
             return _only_bundled(known, model_id)
+        endpoint.check_token()
         wire = http_wire(endpoint)
         stack.push_async_callback(wire.close)
         if model_id is not None:

@@ -238,6 +238,7 @@ async def find_model(wanted: o.Wanted, manifest: Any, asked: str, out: Any) -> A
         if not endpoint.token:
             near = did_you_mean(asked, list(known)) if get_close_matches(asked, list(known), cutoff=0.6) else ""
             raise TokenMissing(f"{asked} is not bundled, and the API's catalogue needs a token{near}")
+        endpoint.check_token()
         wire = http_wire(endpoint)
         try:
             return await look_up(wire, asked)

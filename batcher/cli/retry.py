@@ -9,7 +9,7 @@ import typer
 
 from batcher.cli import complete
 from batcher.cli import options as o
-from batcher.cli.jobs import JobId, Kind, as_text, check
+from batcher.cli.jobs import JobId, Kind, adoptions, as_text, check
 
 _SHOWN = 5
 
@@ -114,16 +114,26 @@ def _say_evidence(out: o.Out) -> None:
 
     from batcher.ledger.reader import Reader
     from batcher.show.log import plain
+    from batcher.show.words import command
 
     with Reader(out) as reader:
         words = Counter(job.message or "" for job, _ in reader.jobs("uncertain"))
+        hints = [hint for _, found in adoptions(out, reader) for hint in found]
     for message, count in words.most_common(_SHOWN):
         typer.echo(plain(f"  {count:,} x {message}"), err=True)
     typer.echo(
         f"  (jobs --state uncertain lists them; your history at the vendor may know their ids: "
-        f"batcher adopt {out} --job ID --request-id R)",
+        f"{command('adopt', out, '--job')} ID --request-id R)",
         err=True,
     )
+    if hints:
+        typer.echo("  answers that may hold a request id: if the vendor's history has it, adopt it, unbought", err=True)
+    for hint in hints[:_SHOWN]:
+        typer.echo(f"    {hint}", err=True)
+    if len(hints) > _SHOWN:
+        typer.echo(
+            f"    ... and {len(hints) - _SHOWN:,} more: {command('jobs', out, '--state', 'uncertain')}", err=True
+        )
 
 
 async def _retry(out: o.Out, which: Any) -> Any:  # noqa: ANN401 - a Which in, a Said out

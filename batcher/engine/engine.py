@@ -14,7 +14,7 @@ from batcher.engine.legs import Later, Leave, Legs
 from batcher.engine.pace import Pace
 from batcher.engine.rules import bought_again
 from batcher.errors import EXIT_STOPPED, BatcherError, LedgerBroken, WrongUse
-from batcher.events import Held, Silence, Stopping
+from batcher.events import Held, Silence, Stopping, Warned
 from batcher.job import IN_FLIGHT, Job, Move, State
 from batcher.ledger.ledger import Ledger, Overtaken
 from batcher.pacing.budget import Budget
@@ -60,6 +60,8 @@ class Engine:
         """There was no room when waiting jobs were last to be started."""
         self._told: set[asyncio.Task[None]] = set()
         self._probe: asyncio.Task[None] | None = None
+        self._hearing: asyncio.TimerHandle | None = None
+        """When a silence of the server is next looked at: to be told, or to end the run."""
         self.halted: Halt | None = None
 
     def obey(self, policy: Policy) -> None:
@@ -100,8 +102,21 @@ class Engine:
             self._tell(Silence(self._clock.now(), message, since))
         elif patience.over():
             self._tell(Silence(self._clock.now(), "the server answers again", None))
+        self._hear_again(patience.next_look(now))
 
-    def _tell(self, event: Silence | Stopping) -> None:
+    def _hear_again(self, seconds: float | None) -> None:
+        """Look at the silence once more then: what waits for the server may wait for longer than the user would."""
+        if self._hearing:
+            self._hearing.cancel()
+        self._hearing = None
+        if seconds is not None and (self.halted is None or self.halted.drain < Drain.SIGNAL):
+            self._hearing = asyncio.get_running_loop().call_later(seconds, self.hear)
+
+    def warn(self, message: str) -> None:
+        """Tell the user something that stops nothing."""
+        self._tell(Warned(self._clock.now(), message))
+
+    def _tell(self, event: Silence | Stopping | Warned) -> None:
         task = asyncio.create_task(self._ledger.say(event))
         self._told.add(task)
         task.add_done_callback(self._told_one)
@@ -149,6 +164,7 @@ class Engine:
             await self._drain()
         finally:
             self._agenda.close()
+            self._hear_again(None)
             for task in [*self._tasks.values(), *([self._probe] if self._probe else [])]:
                 task.cancel()
             await asyncio.gather(*self._told, return_exceptions=True)
@@ -201,7 +217,7 @@ class Engine:
     @property
     def in_flight(self) -> int:
         """Jobs that may occupy the server, or are about to."""
-        return sum(self._states[state] for state in IN_FLIGHT) + self._states[State.PENDING]
+        return sum(self._states[state] for state in IN_FLIGHT) + self._states[State.PENDING] - len(self.legs.late)
 
     async def _take_up(self) -> None:
         """Go on with what an earlier process left."""
@@ -330,8 +346,8 @@ class Engine:
             if drain is Drain.SIGNAL and deadline is None and not self._starting:
                 deadline = _loop_now() + GRACE
             late = deadline is not None and _loop_now() >= deadline
-            for job_id, job in () if drain is Drain.FINISH else tuple(self._jobs.items()):
-                if is_left(job.state, drain, late=late):
+            for job_id, job in tuple(self._jobs.items()) if drain is not Drain.FINISH or self.legs.late else ():
+                if job_id in self.legs.late or is_left(job.state, drain, late=late):  # late outputs may never come
                     self._leave(job_id)
             await self._wait(0.5 if deadline is not None else _IDLE)
 
@@ -382,6 +398,8 @@ class Engine:
             before, move = job, await leg(job)
             if isinstance(move, Later):
                 self._agenda.put(job.id, _loop_now() + move.seconds)
+                if move.frees:
+                    self._changed.set()
                 return
             if move.to is State.SUBMITTING and not self._may_leave(job):
                 return  # the intent is not written, so nothing may leave
@@ -416,7 +434,8 @@ class Engine:
         self._states[after.state] += 1
         self._stand(after)
         self._tell_held()
-        held = self._pace.saw(before, after, move, self._states[State.RUNNING], _loop_now())
+        running = self._states[State.RUNNING] - len(self.legs.late)
+        held = self._pace.saw(before, after, move, running, _loop_now())
         caution = self._pace.caution
         if caution.too_uncertain:
             self.halt("uncertain", f"{caution.uncertain} submissions of this start are uncertain: {after.message}")

@@ -7,14 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, assert_never
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_result
+from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt
 
 from batcher.clock import Chance, Clock
 from batcher.engine import rules
 from batcher.engine.pace import Pace
 from batcher.hosting.inline import NotUsable, body
 from batcher.job import Job, Kind, Move, Output, State
-from batcher.outputs.download import Dead, Failed, Fetched, Interrupted, Wrong, fetch
+from batcher.outputs.download import Fetched, fetch
+from batcher.outputs.failures import Dead, Failed, Interrupted, Never, Wrong
 from batcher.outputs.sidecar import Origin, sidecar, sidecar_file
 from batcher.outputs.store import Store
 from batcher.pacing.patience import backoff
@@ -27,6 +28,7 @@ from batcher.provider.replies import (
     Completed,
     Finished,
     Forbidden,
+    Misdirected,
     Missing,
     PollReply,
     Queued,
@@ -34,11 +36,19 @@ from batcher.provider.replies import (
     Unavailable,
     Working,
 )
-from batcher.provider.wire import Call, Wire, WireFault
+from batcher.provider.wire import Answer, Call, Wire, WireFault
 from batcher.settings import Retry
 
 _AGREE: Final = 1.0
 """Seconds that two clocks may differ by."""
+_SILENT: Final = 5.0
+"""Seconds without an answer that count as the API's silence: they are not charged to a file that is waited for."""
+_TRIES: Final = 12
+"""Of one look, with growing waits between them: four minutes."""
+_MISDIRECTED: Final = 3
+"""Jobs whose answers are about other requests, before as many were answered rightly: then something between here and
+the API mixes answers up."""
+_SERVER_TROUBLE: Final = 500
 DOWNLOADS: Final = 16
 SPARE: Final = 2 * 2**20
 """Bytes of the disk that are left to the ledger and the log."""
@@ -53,6 +63,8 @@ class Later:
     """The job stays in its state, and is gone on with after so many seconds."""
 
     seconds: float
+    frees: bool = False
+    """It holds no place in the window any more: the server has ended it, and only its outputs are late."""
 
 
 @dataclass(slots=True)
@@ -98,7 +110,8 @@ class Tools:
 class Legs:
     """Acts for the engine.
 
-    `halt(reason, message)` tells it that the run cannot go on, `heard()` that the server gave something useful, or not.
+    `halt(reason, message)` tells it that the run cannot go on, `heard()` that the server gave something useful, or not,
+    `warn(message)` what the user should know.
     """
 
     def __init__(
@@ -108,8 +121,10 @@ class Legs:
         retry: Retry,
         halt: Callable[[str, str], None],
         heard: Callable[[], None],
+        warn: Callable[[str], None],
     ) -> None:
         self._heard = heard
+        self._warn = warn
         self._tools = tools
         self._pace = pace
         self._retry = retry
@@ -118,6 +133,13 @@ class Legs:
         self._watched: dict[str, _Watched] = {}
         self._accepted: set[str] = set()
         """By this start, and not watched yet."""
+        self.late: set[str] = set()
+        """Jobs that hold no place in the window, for only their outputs are late."""
+        self._misdirected: set[str] = set()
+        """The first requests whose answers were about others, over fresh connections too."""
+        self._answered: set[str] = set()
+        """The first requests that were answered rightly."""
+        self._told_misdirected = False
         self._placing: dict[str, str] = {}
         """Name without extension -> the job whose file it is, which the ledger does not know yet."""
         self._downloads = asyncio.Semaphore(DOWNLOADS)
@@ -220,9 +242,25 @@ class Legs:
             return self._next_look(job, watched)
         move = await self._look_at(job, watched)
         if move is None:
-            return self._hold(job, watched)
+            return self._await_outputs(job, watched) or self._hold(job, watched)
         self.left(job)
         return move
+
+    def _await_outputs(self, job: Job, watched: _Watched) -> Later | None:
+        """Return when a job is looked at again that is completed and has no outputs yet; None where it is no such job.
+
+        The server is done with it, so it holds no place in the window: up to as many jobs as may fail in a row, for a
+        server that delivers nothing must not be given the whole manifest.
+        """
+        since, before = watched.watch.empty_since, len(self.late)
+        if since is None:
+            self.late.discard(job.id)
+            return None
+        watched.tells = False
+        self._pace.left(job)
+        if before < self._retry.max_failures:
+            self.late.add(job.id)
+        return Later(rules.next_look_for_outputs(self._now() - since), frees=len(self.late) > before)
 
     def _begin_to_watch(self, job: Job) -> _Watched:
         fresh, now = job.id in self._accepted, self._now()
@@ -235,6 +273,7 @@ class Legs:
     def left(self, job: Job) -> None:
         """Look at a job no more."""
         self._accepted.discard(job.id)
+        self.late.discard(job.id)
         for output in job.outputs:
             if self._placing.get(stem := _stem(job, output)) == job.id:
                 del self._placing[stem]
@@ -262,12 +301,23 @@ class Legs:
             watched.before = watched.age_at(_loop_now())
             self._pace.saw_place(job, watched.before, waits=isinstance(reply, Queued))
         watched.watch = watched.watch.seen(reply, self._now())
+        if isinstance(reply, Unavailable | Misdirected) and rules.is_overdue(watched.watch, self._retry, self._now()):
+            return rules.unreadable(reply) if await self._api_answers() else None
         move = rules.after_poll(reply, watched.watch, self._retry, self._now())
         if move is not None and move.to is State.FETCHING:
             self._learn(job, watched, move.completed_at)
+            if isinstance(reply, Finished) and reply.left_out:
+                of = len(reply.urls) + reply.left_out
+                self._warn(f"job {job.id}: its result names {of:,} outputs; the first {len(reply.urls):,} are fetched")
             if move.completed_at is None:
                 return replace(move, completed_at=self._tools.clock.now())
         return move
+
+    async def _api_answers(self) -> bool:
+        """Return whether the API answers at all, so that what it does not say of one request is not its silence."""
+        await self._turn()
+        answer = await self._tools.wire.send(runcomfy.catalogue())
+        return isinstance(answer, Answer) and answer.status < _SERVER_TROUBLE
 
     def _learn(self, job: Job, watched: _Watched, finished: float | None) -> None:
         """Take in what a job took, by the server's stamp where it lies between what was seen here.
@@ -286,34 +336,68 @@ class Legs:
     async def _look(self, job: Job, watch: rules.Watch) -> PollReply:
         request_id = job.request_id or ""
         aside = self._tools.store.parts
-        return await self._ask(runcomfy.result(request_id, aside) if watch.ask_result else runcomfy.status(request_id))
+        call = runcomfy.result(request_id, aside) if watch.ask_result else runcomfy.status(request_id)
+        return await self._ask(call, request_id)
 
-    async def _ask(self, call: Call) -> PollReply:
-        """Read from the API until it says something; what it must not be asked on for halts the run."""
+    async def _ask(self, call: Call, request_id: str) -> PollReply:
+        """Read from the API until it says something of the request, or for some minutes.
+
+        What it must not be asked on for halts the run. What is about another request is asked for anew, over a
+        connection of its own.
+        """
 
         def says_nothing(reply: PollReply) -> bool:
+            if isinstance(reply, Misdirected):
+                return True
             return isinstance(reply, Unavailable) and not (reply.reached and call.path.endswith("include_cost=true"))
 
-        reply = await self._read(call)
+        async def again() -> PollReply:
+            return await self._read(replace(call, fresh=True), request_id)
+
+        reply = await self._read(call, request_id)
         if says_nothing(reply):  # nearly never: what repeats is made only then, for it costs as much as the request
             await asyncio.sleep(self._wait_after(reply, 0))
             reply = await AsyncRetrying(
-                retry=retry_if_result(says_nothing), wait=self._wait_to_read, sleep=asyncio.sleep
-            )(self._read, call)
+                retry=retry_if_result(says_nothing),
+                wait=self._wait_to_read,
+                sleep=asyncio.sleep,
+                stop=stop_after_attempt(_TRIES),
+                retry_error_callback=_last_reply,
+            )(again)
         if isinstance(reply, Unauthorized | Forbidden):
             self._halt("token", reply.message)
             raise Leave
         return reply
 
-    async def _read(self, call: Call) -> PollReply:
+    async def _read(self, call: Call, request_id: str) -> PollReply:
         await self._turn()
-        reply = runcomfy.read_poll(await self._tools.wire.send(call), self._tools.clock.now())
-        if isinstance(reply, Unavailable):
-            self._strained(reply.message)
-        else:
-            self._pace.patience.eased()
-            self._heard()
+        reply = runcomfy.read_poll(await self._tools.wire.send(call), self._tools.clock.now(), request_id)
+        match reply:
+            case Unavailable():
+                self._strained(reply.message)
+            case Misdirected(named):
+                self._strained(f"an answer about request {named} came, where {request_id} was asked about")
+                self._beware(request_id, named, asked_anew=call.fresh)
+            case _:
+                if len(self._answered) < _MISDIRECTED:
+                    self._answered.add(request_id)
+                self._pace.patience.eased()
+                self._heard()
         return reply
+
+    def _beware(self, request_id: str, named: str, *, asked_anew: bool) -> None:
+        """Tell the user, once, that answers are mixed up; stop where those of the first jobs all are."""
+        if not self._told_misdirected:
+            self._told_misdirected = True
+            self._warn(
+                f"an answer about request {named} came, where {request_id} was asked about: it is ignored, and asked "
+                "for again over a fresh connection; is there a proxy or a cache on the way to the API?"
+            )
+        if asked_anew and len(self._answered) < _MISDIRECTED:
+            self._misdirected.add(request_id)
+            if len(self._misdirected) >= _MISDIRECTED:
+                words = f"the answers about {_MISDIRECTED} of the first requests were about others, such as {named}"
+                self._halt("unreachable", f"{words}: a proxy or a cache on the way to the API mixes them up")
 
     def _wait_to_read(self, state: RetryCallState) -> float:
         return self._wait_after(state.outcome.result() if state.outcome else None, state.attempt_number)
@@ -323,40 +407,66 @@ class Legs:
         return max(named or 0.0, backoff(tries, self._tools.chance))
 
     async def fetch(self, job: Job) -> Move:
-        """Bring every output home, whole, then write the sidecars. One that is given up keeps no other from coming."""
-        trouble, tries = rules.Trouble(), 0
+        """Bring every output home, whole, then write the sidecars. One that fails keeps no other from coming."""
         placed: dict[int, Output] = {}
         given_up: dict[int, Move] = {}
-        stale = _needs_result(job)
-        while stale or (to_come := [one for one in job.outputs if one.index not in placed.keys() | given_up.keys()]):
-            got: Job | Output | Move | Failed = await (self._renew(job) if stale else self._try(job, to_come[0]))
-            match got:
-                case Job():
-                    job, stale = got, False
+        troubles: dict[int, rules.Trouble] = {}
+        of_result = rules.Trouble()
+        stale, tries = _needs_result(job), 0
+        while True:
+            if stale:
+                asked_at = self._now()
+                renewed = await self._renew(job)
+                now = self._now()
+                match renewed:
+                    case Job():
+                        job, stale, of_result = renewed, False, rules.Trouble()
+                        silent = now - asked_at if now - asked_at > _SILENT else 0.0
+                        troubles = {index: one.renewed(now, silent) for index, one in troubles.items()}
+                    case Move():
+                        return replace(renewed, outputs=_in_order(placed))
+                    case _:
+                        of_result = _troubled(of_result, renewed, now, asked_anew=True)
+                        if move := await self._no_result(of_result, renewed):
+                            return replace(move, outputs=_in_order(placed))
+                        await asyncio.sleep(backoff(tries, self._tools.chance))
+                        tries += 1
+                        continue
+            to_come = [one for one in job.outputs if one.index not in placed.keys() | given_up.keys()]
+            if not to_come:
+                break
+            refresh = False
+            for output in to_come:
+                got = await self._try(job, output)
+                if isinstance(got, Output):
+                    placed[got.index], tries = got, 0
+                    troubles.pop(got.index, None)
                     continue
-                case Output():
-                    placed[got.index] = got
-                    self._pace.patience.eased()
-                    trouble, tries = rules.Trouble(), 0
-                    continue
-                case Move():
-                    return replace(got, outputs=_in_order(placed))
-            trouble = self._took(trouble, got, asked_anew=stale)
-            if move := self._given_up(trouble, got):
-                if stale:
-                    return replace(move, outputs=_in_order(placed))
-                given_up[to_come[0].index] = move
-                trouble, tries = rules.Trouble(), 0
-                continue
-            stale = _needs_result(job)
-            if not stale and trouble.to_refresh(self._now()):
-                trouble, stale = trouble.renewed(), True
-                continue
-            await asyncio.sleep(backoff(tries, self._tools.chance))
-            tries += 1
+                now, timeout = self._now(), self._retry.fetch_timeout
+                trouble = _troubled(troubles.get(output.index, rules.Trouble()), got, now)
+                troubles[output.index] = trouble
+                if move := rules.given_up(trouble, got, now, timeout):
+                    given_up[output.index] = move
+                else:
+                    refresh = refresh or trouble.to_refresh(now, timeout)
+            if len(placed) + len(given_up) < len(job.outputs):
+                stale = refresh or _needs_result(job)
+                if not refresh:
+                    await asyncio.sleep(backoff(tries, self._tools.chance))
+                    tries += 1
         for move in given_up.values():
             return replace(move, outputs=_in_order(placed))
         return await self._finish(job, list(_in_order(placed)))
+
+    async def _no_result(self, trouble: rules.Trouble, got: Dead | Interrupted) -> Move | None:
+        """Return what becomes of a job whose result cannot be asked for again; None: it is tried on.
+
+        Where the API answers nobody, that is its silence, which is waited for under `patience`.
+        """
+        now, timeout = self._now(), self._retry.fetch_timeout
+        if isinstance(got, Interrupted) and trouble.is_late(now, timeout) and not await self._api_answers():
+            return None
+        return rules.given_up(trouble, got, now, timeout, asked_anew=True)
 
     async def _finish(self, job: Job, placed: list[Output]) -> Move:
         size = sum(output.bytes or 0 for output in placed)
@@ -372,6 +482,7 @@ class Legs:
 
     async def _try(self, job: Job, output: Output) -> Output | Failed:
         """Fetch an output, and place it; where it is the only one, with its sidecar."""
+        slow_after = self._retry.fetch_timeout
         async with self._downloads:  # not held while a dead URL is waited for
             stem = _stem(job, output)
             store = self._tools.store
@@ -388,54 +499,31 @@ class Legs:
                     return got
                 return place(got, stem)
 
-            got = await fetch(output.url, self._tools.wire, store, f"{job.id}-{output.index}", place_if_free)
+            key = f"{job.id}-{output.index}"
+            got = await fetch(output.url, self._tools.wire, store, key, place_if_free, slow_after)
             if isinstance(got, Fetched):  # the ledger knows whose it is, or a job at work that it will be
                 mine = self._placing[stem] == job.id
                 name = await self._tools.make_room(stem, job.id) if mine else f"{stem}~{job.id}"
                 return await asyncio.to_thread(place, got, name)
             return got
 
-    def _took(self, trouble: rules.Trouble, got: Failed, *, asked_anew: bool) -> rules.Trouble:
-        now = self._now()
-        match got:
-            case Dead():
-                return replace(trouble, refreshed=trouble.refreshed or asked_anew).dead(now)
-            case Wrong(digest, _):
-                return trouble.wrong(digest, now)
-            case Interrupted(message):
-                self._pace.patience.strained(_loop_now(), message)
-                return trouble.interrupted(now)
-            case _:
-                assert_never(got)
-
-    def _given_up(self, trouble: rules.Trouble, got: Failed) -> Move | None:
-        """Say whether the output is given up. One that does not arrive within the patience set stops the run."""
-        now = self._now()
-        late = trouble.lasts(now) >= self._retry.patience
-        match got:
-            case Dead(message) if trouble.expired(now):
-                return Move(State.FAILED, Kind.EXPIRED, f"the output is not to be had any more: {message}")
-            case Wrong(_, message) if trouble.bad() or late:
-                return Move(State.FAILED, Kind.BAD_OUTPUT, f"again and again a wrong file: {message}")
-            case Interrupted(message) if late:
-                self._halt("unreachable", f"an output could not be fetched: {message}")
-                raise Leave
-        return None
-
     async def _renew(self, job: Job) -> Job | Move | Dead | Interrupted:
         """Ask for the result again: its URLs may be fresh."""
-        reply = await self._ask(runcomfy.result(job.request_id or "", self._tools.store.parts))
+        request_id = job.request_id or ""
+        reply = await self._ask(runcomfy.result(request_id, self._tools.store.parts), request_id)
         match reply:
             case Finished(urls) if len(urls) >= max(1, len(job.outputs)):
                 fresh = tuple(Output(index, url) for index, url in enumerate(urls, start=1))
                 billed = job.billed_usd if reply.billed_usd is None else reply.billed_usd
                 return replace(job, outputs=fresh, billed_usd=billed)
-            case Finished() | Completed() | Broken() | Cancelled():
+            case Finished() | Completed():
+                return Dead("the result has no output for it")
+            case Broken() | Cancelled():
                 return Move(State.FAILED, Kind.EXPIRED, "the server has no output for this request any more")
             case Missing(message):
                 return Dead(message)
             case _:
-                return Interrupted(f"the result cannot be had: {reply}")
+                return Interrupted(f"the result cannot be had: {_words_of(reply)}")
 
     def _strained(self, why: str) -> None:
         now = _loop_now()
@@ -447,6 +535,36 @@ class Legs:
         delay = self._pace.rate.delay(_loop_now())
         if delay:
             await asyncio.sleep(delay)
+
+
+def _troubled(trouble: rules.Trouble, got: Failed, now: float, *, asked_anew: bool = False) -> rules.Trouble:
+    """Return the trouble of an output with one more failure of this form."""
+    match got:
+        case Dead():
+            return replace(trouble, refreshed=trouble.refreshed or asked_anew).dead(now)
+        case Wrong(digest, _):
+            return trouble.wrong(digest, now)
+        case Interrupted() | Never():
+            return trouble.interrupted(now)
+        case _:
+            assert_never(got)
+
+
+def _words_of(reply: PollReply) -> str:
+    match reply:
+        case Unavailable(message):
+            return message
+        case Misdirected(named):
+            return f"an answer about request {named}"
+        case _:
+            return f"the request is said to be {type(reply).__name__.lower()}"
+
+
+def _last_reply(state: RetryCallState) -> PollReply:
+    """Return what came last, once the tries are over."""
+    outcome = state.outcome
+    reply: PollReply = outcome.result() if outcome else Unavailable("no answer")
+    return reply
 
 
 def _in_order(placed: Mapping[int, Output]) -> tuple[Output, ...]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
 from batcher.job import LIFE, Job, Kind, Move, Output, State
+from batcher.outputs.failures import Dead, Failed, Interrupted, Never, Wrong
 from batcher.provider.replies import (
     Accepted,
     Broke,
@@ -14,6 +15,7 @@ from batcher.provider.replies import (
     Finished,
     Forbidden,
     Lost,
+    Misdirected,
     Missing,
     PollReply,
     Queued,
@@ -33,7 +35,10 @@ GONE_AFTER: Final = 600.0
 """Seconds of 404 before a request, or an output, is given up."""
 _RESUBMITTED: Final = 3
 """Submissions of a job, each perhaps paid for, after which it stays uncertain even where gaps are to be filled."""
-_EMPTY_RESULTS: Final = 3
+LATE_OUTPUTS: Final = 600.0
+"""Seconds that a request which is completed may be without outputs: some servers deliver them later."""
+_LONGEST_LOOK: Final = 60.0
+"""Seconds between two looks for late outputs."""
 _WRONG_BYTES: Final = 3
 _REFRESH_EVERY: Final = 10
 
@@ -73,7 +78,8 @@ class Watch:
     position: int | None = None
     working: bool = False
     missing_since: float | None = None
-    empty_results: int = 0
+    empty_since: float | None = None
+    """Since when it is completed and its result has no output; any word that goes back starts it anew."""
     completed_at: float | None = None
     """Since when the queue says that it has ended."""
     ask_result: bool = True
@@ -90,34 +96,46 @@ class Watch:
                     position=position if moved else self.position,
                     moved_at=now if moved else self.moved_at,
                     ask_result=now - self.moved_at < ASK_PLACE_AFTER,
+                    empty_since=None,
                 )
             case Working():
-                watch = replace(self, working=True, moved_at=self.moved_at if self.working else now, ask_result=True)
-            case Completed():
-                since = self.completed_at if self.completed_at is not None else now
-                empty = self.empty_results + self.ask_result
-                watch = replace(self, empty_results=empty, ask_result=True, completed_at=since)
-            case Finished(()):
-                watch = replace(self, empty_results=self.empty_results + 1)
+                moved_at = self.moved_at if self.working else now
+                watch = replace(self, working=True, moved_at=moved_at, ask_result=True, empty_since=None)
+            case Completed() if not self.ask_result:
+                watch = replace(self, ask_result=True, completed_at=_first(self.completed_at, now))
+            case Completed() | Finished(()):
+                since, empty_since = _first(self.completed_at, now), _first(self.empty_since, now)
+                watch = replace(self, ask_result=True, completed_at=since, empty_since=empty_since)
             case Missing() if not self.ask_result:
-                return replace(self, missing_since=self.missing_since if self.missing_since is not None else now)
-            case Missing() | Unavailable(reached=True) | Unknown():
+                return replace(self, missing_since=_first(self.missing_since, now))
+            case Unknown():
+                return replace(self, ask_result=False, empty_since=None)
+            case Missing() | Unavailable(reached=True):
                 return replace(self, ask_result=False)
             case _:
                 return self
         return replace(watch, missing_since=None)
 
 
+def next_look_for_outputs(waited: float) -> float:
+    """Return the seconds until a completed request is asked for late outputs again, by how long it was without."""
+    return min(_LONGEST_LOOK, max(1.0, waited / 2))
+
+
+def _first(known: float | None, now: float) -> float:
+    """Return when something was first seen, which is now where it was not seen before."""
+    return now if known is None else known
+
+
 def after_poll(reply: PollReply, watch: Watch, retry: Retry, now: float) -> Move | None:
-    """Say what a look makes of a running job; None: it is to be looked at again. `watch` has the reply in it."""
+    """Return what a look makes of a running job; None: it is to be looked at again. `watch` has the reply in it."""
     match reply:
-        case Finished(urls, billed, finished_at) if urls:
+        case Finished(urls, billed, finished_at, _) if urls:
             outputs = tuple(Output(index, url) for index, url in enumerate(urls, start=1))
             return Move(State.FETCHING, outputs=outputs, billed_usd=billed, completed_at=finished_at)
-        case Finished(_, billed, _) if watch.empty_results >= _EMPTY_RESULTS:
-            return Move(State.FAILED, Kind.NO_OUTPUT, "the result has no output", billed_usd=billed)
-        case Completed() if watch.empty_results >= _EMPTY_RESULTS:
-            return Move(State.FAILED, Kind.NO_OUTPUT, "the request is completed, and its result has no output")
+        case Finished() | Completed() if watch.empty_since is not None and now - watch.empty_since >= LATE_OUTPUTS:
+            message = "the request has been completed for 10 minutes, and its result has no output"
+            return Move(State.FAILED, Kind.NO_OUTPUT, message, billed_usd=_bill(reply))
         case Broken(kind, message, billed):
             return Move(State.FAILED, kind, message, billed_usd=billed)
         case Cancelled(message):
@@ -128,10 +146,25 @@ def after_poll(reply: PollReply, watch: Watch, retry: Retry, now: float) -> Move
             watch.completed_at is not None and now - watch.completed_at >= retry.job_timeout
         ):
             return Move(State.FAILED, Kind.TIMEOUT, "it is completed, and its result cannot be had")
-        case Queued() | Working() | Unknown() | Missing() if now - watch.moved_at >= retry.job_timeout:
+        case Queued() | Working() | Unknown() | Missing() if is_overdue(watch, retry, now):
             return Move(State.FAILED, Kind.TIMEOUT, f"nothing came of it within {retry.job_timeout:g} s")
         case _:
             return None
+
+
+def is_overdue(watch: Watch, retry: Retry, now: float) -> bool:
+    """Return whether a running job has taken as long as one may."""
+    return now - watch.moved_at >= retry.job_timeout
+
+
+def unreadable(reply: Unavailable | Misdirected) -> Move:
+    """Return what a running job becomes that is overdue, and that an API which does answer says nothing of."""
+    said = reply.message if isinstance(reply, Unavailable) else f"an answer about request {reply.named}"
+    return Move(State.FAILED, Kind.TIMEOUT, f"the API answers, and says nothing of this request: {said}")
+
+
+def _bill(reply: PollReply) -> float | None:
+    return reply.billed_usd if isinstance(reply, Finished) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,49 +176,81 @@ class Trouble:
     """The host has answered 403, 404 or 410 ever since."""
     refreshed: bool = False
     """The result was asked for again, and its URL was tried."""
+    renewed_at: float | None = None
+    """When the API last gave a fresh result."""
     interruptions: int = 0
     digest: str | None = None
     """Of the wrong bytes that came last."""
     repeats: int = 0
 
     def dead(self, now: float) -> "Trouble":
-        """Take in that the URL is refused."""
-        return replace(self._begun(now), dead_since=self.dead_since if self.dead_since is not None else now)
+        """Return it with one more refusal of the URL."""
+        return replace(self._begun(now), dead_since=_first(self.dead_since, now))
 
     def wrong(self, digest: str, now: float) -> "Trouble":
-        """Take in wrong bytes."""
+        """Return it with wrong bytes of this digest."""
         repeats = self.repeats + 1 if digest == self.digest else 1
         return replace(self._begun(now), digest=digest, repeats=repeats, dead_since=None)
 
     def interrupted(self, now: float) -> "Trouble":
-        """Take in that nothing, or not all, arrived."""
+        """Return it with one more try of which nothing, or not all, arrived."""
         return replace(self._begun(now), interruptions=self.interruptions + 1, dead_since=None)
 
     def _begun(self, now: float) -> "Trouble":
-        return replace(self, since=self.since if self.since is not None else now)
+        return replace(self, since=_first(self.since, now))
 
-    def renewed(self) -> "Trouble":
-        """Take in that the result was asked for again."""
-        dead = self.dead_since is not None
-        return replace(self, refreshed=self.refreshed or dead, dead_since=None, interruptions=self.interruptions + 1)
+    def renewed(self, now: float, silent: float = 0.0) -> "Trouble":
+        """Return it with a fresh result; the API was silent for so many seconds before, which do not count."""
+        return replace(
+            self,
+            since=None if self.since is None else self.since + silent,
+            refreshed=self.refreshed or self.dead_since is not None,
+            renewed_at=now,
+            dead_since=None,
+            interruptions=self.interruptions + 1,
+        )
 
-    def to_refresh(self, now: float) -> bool:
-        """Say whether it is time to ask the result for another URL: its host may have moved, or the URL be dead."""
+    def to_refresh(self, now: float, timeout: float) -> bool:
+        """Return whether to ask the result for another URL: its host may have moved, or the URL be dead."""
+        if self.is_late(now, timeout):
+            return not self.is_over(now, timeout)
         if self.dead_since is None:
             return self.interruptions % _REFRESH_EVERY == 2  # noqa: PLR2004 - the first time soon
         return not self.refreshed and now - self.dead_since >= GONE_AFTER
 
     def expired(self, now: float) -> bool:
-        """Say whether the URL is dead for good."""
+        """Return whether the URL is dead for good."""
         return self.refreshed and self.dead_since is not None and now - self.dead_since >= GONE_AFTER
 
     def bad(self) -> bool:
-        """Say whether the same wrong bytes have come too often."""
+        """Return whether the same wrong bytes have come too often."""
         return self.repeats >= _WRONG_BYTES
 
-    def lasts(self, now: float) -> float:
-        """Give the seconds since it began."""
-        return 0.0 if self.since is None else now - self.since
+    def is_late(self, now: float, timeout: float) -> bool:
+        """Return whether it has failed for as long as a file may."""
+        return self.since is not None and now - self.since >= timeout
+
+    def is_over(self, now: float, timeout: float) -> bool:
+        """Return whether it is late, and was tried once more with a result that was asked for when it was late."""
+        return self.is_late(now, timeout) and self.renewed_at is not None and self.is_late(self.renewed_at, timeout)
+
+
+def given_up(trouble: Trouble, got: Failed, now: float, timeout: float, *, asked_anew: bool = False) -> Move | None:
+    """Return what a job becomes whose output is given up; None: it is tried on.
+
+    `timeout`: seconds for which a file may fail. `asked_anew`: it was the result that was asked for, not the file.
+    """
+    late = trouble.is_late(now, timeout) if asked_anew else trouble.is_over(now, timeout)
+    match got:
+        case Never(message):
+            return Move(State.FAILED, Kind.UNFETCHED, f"the output can never be fetched: {message}")
+        case Dead(message) if trouble.expired(now):
+            return Move(State.FAILED, Kind.EXPIRED, f"the output is not to be had any more: {message}")
+        case Wrong(_, message) if trouble.bad():
+            return Move(State.FAILED, Kind.BAD_OUTPUT, f"again and again a wrong file: {message}")
+        case Dead(message) | Wrong(_, message) | Interrupted(message) if late:
+            return Move(State.FAILED, Kind.UNFETCHED, f"no whole file came within {timeout:g} s: {message}")
+    return None
 
 
 def bought_again(job: Job, retry: Retry) -> Move | None:

@@ -87,7 +87,7 @@ SELECT job_id, at FROM events WHERE type = 'Moved' AND facts LIKE '%"to":"submit
 -- What was seen on the wire when submissions of these jobs were lost.
 SELECT attempts.job_id, attempts.number, attempts.submitted_at, attempts.evidence FROM attempts
 JOIN jobs ON jobs.id = attempts.job_id AND jobs.attempt = attempts.number
-WHERE jobs.state = 'uncertain' ORDER BY jobs.position;
+WHERE jobs.state = 'uncertain' AND attempts.evidence IS NOT NULL ORDER BY jobs.position;
 
 -- name: bill
 SELECT billed_usd FROM attempts WHERE job_id = :id AND number = :number;

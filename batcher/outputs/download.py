@@ -3,6 +3,7 @@
 import asyncio
 import binascii
 import errno
+import math
 import threading
 from base64 import b64decode
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from typing import Final, Generic, ParamSpec, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from batcher.job import ASIDE, Output
+from batcher.outputs.failures import Dead, Failed, Interrupted, Never, Wrong
 from batcher.outputs.media import Media, NotMedia, examine
 from batcher.outputs.store import Part, Store
 from batcher.provider.wire import Download, Wire, WireFault
@@ -26,6 +28,8 @@ _DEAD: Final = frozenset({403, 404, 410})
 MAX_BYTES: Final = 2 * 2**30
 _GATHERED: Final = 2**20
 """Bytes that go to a thread at once."""
+_SLOWEST: Final = 16 * 2**10
+"""Bytes a second, on average, below which a file is given up that has been on its way for long: a host may drip."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,45 +57,24 @@ class Fetched:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Dead:
-    """The URL is refused."""
-
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Wrong:
-    """Bytes came, and are not what they should be."""
-
-    sha256: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Interrupted:
-    """It did not arrive; another try may do better."""
-
-    message: str
-
-
-Failed = Dead | Wrong | Interrupted
-
-
-async def fetch(url: str, wire: Wire, store: Store, key: str, then: Callable[[Fetched], T]) -> T | Failed:
+async def fetch(
+    url: str, wire: Wire, store: Store, key: str, then: Callable[[Fetched], T], slow_after: float = math.inf
+) -> T | Failed:
     """Fetch one output into a part named `key`. OSError of the disk is raised.
 
     `then` is called with what came, on the thread that wrote it: what follows a small file costs no other hop.
+    `slow_after`: seconds after which a file that hardly grows is given up.
     """
     coming = Coming(store, key, then)
+    scheme = url.partition(":")[0].lower()
     try:
-        if url.startswith("data:"):
+        if scheme == "data":
             return await asyncio.to_thread(coming.do, coming.decode, url)
         if url.startswith(ASIDE):
             return await asyncio.to_thread(coming.do, coming.take_over, Path(url.removeprefix(ASIDE)))
-        if not url.startswith(("http://", "https://")):
-            return Dead(f"{url[:100]} is no URL that can be fetched")
-        return await _stream(url, wire, coming)
+        if scheme not in {"http", "https"}:
+            return Never(f"{url[:100]} is not an http URL")
+        return await _stream(url, wire, coming, slow_after)
     except OSError as error:
         if error.errno in _FULL_HANDED:  # it passes when other files and connections are closed
             return Interrupted(str(error))
@@ -100,29 +83,31 @@ async def fetch(url: str, wire: Wire, store: Store, key: str, then: Callable[[Fe
         coming.leave()
 
 
-async def _stream(url: str, wire: Wire, coming: "Coming[T]") -> T | Failed:
+async def _stream(url: str, wire: Wire, coming: "Coming[T]", slow_after: float) -> T | Failed:
     async with wire.download(url) as download:
         if isinstance(download, WireFault):
-            if download.barred:
-                return Wrong(f"barred {url}", download.message)
-            return Interrupted(download.message)
+            return Never(download.message) if download.never else Interrupted(download.message)
         if download.status in _DEAD:
             return Dead(f"HTTP {download.status}")
         if not 200 <= download.status < 300:  # noqa: PLR2004
             return Interrupted(f"HTTP {download.status}")
-        return await _receive(download, coming)
+        return await _receive(download, coming, slow_after)
 
 
-async def _receive(download: Download, coming: "Coming[T]") -> T | Failed:
+async def _receive(download: Download, coming: "Coming[T]", slow_after: float) -> T | Failed:
     """Take a file's blocks in. A small one is written, flushed and checked in one go."""
     blocks: list[bytes] = []
     held = total = 0
+    begun = asyncio.get_running_loop().time()
     try:
         async for block in download.blocks:
             blocks.append(block)
             held, total = held + len(block), total + len(block)
             if total > MAX_BYTES:
                 return Wrong("too large", "it has over 2 GiB")
+            lasts = asyncio.get_running_loop().time() - begun
+            if lasts > slow_after and total < lasts * _SLOWEST:
+                return Interrupted(f"{total:,} bytes came in {lasts:.0f} s")
             if held >= _GATHERED:
                 await asyncio.to_thread(coming.do, coming.write, blocks)
                 blocks, held = [], 0

@@ -54,6 +54,14 @@ class Patience:
         """Say whether it has lasted longer than the user would wait."""
         return self.since is not None and now - self.since >= self.limit
 
+    def next_look(self, now: float) -> float | None:
+        """Return the seconds until this silence is to be told, or has lasted too long; None where there is none."""
+        if self.since is None:
+            return None
+        lasts = now - self.since
+        untold = not self.told and lasts < TELL_AFTER
+        return max(0.01, (min(TELL_AFTER, self.limit) if untold else self.limit) - lasts)
+
     def shift(self, seconds: float) -> None:
         """Leave out a time in which nothing could be heard."""
         if self.since is not None:

@@ -96,6 +96,8 @@ class Finished:
     urls: tuple[str, ...]
     billed_usd: float | None
     finished_at: float | None
+    left_out: int = 0
+    """Outputs that the result names beyond the most that are taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,13 @@ class Unknown:
 
 
 @dataclass(frozen=True, slots=True)
+class Misdirected:
+    """An answer about another request than the one that was asked about: it says nothing of ours."""
+
+    named: str
+
+
+@dataclass(frozen=True, slots=True)
 class Unavailable:
     """No answer, or none that says anything; `retry_after` in seconds where the server says."""
 
@@ -147,6 +156,7 @@ PollReply = (
     | Cancelled
     | Missing
     | Unknown
+    | Misdirected
     | Unavailable
     | Unauthorized
     | Forbidden
@@ -165,4 +175,4 @@ class CancelTooLate:
     message: str
 
 
-CancelReply = CancelDone | CancelTooLate | Missing | Unavailable | Unauthorized | Forbidden
+CancelReply = CancelDone | CancelTooLate | Missing | Misdirected | Unavailable | Unauthorized | Forbidden

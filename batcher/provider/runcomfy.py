@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from batcher.clock import from_rfc3339
 from batcher.job import ASIDE, Kind
+from batcher.provider.damaged import hinted_ids, is_same_request, named_id, parse, salvaged_id
 from batcher.provider.replies import (
     Accepted,
     Broke,
@@ -29,6 +30,7 @@ from batcher.provider.replies import (
     Finished,
     Forbidden,
     Lost,
+    Misdirected,
     Missing,
     PollReply,
     Queued,
@@ -40,7 +42,7 @@ from batcher.provider.replies import (
     Unsent,
     Working,
 )
-from batcher.provider.wire import RESULT_LIMIT, Answer, Call, WireFault, readable
+from batcher.provider.wire import RESULT_LIMIT, Answer, Call, WireFault
 
 SUBMIT_TIMEOUT: Final = 120.0
 _QUEUED: Final = frozenset({"in_queue", "queued", "pending", "waiting", "starting"})
@@ -51,8 +53,11 @@ _FAILED: Final = frozenset({"failed", "error"})
 _FOR_GOOD: Final = frozenset({400, 404, 405, 413, 415, 422, 431})
 _CERTAIN: Final = _FOR_GOOD | {401, 402, 403}
 _POLICY: Final = re.compile(r"polic|moderat|safety|nsfw|prohibited|sensitive|violat|unsafe", re.IGNORECASE)
-_CUT_ID: Final = re.compile(rb'"request_id"\s*:\s*"([^"\\\x00-\x1f]{1,200})"')
 _MEDIA: Final = ("image", "images", "video", "videos")
+FILE_HOSTS: Final = (".runcomfy.net", ".runcomfy.com")
+"""Endings of the names of hosts that the vendor's outputs lie on."""
+MOST_OUTPUTS: Final = 256
+"""Outputs of one result that are taken: models make at most a few, and thousands would be a server's error."""
 
 
 def submit(model_id: str, body: bytes) -> Call:
@@ -104,26 +109,18 @@ class _Said:
 
 
 def _said(answer: Answer) -> _Said:
-    try:
-        found = _readable(json.loads(answer.body))
-    except (ValueError, RecursionError):
-        found = None
+    found, sound = parse(answer.body)
     fields = found if isinstance(found, dict) else {}
-    code = next((_code(fields[key]) for key in ("error_code", "code") if fields.get(key) is not None), None)
+    if not sound:  # enough for an id or a state, and no ground for a certain refusal
+        return _Said(fields, None, "", own=False)
+    codes = (_code(fields[key]) for key in ("error_code", "code") if fields.get(key) is not None)
+    code = next((one for one in codes if one is not None), None)
     words = [_text(fields[key]) for key in ("error_message", "error", "detail", "message") if fields.get(key)]
     own = (
         code is not None or "error_message" in fields or "error_code" in fields or isinstance(fields.get("error"), str)
     )
     message = words[0] if words else ""
     return _Said(fields, code, f"{message} ({code})" if code and message else message or f"error {code}", own)
-
-
-def _readable(value: object) -> object:
-    if isinstance(value, str):
-        return readable(value)
-    if isinstance(value, list):
-        return [_readable(item) for item in value]
-    return {readable(key): _readable(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _code(value: object) -> int | None:
@@ -143,9 +140,10 @@ def _text(value: object) -> str:
 
 
 def read_submit(answer: Answer | WireFault, now: float) -> SubmitReply:
-    """Say what became of a submission; `now` in seconds since 1970, for a `Retry-After` that is a date.
+    """Return what became of a submission; `now` in seconds since 1970, for a `Retry-After` that is a date.
 
-    What certainly was not accepted is a short list; everything else that is no acceptance is `Lost`.
+    What certainly was not accepted is a short list. Everything else that is no acceptance is `Lost`, error codes of the
+    server's own troubles among it: a gateway can accept a request, and then answer 504001.
     """
     if isinstance(answer, WireFault):
         if not answer.sent:
@@ -175,30 +173,30 @@ def read_submit(answer: Answer | WireFault, now: float) -> SubmitReply:
         case 503, _ if said.own:
             after = _retry_after(answer, now)
             return Busy(message, after, shared=after is not None)
-        case status, code if code is not None or status in _FOR_GOOD:
-            kind = Kind.REFUSED if _POLICY.search(message) or status >= 500 else Kind.INVALID  # noqa: PLR2004
+        case status, _ if status in _FOR_GOOD:
+            kind = Kind.REFUSED if _POLICY.search(message) else Kind.INVALID
             return TurnedDown(kind, message if message.startswith("HTTP") else f"{message} [{http}]")
         case _:
-            return Lost(f"{http}, {_why_lost(answer, said)}", _evidence(answer))
+            return _lost(answer, said)
 
 
 def _request_id(answer: Answer, said: _Said) -> str | None:
-    """Find the id; in an answer that was cut off, too."""
-    found = said.fields.get("request_id")
-    if isinstance(found, int) and not isinstance(found, bool):
-        found = str(found)
-    if isinstance(found, str) and 0 < len(found) <= 200 and found.isprintable():  # noqa: PLR2004
-        return found
-    cut = None if said.fields or answer.whole else _CUT_ID.search(answer.body)
-    return cut.group(1).decode("utf-8", "replace") if cut else None
+    """Return the id that an answer names, whole or damaged."""
+    if said.fields:
+        return named_id(said.fields.get("request_id"))
+    return salvaged_id(answer.body)
 
 
-def _why_lost(answer: Answer, said: _Said) -> str:
-    if said.own:
-        return said.message
-    if not answer.whole:
-        return "an answer that was cut off"
-    return "an answer that says neither yes nor no"
+def _lost(answer: Answer, said: _Said) -> Lost:
+    """Return the reply of an answer that says neither yes nor no, with the ids that it may hold."""
+    why = said.message if said.own else "an answer that says neither yes nor no"
+    if not answer.whole and not said.own:
+        why = "an answer that was cut off"
+    evidence = _evidence(answer)
+    if ids := hinted_ids(str(evidence["body"])):
+        why += f"; it may hold the request id {' or '.join(ids)}"
+        evidence["request_ids"] = ids
+    return Lost(f"HTTP {answer.status}, {why}", evidence)
 
 
 def _evidence(answer: Answer) -> dict[str, object]:
@@ -227,16 +225,19 @@ def _retry_after(answer: Answer, now: float) -> float | None:
     return min(3600.0, max(0.0, moment.timestamp() - now))
 
 
-def read_poll(answer: Answer | WireFault, now: float) -> PollReply:
-    """Say where a request stands, from an answer to `status` or `result`."""
+def read_poll(answer: Answer | WireFault, now: float, request_id: str) -> PollReply:
+    """Return where a request stands, from an answer to `status` or `result`."""
     if isinstance(answer, WireFault):
         return Unavailable(answer.message)
     said = _said(answer)
+    if stranger := _stranger(said, request_id):
+        return stranger
     if refusal := _read_refused(answer, said, now):
         return refusal
     word = str(said.fields.get("status", "")).lower()
-    if word in _FAILED or (word in _COMPLETED and _has_error(said)):
-        message = _text(said.fields.get("error") or said.fields.get("error_message") or "the server gives no reason")
+    error = _error_in(said.fields)
+    if word in _FAILED or (word in _COMPLETED and error and not _found_urls(said.fields.get("output"))):
+        message = _text(error or "the server gives no reason")
         return Broken(Kind.REFUSED if _POLICY.search(message) else Kind.FAILED, message, _cost(said))
     if word in _COMPLETED:
         return _ended(said, answer)
@@ -250,6 +251,12 @@ def read_poll(answer: Answer | WireFault, now: float) -> PollReply:
     if not said.fields or not word:
         return Unavailable(f"HTTP {answer.status}, an answer that says nothing", reached=True)
     return Unknown(word[:100])
+
+
+def _stranger(said: _Said, request_id: str) -> Misdirected | None:
+    """Return that an answer names another request; one that names none is taken for ours."""
+    named = named_id(said.fields.get("request_id"))
+    return None if named is None or is_same_request(named, request_id) else Misdirected(named)
 
 
 def _read_refused(answer: Answer, said: _Said, now: float) -> Missing | Unauthorized | Forbidden | Unavailable | None:
@@ -272,30 +279,35 @@ def _read_refused(answer: Answer, said: _Said, now: float) -> Missing | Unauthor
             return Unavailable(message, _retry_after(answer, now), reached=True)
 
 
-def _has_error(said: _Said) -> bool:
-    return bool(said.fields.get("error")) and not said.fields.get("output")
+def _error_in(fields: Mapping[str, object]) -> object:
+    """Return the error that a result carries, None for none."""
+    output = fields.get("output")
+    within = output.get("error") if isinstance(output, dict) else None
+    return fields.get("error") or fields.get("error_message") or within
 
 
 def _ended(said: _Said, answer: Answer) -> Completed | Finished:
     if "output" not in said.fields:
         return Completed()
-    return Finished(
-        _urls(said.fields["output"], answer.aside), _cost(said), from_rfc3339(said.fields.get("finished_at"))
-    )
+    urls = _urls(said.fields["output"], answer.aside)
+    finished_at = from_rfc3339(said.fields.get("finished_at"))
+    return Finished(urls[:MOST_OUTPUTS], _cost(said), finished_at, max(0, len(urls) - MOST_OUTPUTS))
 
 
 def _urls(output: object, aside: Sequence[Path]) -> tuple[str, ...]:
-    """Give every output's URL: one or many, images or videos, bare or in an object; `aside:FILE` for what is there."""
-    if not isinstance(output, dict):
-        return ()
-    found: list[str] = []
-    for name in _MEDIA:
-        value = output.get(name)
+    """Return every output's URL: one or many, bare or in an object; `aside:FILE` for what came within."""
+    return tuple(_here(url, aside) for url in _found_urls(output))
+
+
+def _found_urls(output: object) -> list[str]:
+    found: dict[str, None] = {}
+    for name in _MEDIA if isinstance(output, dict) else ():
+        value = output.get(name)  # type: ignore[attr-defined]
         for one in value if isinstance(value, list) else [value]:
             url = one.get("url") if isinstance(one, dict) else one
-            if isinstance(url, str) and url and url not in found:
-                found.append(url)
-    return tuple(_here(url, aside) for url in found)
+            if isinstance(url, str) and url.strip():
+                found[url.strip()] = None
+    return list(found)
 
 
 def _here(url: str, aside: Sequence[Path]) -> str:
@@ -328,11 +340,13 @@ def read_balance(answer: Answer | WireFault) -> float | str:
     return said.message if said.own else f"HTTP {answer.status}"
 
 
-def read_cancel(answer: Answer | WireFault, now: float) -> CancelReply:
-    """Say what became of a cancellation."""
+def read_cancel(answer: Answer | WireFault, now: float, request_id: str) -> CancelReply:
+    """Return what became of a cancellation."""
     if isinstance(answer, WireFault):
         return Unavailable(answer.message)
     said = _said(answer)
+    if stranger := _stranger(said, request_id):
+        return stranger
     outcome = str(said.fields.get("outcome") or said.fields.get("status") or "").lower()
     if outcome in _CANCELLED:
         return CancelDone()

@@ -12,9 +12,13 @@ from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import aiohttp
+from yarl import URL
 
+from batcher import __version__
 from batcher.errors import WrongUse
 from batcher.provider.addresses import barred
+from batcher.provider.proxies import Proxies
+from batcher.provider.redaction import Redactor
 from batcher.provider.sieve import Sieve
 
 REPLY_LIMIT: Final = 16 * 2**20
@@ -30,8 +34,11 @@ _SILENT: Final = 60.0
 MERCY: Final = 30.0
 """Seconds that what is on its way gets after a time in which nothing could be heard."""
 _REFUSED: Final = 401
-_TELLING: Final = 8
-"""Characters of a token that is looked for in answers: a shorter one may be any word."""
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_MOST_REDIRECTS: Final = 10
+_UNSENDABLE: Final = frozenset("\r\n\0")
+"""Characters that no header can carry."""
+USER_AGENT: Final = f"batcher/{__version__}"
 _BARRED: Final = "is an address of a private network: no file is fetched from there"
 
 
@@ -47,6 +54,8 @@ class Call:
     """Most bytes of the answer that are read."""
     once: bool = False
     """It must not be sent twice: a fresh connection of its own."""
+    fresh: bool = False
+    """What answered before is not trusted: a fresh connection, and no answer of a cache."""
     aside: Path | None = None
     """Where the data URIs of a large answer go."""
 
@@ -70,8 +79,8 @@ class WireFault:
 
     sent: bool
     message: str
-    barred: bool = False
-    """The URL leads nowhere that a file is fetched from."""
+    never: bool = False
+    """The URL leads nowhere that a file is fetched from, however often it is tried."""
 
 
 @dataclass(slots=True)
@@ -117,17 +126,29 @@ class HttpWire:
     a POST is on its way would make a job uncertain for nothing. The token goes on each request, on no session.
     """
 
-    def __init__(self, base: str, token: str, renewed: Callable[[], str] | None = None) -> None:
+    def __init__(
+        self,
+        base: str,
+        token: str,
+        renewed: Callable[[], str] | None = None,
+        *,
+        proxies: Proxies | None = None,
+        hosts: Sequence[str] = (),
+    ) -> None:
+        """`hosts`: endings of the names of the provider's own file hosts; these may be reached through a proxy."""
         self._base = base
         self._token = token
+        self._redactor = Redactor(token)
         self._renewed = renewed
         """Reads the token once more, where it was refused: it may have been renewed since."""
+        self._proxies = proxies or Proxies()
+        self._proxy = self._proxies.of(base)
+        self._hosts = tuple(hosts)
         self._own: frozenset[str] | None = None
         """The API host's addresses: files may come from there, wherever it is."""
         self._limits: set[asyncio.Timeout] = set()
         self.sent = 0
         """Calls to the API so far."""
-        self._authorization = {"Authorization": f"Bearer {token}"}
         self._trace = aiohttp.TraceConfig()
         self._trace.on_request_headers_sent.append(_note_sent)
         self._once = _session(aiohttp.TCPConnector(limit=0, force_close=True), self._trace)
@@ -136,6 +157,7 @@ class HttpWire:
     def _open_for_reading(self) -> None:
         self._reads = _session(aiohttp.TCPConnector(limit=0, keepalive_timeout=30), self._trace)
         self._files = _session(aiohttp.TCPConnector(limit=0, socket_factory=self._socket))
+        self._proxied_files = _session(aiohttp.TCPConnector(limit=0))
 
     async def send(self, call: Call) -> Answer | WireFault:
         """Send one call to the API; once more if the token was refused, and there is another by now."""
@@ -150,16 +172,19 @@ class HttpWire:
         if self._token != used:
             return True
         found = await asyncio.to_thread(self._renewed) if self._renewed else ""
-        if not found or found == used:
+        if not found or found == used or not _UNSENDABLE.isdisjoint(found):
             return False
-        self._token = found
-        self._authorization = {"Authorization": f"Bearer {found}"}
+        self._token, self._redactor = found, Redactor(found)
         return True
 
     async def _send(self, call: Call) -> Answer | WireFault:
         self.sent += 1
-        session = self._once if call.once else self._reads
-        headers = dict(self._authorization)
+        session = self._once if call.once or call.fresh else self._reads
+        if not _UNSENDABLE.isdisjoint(self._token):  # refused only when the request is counted as sent
+            return WireFault(sent=False, message="the token has a character that no header can carry")
+        headers = {"Authorization": f"Bearer {self._token}"}
+        if call.fresh:
+            headers["Cache-Control"] = "no-cache"
         if call.body is not None:
             headers["Content-Type"] = "application/json"
         trace = SimpleNamespace(sent=False)
@@ -174,6 +199,7 @@ class HttpWire:
                     headers=headers,
                     allow_redirects=False,
                     trace_request_ctx=trace,
+                    proxy=self._proxy,
                 ) as response,
             ):
                 if call.aside and (response.content_length or _SMALL + 1) > _SMALL:
@@ -183,7 +209,7 @@ class HttpWire:
         except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: not HTTP at all
             if response is not None and body:  # cut off: what had come may hold the request id
                 return self._answer(response, body, whole=False)
-            return WireFault(trace.sent, _words(error))
+            return WireFault(trace.sent, self._redactor.text(_words(error)))
 
     async def _sifted(self, response: aiohttp.ClientResponse, body: bytearray, folder: Path, limit: int) -> Answer:
         """Read an answer that may be large: what is long in it goes to files, and the rest is as short as any."""
@@ -211,14 +237,8 @@ class HttpWire:
 
     def _answer(self, response: aiohttp.ClientResponse, body: bytearray, *, whole: bool) -> Answer:
         """Make an answer of what came, without our token should the server send it back: answers are written down."""
-        headers = _lower(response.headers)
-        if len(self._token) >= _TELLING and (self._token.encode() in body or any(map(self._in, headers.values()))):
-            headers = {name: value.replace(self._token, "***") for name, value in headers.items()}
-            return Answer(response.status, headers, bytes(body).replace(self._token.encode(), b"***"), whole)
-        return Answer(response.status, headers, bytes(body), whole)
-
-    def _in(self, text: str) -> bool:
-        return self._token in text
+        headers = {name: self._redactor.text(value) for name, value in _lower(response.headers).items()}
+        return Answer(response.status, headers, self._redactor.content(bytes(body)), whole)
 
     @asynccontextmanager
     async def _within(self, seconds: float) -> AsyncIterator[None]:
@@ -239,7 +259,7 @@ class HttpWire:
 
     async def refresh(self) -> None:
         """Drop connections that may have died unnoticed; submissions on their way keep theirs."""
-        old = (self._reads, self._files)
+        old = (self._reads, self._files, self._proxied_files)
         self._open_for_reading()
         for session in old:
             await session.close()
@@ -263,19 +283,63 @@ class HttpWire:
         """Open a file at any host, without the token."""
         await self._know_own_addresses()
         try:
-            timeout = aiohttp.ClientTimeout(sock_connect=20, sock_read=60)
-            response = await self._files.get(url, timeout=timeout, headers={"Accept-Encoding": "identity"})
+            response = await self._open(url)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             words = _words(error)
-            never = isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError) or _BARRED in words
-            yield WireFault(sent=True, message=words, barred=never)
+            never = isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError | ValueError)
+            yield WireFault(sent=True, message=words, never=never or _BARRED in words)
+            return
+        if isinstance(response, WireFault):
+            yield response
             return
         async with response:
             yield Download(response.status, response.content_length, _blocks(response))
 
+    async def _open(self, url: str) -> aiohttp.ClientResponse | WireFault:
+        """Ask for a file, and follow where that leads, each step looked at. Raises what aiohttp does, ValueError."""
+        timeout = aiohttp.ClientTimeout(sock_connect=20, sock_read=60)
+        target = URL(url.strip())
+        for _ in range(_MOST_REDIRECTS + 1):
+            if target.scheme not in {"http", "https"} or not target.host:
+                return WireFault(sent=True, message=f"{str(target)[:100]} is not an http URL with a host", never=True)
+            proxy = self._proxies.of(str(target))
+            if proxy and (fault := await self._refused_to_proxy(target.host)):
+                return fault
+            session = self._proxied_files if proxy else self._files
+            response = await session.get(
+                target,
+                timeout=timeout,
+                headers={"Accept-Encoding": "identity"},
+                allow_redirects=False,
+                proxy=proxy,
+            )
+            location = response.headers.get("Location")
+            if response.status not in _REDIRECTS or not location:
+                return response
+            response.release()
+            target = target.join(URL(location))
+        return WireFault(sent=True, message=f"more than {_MOST_REDIRECTS} redirects, one to the next", never=True)
+
+    async def _refused_to_proxy(self, host: str) -> WireFault | None:
+        """Return why a proxy is not asked for a file of this host, None where it is.
+
+        What it would connect to cannot be seen from here: so it is asked for the provider's own hosts, and for names
+        that are of the public internet for this machine too.
+        """
+        if host == urlsplit(self._base).hostname or host.endswith(self._hosts):
+            return None
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(host, None)
+        except OSError as error:
+            return WireFault(sent=True, message=f"{host} is not known here, and no host of the API's own: {error}")
+        for one in found:
+            if barred(address := str(one[4][0]), self._own or ()):
+                return WireFault(sent=True, message=f"{address} {_BARRED}", never=True)
+        return None
+
     async def close(self) -> None:
         """Drop all connections."""
-        for session in (self._once, self._reads, self._files):
+        for session in (self._once, self._reads, self._files, self._proxied_files):
             await session.close()
 
 
@@ -286,6 +350,7 @@ def _session(connector: aiohttp.TCPConnector, *traces: aiohttp.TraceConfig) -> a
         trace_configs=list(traces),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=20),
         cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"User-Agent": USER_AGENT},
         auto_decompress=bool(traces),
         read_bufsize=64 * 1024 if traces else BLOCK,
     )

@@ -19,7 +19,10 @@ async def look_up(wire: Wire, model_id: str) -> Model:
         entry = json.loads(answer.body)
         if isinstance(entry, dict) and answer.status == 200:  # noqa: PLR2004
             inner = entry.get("model")
-            return read_entry(inner if isinstance(inner, dict) else {"model_id": model_id, **entry})
+            found = read_entry(inner if isinstance(inner, dict) else {"model_id": model_id, **entry})
+            if found.id == model_id:
+                return found
+            raise Unreachable(f"asked about the model {model_id}, the API answers about {found.id}")
     except ValueError:
         pass
     if answer.status == 401:  # noqa: PLR2004

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from batcher.engine.rules import after_crash
-from batcher.errors import NotFound, TokenMissing, WrongRun, WrongUse
+from batcher.errors import NotFound, WrongRun, WrongUse
 from batcher.job import State
 from batcher.ledger import asks
 from batcher.ledger.ledger import Ledger, unreadable
@@ -155,8 +155,7 @@ async def _endpoint(owner: str, out: Path, beside: Path | None, stack: AsyncExit
     if owner == SANDBOX:
         return await stack.enter_async_context(parts.sandbox(out / SANDBOX))
     endpoint = remote(beside)
-    if not endpoint.token:
-        raise TokenMissing
+    endpoint.check_token()
     if endpoint.provider != owner:
         raise WrongRun(f"{out} holds results of {owner}; RUNCOMFY_MODEL_API_BASE says {endpoint.provider}")
     return replace(endpoint, provider=owner)

@@ -9,15 +9,23 @@ from pathlib import Path
 from batcher.clock import Chance, Clock, chance
 from batcher.ledger.database import Database, open_threaded
 from batcher.ledger.witness import state_folder
+from batcher.provider import runcomfy
+from batcher.provider.proxies import of_environment
 from batcher.provider.rehearsal import sandbox
 from batcher.provider.wire import HttpWire, Wire
-from batcher.settings import Endpoint
+from batcher.settings import SANDBOX, Endpoint
 
 
 def http_wire(endpoint: Endpoint) -> Wire:
-    """Make the real wire to the API."""
+    """Make the real wire to the API, through the proxy that the environment names; to the sandbox through none."""
     renew = endpoint.renew
-    return HttpWire(endpoint.base, endpoint.token.reveal(), (lambda: renew().reveal()) if renew else None)
+    return HttpWire(
+        endpoint.base,
+        endpoint.token.reveal(),
+        (lambda: renew().reveal()) if renew else None,
+        proxies=None if endpoint.provider == SANDBOX else of_environment(),
+        hosts=runcomfy.FILE_HOSTS,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from typing import Final
 from batcher.engine.legs import Tools
 from batcher.job import Job, Move, Output, State
 from batcher.ledger.ledger import Ledger
-from batcher.outputs.download import Dead, Failed, Fetched, fetch
+from batcher.outputs.download import Fetched, fetch
+from batcher.outputs.failures import Dead, Failed, Never
 from batcher.outputs.sidecar import Origin, sidecar, sidecar_file
 from batcher.outputs.store import Store
 from batcher.pacing.patience import backoff
@@ -17,6 +18,8 @@ from batcher.provider import runcomfy
 from batcher.provider.replies import Finished
 
 _TRIES: Final = 4
+_SLOW_AFTER: Final = 120.0
+"""Seconds after which a file that hardly grows is given up."""
 
 
 async def repair(job: Job, wanted: Collection[int], tools: Tools, ledger: Ledger) -> tuple[list[str], list[str]]:
@@ -54,8 +57,9 @@ async def write_sidecar(job: Job, index: int, store: Store, origin: Origin) -> s
 
 async def _urls(job: Job, tools: Tools) -> tuple[str, ...]:
     """Ask for the result again: what it names now is fresher than what is remembered."""
-    answer = await tools.wire.send(runcomfy.result(job.request_id or "", tools.store.parts))
-    reply = runcomfy.read_poll(answer, tools.clock.now())
+    request_id = job.request_id or ""
+    answer = await tools.wire.send(replace(runcomfy.result(request_id, tools.store.parts), fresh=True))
+    reply = runcomfy.read_poll(answer, tools.clock.now(), request_id)
     return reply.urls if isinstance(reply, Finished) else ()
 
 
@@ -63,13 +67,13 @@ async def _fetch(job: Job, output: Output, fresh: tuple[str, ...], tools: Tools)
     url = fresh[output.index - 1] if len(fresh) >= output.index else output.url
     if url.startswith("data:") and url.endswith(","):
         return Dead("it came within the result, which the server does not have any more")
-    got = await fetch(url, tools.wire, tools.store, f"{job.id}-{output.index}", _as_it_is)
-    for tries in range(_TRIES - 1):
-        if isinstance(got, Fetched | Dead):
-            break
-        await asyncio.sleep(backoff(tries, tools.chance))
-        got = await fetch(url, tools.wire, tools.store, f"{job.id}-{output.index}", _as_it_is)
-    return got
+    tries = 0
+    while True:
+        got = await fetch(url, tools.wire, tools.store, f"{job.id}-{output.index}", _as_it_is, _SLOW_AFTER)
+        tries += 1
+        if isinstance(got, Fetched | Dead | Never) or tries == _TRIES:
+            return got
+        await asyncio.sleep(backoff(tries - 1, tools.chance))
 
 
 async def _place(job: Job, came: list[tuple[Output, Fetched]], tools: Tools, ledger: Ledger) -> None:

@@ -21,11 +21,13 @@ from batcher.ledger.again import Which
 from batcher.manifest.faults import did_you_mean
 from batcher.pacing.patience import backoff
 from batcher.provider import runcomfy
+from batcher.provider.damaged import named_id
 from batcher.provider.replies import (
     CancelDone,
     CancelReply,
     CancelTooLate,
     Forbidden,
+    Misdirected,
     Missing,
     Unauthorized,
     Unavailable,
@@ -145,13 +147,17 @@ class Requests:
 
     async def adopt(self, job_id: str, request_id: str) -> Mapping[str, Any]:
         """Give a job the request id that the user found. Raises WrongUse where the API does not know it."""
+        if named_id(request_id) is None:
+            raise WrongUse(f"{request_id!r} cannot be a request id")
         run = self._run
         await run.ledger.transact(lambda connection: adoptable(connection, job_id, request_id))
         wire = await run.connect()
-        answer = await wire.send(runcomfy.status(request_id))
-        match runcomfy.read_poll(answer, run.parts.clock.now()):
+        answer = await wire.send(replace(runcomfy.status(request_id), fresh=True))
+        match runcomfy.read_poll(answer, run.parts.clock.now(), request_id):
             case Missing(message):
                 raise WrongUse(f"the API does not know request {request_id}: {message}")
+            case Misdirected(named):
+                raise Unreachable(f"asked about request {request_id}, the API answers about {named}")
             case Unavailable(message) | Unauthorized(message) | Forbidden(message):
                 raise Unreachable(f"the API did not say whether it knows request {request_id}: {message}")
         job, more = await run.ledger.adopt(job_id, request_id)
@@ -207,7 +213,7 @@ class Requests:
         async def one(job: Job) -> CancelReply:
             async with limit:
                 answer = await wire.send(runcomfy.cancel(job.request_id or ""))
-            reply = runcomfy.read_cancel(answer, run.parts.clock.now())
+            reply = runcomfy.read_cancel(answer, run.parts.clock.now(), job.request_id or "")
             if isinstance(reply, CancelDone | CancelTooLate | Missing):
                 self._cancels.add(job.id)
             if isinstance(reply, CancelDone) and run.engine is None:  # a run at work hears of it by its next look
@@ -220,9 +226,10 @@ class Requests:
         for reply in replies:
             if isinstance(reply, Unauthorized | Forbidden):
                 raise TokenMissing(f"{cancelled} were cancelled; then the API refused the token: {reply.message}")
-            if isinstance(reply, Unavailable):
+            if isinstance(reply, Unavailable | Misdirected):
+                why = reply.message if isinstance(reply, Unavailable) else f"it answered about {reply.named}"
                 raise Unreachable(
-                    f"{cancelled} were cancelled; of others the API did not say so: {reply.message}",
+                    f"{cancelled} were cancelled; of others the API did not say so: {why}",
                     f"try again: {command('cancel', run.out)}",
                 )
         return {"cancelled": cancelled, "running": len(replies) - cancelled}

@@ -12,6 +12,10 @@ from batcher.sandbox.faults import Manner
 PAGE: Final = b"<!doctype html><title>Bad gateway</title><h1>Bad gateway</h1>"
 _PORTAL: Final = b"<!doctype html><title>Welcome</title><form>Sign in to use this network</form>"
 _HUGE: Final = 50_000_000
+_ABSURD: Final = b', "n": ' + b"9" * 6_000 + b', "deep": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+_SERVER_TROUBLES: Final = {"code_504": (504, 504001), "code_500_in_200": (200, 500001), "code_408": (408, 408001)}
+MAYBE_ACCEPTED: Final = frozenset({*_SERVER_TROUBLES, *(f"error_{code}" for code in (408, 500, 502, 503, 504))})
+"""Faults of submissions of which some are accepted, and some are not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,18 @@ def spoiled(fault: str | None, links: Mapping[str, str], earlier: Mapping[str, s
             return replace(whole, manner=Manner.CUT, cut_at=12)
         case "cut_late":
             return replace(whole, manner=Manner.CUT, cut_at=len(links["request_id"]) + 30)
+        case "cut_clean":
+            return replace(whole, raw=json.dumps(links).encode()[: len(links["request_id"]) + 30])
+        case "junk":
+            return replace(whole, raw=b")]}',\n" + json.dumps(links).encode() + b"\n<!-- served by a proxy -->")
+        case "bad_byte":
+            return replace(whole, raw=json.dumps(links)[:-1].encode() + b', "note": "caf\xe9"}')
+        case "absurd":
+            return replace(whole, raw=json.dumps(links)[:-1].encode() + _ABSURD)
+        case "buried_id":
+            return Reply(200, {"data": {"request_id": links["request_id"]}})
+        case "code_504" | "code_500_in_200" | "code_408":
+            return server_trouble(fault)
         case "html":
             return replace(whole, raw=PAGE, headers={"Content-Type": "text/html"})
         case "huge":
@@ -55,8 +71,16 @@ def spoiled(fault: str | None, links: Mapping[str, str], earlier: Mapping[str, s
             urls = {name: f"https://elsewhere.invalid/{name}" for name in links if name != "request_id"}
             return Reply(200, {**links, **urls})
         case str() if fault.startswith("error_"):
-            return Reply(int(fault[-3:]), {}, raw=b"")
+            return server_trouble(fault)
     return whole
+
+
+def server_trouble(fault: str) -> Reply:
+    """Answer as a gateway does that does not know what became of a submission."""
+    if fault in _SERVER_TROUBLES:
+        status, code = _SERVER_TROUBLES[fault]
+        return error(status, code, "the upstream server did not answer in time")
+    return Reply(int(fault[-3:]), {}, raw=b"")
 
 
 @cache

@@ -170,6 +170,10 @@ class Sandbox:
                 raise web.HTTPForbidden
             case "file_gone":
                 raise web.HTTPGone
+            case "file_500":
+                raise web.HTTPInternalServerError
+            case "file_loop":
+                raise web.HTTPFound(str(request.url))
             case "file_wrong":
                 content = b"this is no image, whatever was promised\n"
             case "file_bomb":

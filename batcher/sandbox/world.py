@@ -18,7 +18,7 @@ from urllib.parse import quote
 from jsonschema import Draft202012Validator
 
 from batcher.sandbox.faults import Manner, Strikes, checked, struck
-from batcher.sandbox.replies import PAGE, Reply, error, spoiled, turned_away
+from batcher.sandbox.replies import MAYBE_ACCEPTED, PAGE, Reply, error, server_trouble, spoiled, turned_away
 
 _COUNT_FIELDS: Final = ("num_images", "number_of_images")
 _ERRORS: Final = {
@@ -28,6 +28,8 @@ _ERRORS: Final = {
 _HALF: Final = 0.5
 _LATE_TRIES: Final = 2
 _FORGOTTEN_FOR: Final = 30.0
+_LATE_BY: Final = 4.0
+"""Seconds after its end at which a request's outputs are there, where they are late."""
 _SECOND_LOOK: Final = 2
 _CLOCK_OFF: Final = 7200.0
 _POLICY_WORD: Final = "forbidden-by-policy"
@@ -125,8 +127,8 @@ class World:
         """Accept a submission, or not, and answer as the fault has it."""
         if refusal := turned_away(fault, now):
             return refusal
-        if fault and fault.startswith("error_") and self._draw("accept anyway", self.calls) < _HALF:
-            return Reply(int(fault[-3:]), {}, raw=b"")
+        if fault in MAYBE_ACCEPTED and self._draw("accept anyway", self.calls) < _HALF:
+            return server_trouble(str(fault))
         known = self._last_id
         accepted = self._accept(model, body, now, strange=fault == "strange_id")
         links = self._links(accepted.id)
@@ -151,13 +153,18 @@ class World:
         body |= _stamps(request, now)
         if request.error:
             body |= {"status": "failed", "error": {"message": request.error}}
-        elif request.fault == "no_output":
+        elif request.fault == "no_output" or self._is_late(request, now):
             body |= {"status": "succeeded", "output": {}}
         else:
             body |= {"status": "succeeded", "output": self._output(request, files)}
         if cost:
             body["cost"] = 0.0 if request.error else request.price
         return Reply(200, body)
+
+    @staticmethod
+    def _is_late(request: Request, now: float) -> bool:
+        """Return whether a request's outputs are still to come, though it is completed."""
+        return request.fault == "late_output" and now - (request.ended_at or now) < _LATE_BY
 
     def cancel(self, request_id: str, token: str, now: float) -> Reply:
         """`POST /v1/requests/{request_id}/cancel`."""
@@ -280,7 +287,18 @@ class World:
                 return Reply(200, self._state(request), manner=Manner.CUT, cut_at=20)
             case "read_reset":
                 return Reply(0, {}, manner=Manner.NEVER)
+            case "read_other":
+                return self._of_another(request, now)
         return None
+
+    def _of_another(self, request: Request, now: float) -> Reply:
+        """Answer about another request: the one before, or one that nobody has."""
+        others = [one for one in self._requests.values() if one.place == request.place - 1]
+        other = others[0] if others else Request(f"{request.id[::-1]}0", request.model, {}, now, 0.0, ended_at=now)
+        body = self._state(other)
+        if body["status"] == "completed" and not other.error:
+            body |= {"status": "succeeded", "output": self._output(other, "https://memory")}
+        return Reply(200, body)
 
     def _accept(
         self, model: str, inputs: Mapping[str, Any], now: float, known: str = "", *, strange: bool = False
@@ -302,6 +320,8 @@ class World:
         request.fault = self._strike(struck(self.faults, Strikes.JOB, self._draw("job", number)))
         if request.fault in _ERRORS:
             request.error = _ERRORS[request.fault]
+        if request.fault == "bill_high":
+            request.price *= 2
         self._requests[request_id] = self._queue[request_id] = request
         self.spent += request.price
         self.journal.append({"id": request_id, "at": now, "model": model, "inputs": inputs})
@@ -357,6 +377,8 @@ class World:
         video = "video" in str(self.models[request.model].get("categories"))
         suffix = "avi" if video else str(request.inputs.get("output_format", "png"))
         place = quote(request.id, safe="")
+        if request.fault == "file_scheme":
+            files = "file:///sandbox"
         urls = [f"{files}/files/{place}/{index}.{suffix}" for index in range(1, request.count + 1)]
         if video:
             return {"video": urls[0]}

@@ -12,6 +12,7 @@ import structlog
 from batcher.clock import rfc3339
 from batcher.events import Ended, Event, Moved, Silence, facts_of
 from batcher.job import State
+from batcher.provider.redaction import Redactor
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _BEARER: Final = re.compile(r"(?i)bearer\s+\S+")
@@ -23,7 +24,7 @@ class Log:
     def __init__(self, out: Path, secret: str) -> None:
         fd = os.open(out / "run.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
         self._file: TextIO = os.fdopen(fd, "w", encoding="utf-8", errors="replace", buffering=1)
-        self._secret = secret
+        self._redactor = Redactor(secret)
         self._log = structlog.wrap_logger(
             structlog.WriteLogger(self._file),
             processors=[self._redact, structlog.processors.JSONRenderer(ensure_ascii=False)],
@@ -51,10 +52,8 @@ class Log:
 
     def _clean(self, value: object) -> object:
         if isinstance(value, str):
-            if value.isalnum():
-                return value if value != self._secret else "***"
-            text = value.replace(self._secret, "***") if self._secret else value
-            return plain(_BEARER.sub("Bearer ***", text))
+            text = self._redactor.text(value)
+            return text if text.isalnum() else plain(_BEARER.sub("Bearer ***", text))
         if isinstance(value, dict):
             return {key: self._clean(item) for key, item in value.items()}
         return value

@@ -18,7 +18,7 @@ from batcher.job import State
 from batcher.sandbox.faults import FAULTS, Strikes
 from tests.nights.play import Scenario, play, warm_up
 
-PATIENT = {"stuck", "gone", "file_gone"}
+PATIENT = {"stuck", "gone", "file_gone", "no_output", "file_500"}
 """Faults that end a job only after minutes or an hour of simulated time."""
 STATES = [State.PENDING, State.SUBMITTING, State.RUNNING, State.FETCHING, State.DONE]
 

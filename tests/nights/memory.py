@@ -99,8 +99,12 @@ class MemoryWire:
         tries = self._tries[url] = self._tries.get(url, 0) + 1
         fault = self._world.file_fault(request_id, int(index), tries)
         self._keep()
-        if fault in {"file_late", "file_gone"}:
-            yield Download(403 if fault == "file_late" else 410, 0, _blocks(b"", whole=True))
+        if fault in {"file_late", "file_gone", "file_500"}:
+            status = {"file_late": 403, "file_gone": 410}.get(fault, 500)
+            yield Download(status, 0, _blocks(b"", whole=True))
+            return
+        if fault == "file_loop":
+            yield WireFault(sent=True, message="more than 10 redirects, one to the next", never=True)
             return
         content = {"file_wrong": b"no image", "file_bomb": bomb()}.get(fault or "", content)
         torn = fault in {"tear", "file_short"}

@@ -28,6 +28,7 @@ from batcher.ledger.reader import Reader
 from batcher.run import Parts, Run, open_run
 from batcher.run.run import policy_facts
 from batcher.sandbox.faults import FAULTS
+from batcher.sandbox.replies import MAYBE_ACCEPTED
 from batcher.sandbox.server import load_models
 from batcher.sandbox.world import Conditions, World
 from batcher.settings import SANDBOX, Endpoint, Limits, Policy, Retry, Secret
@@ -251,9 +252,17 @@ def fork_life(scenario: Scenario, folder: Path, number: int, kill_at: int | None
     return code, [*map(int, counted.read_text().split())] if code != DIED and counted.exists() else [0, 0]
 
 
-AMBIGUOUS = {"reset", "lose", "cut_early", "redirect", "html", "portal", "not_http", "same_id"} | {
-    f"error_{code}" for code in (408, 500, 502, 503, 504)
-}
+AMBIGUOUS = {
+    "reset",
+    "lose",
+    "cut_early",
+    "redirect",
+    "html",
+    "portal",
+    "not_http",
+    "same_id",
+    "buried_id",
+} | MAYBE_ACCEPTED
 """Faults of a submission after which nobody can tell whether it was accepted."""
 FAILS = {
     "fail": "failed",
@@ -266,6 +275,9 @@ FAILS = {
     "file_bomb": "bad_output",
     "file_short": "bad_output",
     "code_in_200": "invalid",
+    "file_500": "unfetched",
+    "file_loop": "unfetched",
+    "file_scheme": "unfetched",
 }
 """Faults that let a job fail, and of what kind."""
 

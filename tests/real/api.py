@@ -45,12 +45,20 @@ class Api:
     hangs: bool = False
     """Cancellations are not answered."""
     files_down: bool = False
+    outputs_after: float = 0.0
+    """Seconds after its end at which a request's outputs are there."""
+    mixes_up: bool = False
+    """Results and states of requests are those of the first one."""
+    file_statuses: dict[str, int] = field(default_factory=dict)
+    """ID/INDEX of a file: what it is answered with."""
     silent_files: int = 0
     """So many come by half, and then nothing more of them."""
     bulk: int = 0
     """Bytes that follow each picture."""
     output_urls: list[str] = field(default_factory=list)
     """In the place of its own."""
+    on_poll: "Callable[[Api, web.Request], web.StreamResponse] | None" = None
+    """Answers status and result in the place of the usual answers."""
     on_stranger: Callable[[], object] = lambda: None
     """Called before a wrong token is refused."""
     requests: list[tuple[str, str]] = field(default_factory=list)
@@ -130,7 +138,9 @@ class Api:
     async def _status(self, request: web.Request) -> web.StreamResponse:
         if refused := self._refused(request):
             return refused
-        entry = self.find(request.match_info["id"])
+        if self.on_poll:
+            return self.on_poll(self, request)
+        entry = self.journal[0] if self.mixes_up else self.find(request.match_info["id"])
         if entry is None:
             return web.json_response({"error_code": 404001}, status=404)
         return web.json_response({"request_id": entry.id, "status": self._state(entry), "queue_position": 3})
@@ -138,7 +148,9 @@ class Api:
     async def _result(self, request: web.Request) -> web.StreamResponse:
         if refused := self._refused(request):
             return refused
-        entry = self.find(request.match_info["id"])
+        if self.on_poll:
+            return self.on_poll(self, request)
+        entry = self.journal[0] if self.mixes_up else self.find(request.match_info["id"])
         if entry is None:
             return web.json_response({"error_code": 404001, "error_message": "gone"}, status=404)
         state = self._state(entry)
@@ -157,7 +169,8 @@ class Api:
 
             content = picture(f"{entry.id} 1") + b"\0" * self.bulk
             urls = ["data:image/png;base64," + base64.b64encode(content).decode()]
-        output = {} if self.empty else {"image": urls[0]} if count == 1 else {"images": urls}
+        late = time.time() - entry.at < self.delay + self.outputs_after
+        output = {} if self.empty or late else {"image": urls[0]} if count == 1 else {"images": urls}
         cost = {"cost": 0.12 * count} if request.query.get("include_cost") == "true" else {}
         return web.json_response({**body, "status": "succeeded", "output": output, "finished_at": time.time(), **cost})
 
@@ -176,7 +189,8 @@ class Api:
         return web.json_response({"request_id": entry.id, "status": self._state(entry), "outcome": outcome})
 
     async def _redirect(self, request: web.Request) -> web.StreamResponse:
-        return web.Response(status=302, headers={"Location": request.query["to"]})
+        to = request.query["to"]
+        return web.Response(status=302, headers={"Location": str(request.url) if to == "itself" else to})
 
     async def _file(self, request: web.Request) -> web.StreamResponse:
         if self.files_down:
@@ -185,6 +199,8 @@ class Api:
             return web.Response(status=404)
         self.downloads_with_token += "Authorization" in request.headers
         await asyncio.sleep(self.slow_files.get(f"{request.match_info['id']}/{request.match_info['name']}", 0))
+        if status := self.file_statuses.get(f"{request.match_info['id']}/{request.match_info['name']}"):
+            return web.Response(status=status)
         if f"{request.match_info['id']}/{request.match_info['name']}" in self.bad_files:
             return web.Response(body=b"this is no picture")
         picture_of = picture(f"{request.match_info['id']} {request.match_info['name']}")
@@ -254,6 +270,21 @@ def accepts_and_cuts(api: Api, request: web.Request, body: dict[str, Any]) -> we
     request.transport.write(head + found[: found.index(b"status_url")])
     request.transport.close()
     return web.Response()
+
+
+def accepts_and_answers(status: int, change: Callable[[bytes], bytes], **headers: str) -> Special:
+    """Accept, and answer with what this makes of the JSON that the answer should have been; then close, in good order."""
+
+    def answer(api: Api, request: web.Request, body: dict[str, Any]) -> web.StreamResponse | None:
+        content = change(json.dumps(api.accept(body)).encode())
+        assert request.transport
+        lines = [f"HTTP/1.1 {status} Whatever", "Content-Type: application/json", "Connection: close"]
+        lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+        request.transport.write("\r\n".join([*lines, "", ""]).encode() + content)
+        request.transport.close()
+        return web.Response()
+
+    return answer
 
 
 def accepts_and_speaks_no_http(api: Api, request: web.Request, body: dict[str, Any]) -> web.StreamResponse | None:

@@ -43,11 +43,30 @@ def redirect(target: str) -> Special:
         raw(503, "<html>a proxy's own page</html>"),
         raw(504, ""),
         raw(408, ""),
+        own(504, 504001, "upstream timed out"),
+        own(500, 500001, "an error of the API's own"),
+        own(200, 502000, "upstream"),
+        own(408, 408001, "too late"),
         raw(200, "<html>please sign in to the hotel's network</html>"),
         raw(200, "{}", "application/json"),
         redirect("https://elsewhere.invalid/"),
     ],
-    ids=["hang-up", "ssh", "500", "502", "bare-503", "504", "408", "portal", "neither-id-nor-code", "redirect"],
+    ids=[
+        "hang-up",
+        "ssh",
+        "500",
+        "502",
+        "bare-503",
+        "504",
+        "408",
+        "504001",
+        "500001",
+        "502000",
+        "408001",
+        "portal",
+        "neither-id-nor-code",
+        "redirect",
+    ],
 )
 def test_what_may_have_been_accepted_is_held_and_never_sent_again_unasked(
     batcher: Batcher, api: Api, special: Special
@@ -94,12 +113,11 @@ def test_what_was_not_accepted_for_want_of_room_is_sent_again(batcher: Batcher, 
     [
         (own(400, 400001, "bad model id"), "invalid"),
         (own(200, 400001, "bad model id, said with a 200"), "invalid"),
-        (own(500, 500123, "an error of the API's own"), "refused"),
         (raw(422, json.dumps({"detail": "prompt too long"}), "application/json"), "invalid"),
         (raw(413, "too large"), "invalid"),
         (own(400, 400017, "violates our content policy"), "refused"),
     ],
-    ids=["400", "code-in-200", "code-in-500", "422", "413", "policy"],
+    ids=["400", "code-in-200", "422", "413", "policy"],
 )
 def test_what_was_refused_for_good_is_failed_and_costs_nothing(
     batcher: Batcher, api: Api, special: Special, kind: str

@@ -533,14 +533,13 @@ def test_a_job_that_timed_out_is_asked_for_again_and_not_bought_again(batcher: B
     assert len(api.journal) == 1
 
 
-def test_a_result_without_output_is_asked_for_anew_by_retry(batcher: Batcher, api: Api) -> None:
-    api.empty = True
+@pytest.mark.parametrize("kind", ["no_output", "unfetched", "expired", "bad_output"])
+def test_a_result_without_output_is_asked_for_anew_by_retry(batcher: Batcher, api: Api, kind: str) -> None:
+    api.bad_files = {"r-1/1"}
     assert batcher.run_csv(["a"]).code == 1
-    assert batcher("status", "runs/jobs", "--json").json()["errors"] == {"no_output": 1}
-    assert batcher("retry", "runs/jobs").code == 0
-    assert batcher("resume", "runs/jobs").code == 1
-    assert batcher("status", "runs/jobs", "--json").json()["errors"] == {"expired": 1}
-    api.empty = False
+    with sqlite3.connect(batcher.folder / "runs/jobs/ledger.sqlite") as ledger:
+        ledger.execute("UPDATE jobs SET kind = ?", [kind])
+    api.bad_files = set()
     assert batcher("retry", "runs/jobs").code == 0
     assert batcher("resume", "runs/jobs").code == 0
     assert len(api.journal) == 1

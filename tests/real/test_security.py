@@ -75,7 +75,7 @@ def test_an_output_that_leads_into_the_users_network_is_refused(batcher: Batcher
         assert heard == []
     assert done.code == 1
     job = batcher("jobs", "runs/jobs", "--json").lines()[0]
-    assert (job["state"], job["error"]["kind"]) == ("failed", "bad_output")
+    assert (job["state"], job["error"]["kind"]) == ("failed", "unfetched")
     assert "private network" in job["error"]["message"] or "not a canonical" in job["error"]["message"]
 
 
@@ -85,7 +85,7 @@ def test_a_redirect_into_the_users_network_is_refused(batcher: Batcher, api: Api
         done = batcher.run_csv(["a"])
         assert heard == []
     assert done.code == 1
-    assert batcher("jobs", "runs/jobs", "--json").lines()[0]["error"]["kind"] == "bad_output"
+    assert batcher("jobs", "runs/jobs", "--json").lines()[0]["error"]["kind"] == "unfetched"
 
 
 def test_a_redirect_of_the_api_never_takes_the_token_along(batcher: Batcher, api: Api) -> None:

@@ -55,9 +55,9 @@ def test_data_uris_come_out_whole_wherever_an_answer_is_cut(seed: int, tmp_path:
 def test_a_server_cannot_name_a_file_of_ours(tmp_path: Path) -> None:
     asked = ["aside:/etc/passwd", "data:image/png;base64,aside:0", "data:image/png;base64,aside:7"]
     body = json.dumps({"status": "succeeded", "output": {"images": asked}}).encode()
-    reply = runcomfy.read_poll(Answer(200, {}, body), 0.0)
+    reply = runcomfy.read_poll(Answer(200, {}, body), 0.0, "r")
     assert isinstance(reply, Finished) and not any(url.startswith(ASIDE) for url in reply.urls)
-    own = runcomfy.read_poll(Answer(200, {}, body, aside=(tmp_path / "a",)), 0.0)
+    own = runcomfy.read_poll(Answer(200, {}, body, aside=(tmp_path / "a",)), 0.0, "r")
     assert isinstance(own, Finished) and [url for url in own.urls if url.startswith(ASIDE)] == [
         f"aside:{tmp_path / 'a'}"
     ]

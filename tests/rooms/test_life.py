@@ -35,13 +35,13 @@ BY_ITSELF = {
     *((S.RUNNING, S.FAILED, kind) for kind in (K.FAILED, K.REFUSED, K.TIMEOUT, K.GONE, K.NO_OUTPUT)),
     (S.RUNNING, S.CANCELLED, None),
     (S.FETCHING, S.DONE, None),
-    *((S.FETCHING, S.FAILED, kind) for kind in (K.EXPIRED, K.BAD_OUTPUT)),
+    *((S.FETCHING, S.FAILED, kind) for kind in (K.EXPIRED, K.BAD_OUTPUT, K.UNFETCHED)),
     (S.FAILED, S.PENDING, None),
     (S.UNCERTAIN, S.PENDING, None),
 }
 ASKED = {
     *((S.FAILED, kind, S.RUNNING) for kind in (K.TIMEOUT, K.GONE)),
-    *((S.FAILED, kind, S.FETCHING) for kind in (K.EXPIRED, K.BAD_OUTPUT, K.NO_OUTPUT)),
+    *((S.FAILED, kind, S.FETCHING) for kind in (K.EXPIRED, K.BAD_OUTPUT, K.NO_OUTPUT, K.UNFETCHED)),
     *((S.FAILED, kind, S.PENDING) for kind in K),
     *((S.FAILED, kind, S.RUNNING) for kind in K),
     *((S.UNCERTAIN, kind, target) for kind in K for target in (S.PENDING, S.RUNNING)),

@@ -93,7 +93,7 @@ def events(connection: sqlite3.Connection, world: World) -> Iterator[tuple[str, 
                 yield f"is answered {reply}", after, move(rules.after_submit(reply, 1.0, proven=True))
                 yield f"crashes before it notes {reply}", replace(after, alive=False), lambda: None
         case State.RUNNING:
-            watch = rules.Watch(since=0.0, moved_at=0.0, empty_results=9, missing_since=0.0)
+            watch = rules.Watch(since=0.0, moved_at=0.0, empty_since=0.0, missing_since=0.0)
             for poll in (
                 Finished(("u",), 0.1, 1.0),
                 Finished((), 0.1, 1.0),

@@ -20,7 +20,8 @@ from batcher.job import Image as JobImage
 from batcher.job import Spec
 from batcher.manifest.names import folded, safe_name
 from batcher.manifest.templates import slug
-from batcher.outputs.download import Coming, Dead, Fetched, Interrupted, Wrong, fetch
+from batcher.outputs.download import Coming, Fetched, fetch
+from batcher.outputs.failures import Dead, Interrupted, Never, Wrong
 from batcher.outputs.media import NotMedia, examine
 from batcher.outputs.sidecar import shortened, sidecar_file
 from batcher.outputs.store import Store
@@ -170,7 +171,11 @@ async def test_a_download_is_whole_or_named(tmp_path: Path) -> None:
     assert isinstance(inline, Fetched) and inline.bytes == len(good)
     inline.part.unlink()
     assert isinstance(await got(Host(), "data:image/png;base64,a"), Wrong)
-    assert isinstance(await got(Host(), "ftp://h/x"), Dead)
+    assert isinstance(await got(Host(), "ftp://h/x"), Never)
+    assert isinstance(await got(Host(), "file:///etc/passwd"), Never)
+    shouted = await got(Host(content=good), "HTTPS://h/x")
+    assert isinstance(shouted, Fetched)
+    shouted.part.unlink()
     assert [file.name for file in (tmp_path / ".parts").iterdir()] == []
 
 

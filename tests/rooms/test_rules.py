@@ -7,6 +7,7 @@ import pytest
 from batcher.clock import from_rfc3339
 from batcher.engine import rules
 from batcher.job import Job, Kind, Move, Output, Spec, State
+from batcher.outputs.failures import Interrupted, Never
 from batcher.provider import runcomfy
 from batcher.provider.replies import (
     Accepted,
@@ -20,6 +21,7 @@ from batcher.provider.replies import (
     Finished,
     Forbidden,
     Lost,
+    Misdirected,
     Missing,
     Queued,
     TurnedDown,
@@ -64,7 +66,17 @@ def answer(status: int, body: object, headers: dict[str, str] | None = None, *, 
         (answer(503, {"error_message": "full"}, {"retry-after": "2"}), Busy("full", 2.0)),
         (answer(404, b""), TurnedDown(Kind.INVALID, "HTTP 404")),
         (answer(415, b"x"), TurnedDown(Kind.INVALID, "HTTP 415")),
-        (answer(500, {"error_code": 500001}), TurnedDown(Kind.REFUSED, "error 500001 [HTTP 500]")),
+        (answer(200, b'\xef\xbb\xbf{"request_id": "r1"}'), Accepted("r1")),
+        (answer(200, b'{"request_id": "r1", "status_url": "htt'), Accepted("r1")),
+        (answer(200, b'junk {"request_id": "r1"}'), Accepted("r1")),
+        (answer(200, b'{"request_id": "r1"}<!-- by the proxy -->'), Accepted("r1")),
+        (answer(200, b'{"request_id": "r1", "note": "caf\xe9"}'), Accepted("r1")),
+        (answer(200, b'{"request_id": "r1", "n": 1e999, "m": ' + b"9" * 6000 + b"}"), Accepted("r1")),
+        (answer(200, b'{"request_id": "r1", "deep": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"), Accepted("r1")),
+        (answer(200, b'{"request_id": 17, "status_url": "htt'), Accepted("17")),
+        (answer(504, b'{"request_id": "r1", "error_code": 504'), Accepted("r1")),
+        (answer(504, {"error_code": 400001}), TurnedDown(Kind.INVALID, "error 400001 [HTTP 504]")),
+        (answer(200, {"error_code": 503001}), Busy("error 503001", None, shared=False)),
         (answer(400, {"error": "unsafe prompt"}), TurnedDown(Kind.REFUSED, "unsafe prompt [HTTP 400]")),
         (WireFault(sent=False, message="refused"), Unsent("refused")),
         (
@@ -78,6 +90,33 @@ def answer(status: int, body: object, headers: dict[str, str] | None = None, *, 
 )
 def test_a_submissions_answer_is_read_once(given: Answer | WireFault, expected: object) -> None:
     assert runcomfy.read_submit(given, NOW) == expected
+
+
+@pytest.mark.parametrize("status", [200, 400, 500, 502, 504])
+@pytest.mark.parametrize("code", [408001, 409001, 500001, 500123, 502000, 504001, 599999])
+def test_a_code_of_the_servers_own_troubles_is_no_refusal(status: int, code: int) -> None:
+    """A gateway accepts, and then answers 504 with 504001: `retry` bought such jobs twice, and no limit counted them."""
+    found = runcomfy.read_submit(answer(status, {"error_code": code, "error_message": "upstream timed out"}), NOW)
+    assert isinstance(found, Lost)
+
+
+@pytest.mark.parametrize(
+    ("body", "ids"),
+    [
+        (b'{"data": {"request_id": "r-17-abc"}}', ["r-17-abc"]),
+        (b'<html>{"request_id": "r-17-abc"', ["r-17-abc"]),
+        (b'"{\\"request_id\\": \\"r-17-abc\\"}"', ["r-17-abc"]),
+        (b'{"status_url": "/v1/requests/r-17-abc/status"}', ["r-17-abc"]),
+        (b'"request_id": "r-1-abc", "request_id": "r-2-abc"', ["r-1-abc", "r-2-abc"]),
+        (b"<html>no id here", []),
+        (b'{"request_id": ".."}', []),
+    ],
+)
+def test_what_may_be_an_id_is_shown_where_it_is_not_certain(body: bytes, ids: list[str]) -> None:
+    found = runcomfy.read_submit(answer(200, body), NOW)
+    assert isinstance(found, Lost)
+    assert found.evidence.get("request_ids", []) == ids
+    assert all(one in found.message for one in ids)
 
 
 @pytest.mark.parametrize("status", [200, 204, 301, 307, 408, 500, 502, 503, 504])
@@ -113,6 +152,16 @@ def test_what_says_neither_yes_nor_no_is_lost(status: int) -> None:
             ),
             Finished(("a", "b", "c"), None, None),
         ),
+        (answer(200, {"request_id": "R1", "status": "completed"}), Completed()),
+        (answer(200, {"request_id": "r-2", "status": "completed"}), Misdirected("r-2")),
+        (answer(404, {"request_id": "r-2", "error_code": 404001}), Misdirected("r-2")),
+        (answer(200, {"status": "completed", "error_message": "no"}), Broken(Kind.FAILED, "no")),
+        (answer(200, {"status": "completed", "output": {"error": "no"}}), Broken(Kind.FAILED, "no")),
+        (
+            answer(200, {"status": "completed", "output": {"images": [f"u{n}" for n in range(2000)]}}),
+            Finished(tuple(f"u{n}" for n in range(256)), None, None, 1744),
+        ),
+        (answer(200, {"status": "completed", "output": {"image": " u "}}), Finished(("u",), None, None)),
         (answer(404, b""), Missing("HTTP 404")),
         (answer(200, {"error_code": 404001}), Missing("error 404001")),
         (answer(401, b""), Unauthorized("HTTP 401")),
@@ -125,7 +174,7 @@ def test_what_says_neither_yes_nor_no_is_lost(status: int) -> None:
     ],
 )
 def test_a_polls_answer_is_read_once(given: Answer | WireFault, expected: object) -> None:
-    assert runcomfy.read_poll(given, NOW) == expected
+    assert runcomfy.read_poll(given, NOW, "r-1") == expected
 
 
 @pytest.mark.parametrize(
@@ -139,7 +188,7 @@ def test_a_polls_answer_is_read_once(given: Answer | WireFault, expected: object
     ],
 )
 def test_a_cancellations_answer_is_read_once(given: Answer | WireFault, expected: object) -> None:
-    found = runcomfy.read_cancel(given, NOW)
+    found = runcomfy.read_cancel(given, NOW, "r-1")
     assert type(found) is type(expected)
 
 
@@ -181,10 +230,6 @@ def test_a_running_job_ends_in_each_of_its_ways() -> None:
     )
     assert look(Broken(Kind.FAILED, "m", 0.1))[1] == Move(State.FAILED, Kind.FAILED, "m", billed_usd=0.1)
     assert look(Cancelled())[1] == Move(State.CANCELLED, message="cancelled at the server")
-    move = look(Working(), Completed())[1]
-    assert move and move.kind is Kind.NO_OUTPUT
-    move = look(Finished((), None, None))[1]
-    assert move and move.kind is Kind.NO_OUTPUT
 
 
 def test_a_time_out_runs_from_when_it_was_last_seen_to_get_on() -> None:
@@ -195,6 +240,18 @@ def test_a_time_out_runs_from_when_it_was_last_seen_to_get_on() -> None:
     assert move and (move.kind, at) == (Kind.TIMEOUT, 100 * 101 + 3600)
     at, move = look(Unknown("dreaming"), step=100)
     assert move and move.kind is Kind.TIMEOUT
+
+
+def test_outputs_that_are_late_are_waited_for_ten_minutes() -> None:
+    for empty in (Completed(), Finished((), 0.1, None)):
+        at, move = look(Working(), empty, step=50)
+        assert move and move.kind is Kind.NO_OUTPUT
+        assert 650 <= at <= 700
+    back_again = [Finished((), None, None)] * 11 + [Working()] + [Finished((), None, None)] * 11 + [Cancelled()]
+    at, move = look(*back_again, step=50)
+    assert move and move.to is State.CANCELLED, "a word that goes back starts the wait anew"
+    assert look(Completed(), Broken(Kind.FAILED, "m"), step=50)[0] == 100
+    assert [rules.next_look_for_outputs(seconds) for seconds in (0, 1, 10, 100, 500)] == [1, 1, 5, 50, 60]
 
 
 def test_a_request_is_gone_after_ten_minutes_of_not_being_known() -> None:
@@ -218,8 +275,8 @@ def test_an_unavailable_service_never_ends_a_job() -> None:
 
 def test_a_dead_url_is_given_up_only_after_a_fresh_one_was_tried() -> None:
     trouble = rules.Trouble().dead(0.0)
-    assert not trouble.to_refresh(599.0)
-    assert trouble.to_refresh(600.0)
+    assert not trouble.to_refresh(599.0, 1800.0)
+    assert trouble.to_refresh(600.0, 1800.0)
     assert not trouble.expired(10_000.0)
     renewed = rules.Trouble(refreshed=True).dead(600.0)
     assert not renewed.expired(1199.0)
@@ -232,7 +289,23 @@ def test_three_times_the_same_wrong_bytes_are_enough() -> None:
         trouble = trouble.wrong(digest, 0.0)
     assert not trouble.bad()
     assert trouble.wrong("b", 0.0).bad()
-    assert [n for n in range(1, 30) if _interrupted(n).to_refresh(0.0)] == [2, 12, 22]
+    assert [n for n in range(1, 30) if _interrupted(n).to_refresh(0.0, 1800.0)] == [2, 12, 22]
+
+
+def test_a_file_that_does_not_come_is_given_up_once_a_fresh_result_did_not_help() -> None:
+    got, trouble = Interrupted("HTTP 500"), rules.Trouble().interrupted(10.0)
+    assert rules.given_up(trouble, got, 1809.0, 1800.0) is None
+    assert rules.given_up(trouble, got, 1810.0, 1800.0) is None and trouble.to_refresh(1810.0, 1800.0)
+    early = trouble.renewed(1000.0)
+    assert rules.given_up(early, got, 1900.0, 1800.0) is None and early.to_refresh(1900.0, 1800.0)
+    again = trouble.renewed(1811.0).interrupted(1812.0)
+    move = rules.given_up(again, got, 1812.0, 1800.0)
+    assert move and (move.to, move.kind) == (State.FAILED, Kind.UNFETCHED)
+    assert not again.to_refresh(1812.0, 1800.0)
+    silent = trouble.renewed(1811.0, 500.0).interrupted(1812.0)
+    assert rules.given_up(silent, got, 1812.0, 1800.0) is None, "the API's own silence does not count"
+    never = rules.given_up(trouble, Never("file:///x is not an http URL"), 10.0, 1800.0)
+    assert never and never.kind is Kind.UNFETCHED
 
 
 def _interrupted(times: int) -> rules.Trouble:

@@ -65,7 +65,7 @@ async def submit(wire: Wire, prompt: str) -> object:
 
 
 async def result(wire: Wire, request_id: str) -> object:
-    return runcomfy.read_poll(await wire.send(runcomfy.result(request_id)), 0.0)
+    return runcomfy.read_poll(await wire.send(runcomfy.result(request_id)), 0.0, request_id)
 
 
 async def settled(wire: Wire, request_id: str) -> object:
@@ -91,13 +91,14 @@ async def test_a_job_goes_all_the_way(tmp_path: Path, way: type) -> None:
     async with way(tmp_path, {}) as wire:
         first, second = await submit(wire, "a"), await submit(wire, "b")
         assert isinstance(first, Accepted) and isinstance(second, Accepted)
-        standing = runcomfy.read_poll(await wire.send(runcomfy.status(second.request_id)), 0.0)
+        asked = await wire.send(runcomfy.status(second.request_id))
+        standing = runcomfy.read_poll(asked, 0.0, second.request_id)
         assert standing == Queued(1)
         assert isinstance(await result(wire, first.request_id), Working)
         cancelled = await wire.send(runcomfy.cancel(first.request_id))
-        assert isinstance(runcomfy.read_cancel(cancelled, 0.0), CancelTooLate)
+        assert isinstance(runcomfy.read_cancel(cancelled, 0.0, first.request_id), CancelTooLate)
         cancelled = await wire.send(runcomfy.cancel(second.request_id))
-        assert isinstance(runcomfy.read_cancel(cancelled, 0.0), CancelDone)
+        assert isinstance(runcomfy.read_cancel(cancelled, 0.0, second.request_id), CancelDone)
         done = await settled(wire, first.request_id)
         assert isinstance(done, Finished)
         assert (len(done.urls), done.billed_usd) == (1, 0.15)
