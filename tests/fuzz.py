@@ -59,6 +59,9 @@ def template(data: bytes) -> None:
     except BadTemplate:
         return
     assert len(filled) <= 1_000_000
+    assert " at 0x" not in filled, "an address: another one at each start"
+    again = Template("{{ " + text + " }}").fill({"a": "Mug", "n": 7, "words": ["x", "y"], "d": {"k": 1}})
+    assert again == filled
 
 
 def reply(data: bytes) -> None:
@@ -99,7 +102,13 @@ SEEDS = {
         b"jobs: {glob: '*.png'}\nlimits: {concurrency: 4}\nretry: {job_timeout: 1h30m}\nrepeat: 2\n",
     ],
     "csv": [b'scene\n"a, b",https://x.y/z.png,c\n', b";n\r\na;https://x.y/z.png|https://x.y/w.png;1\r\n"],
-    "template": [b"a ~ n * 3 | string | center(9)", b"words | join('-') ~ d.k ** 2", b"'%03d' % n if n > 3 else a[0]"],
+    "template": [
+        b"a ~ n * 3 | string | center(9)",
+        b"words | join('-') ~ d.k ** 2",
+        b"'%03d' % n if n > 3 else a[0]",
+        b"words | map('upper') | random",
+        b"d.items",
+    ],
     "reply": [
         b'\xc8\x00{"request_id": "r-1", "status_url": "x"}',
         b'\x00{"error_code": 400002, "error_message": "no"}',

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import jsonschema_rs
 
@@ -49,7 +49,7 @@ class Model:
 
     @cached_property
     def _validator(self) -> jsonschema_rs.Validator:
-        return jsonschema_rs.validator_for(json.dumps(_without_unknown_formats(self.schema)))
+        return jsonschema_rs.validator_for(json.dumps(_without_unknown_formats(self.schema)), retriever=_fetch_nothing)
 
     def faults(self, inputs: Mapping[str, object]) -> list[tuple[str, str]]:
         """Give what the schema forbids in these inputs, as (field, what is wrong) pairs."""
@@ -100,6 +100,11 @@ class Model:
         return None if each is None else round(each * self.outputs(inputs), 6)
 
 
+def _fetch_nothing(uri: str) -> Any:  # noqa: ANN401 - as the library has it
+    """Refuse to look for what a schema refers to outside of itself: it comes from a server."""
+    raise ValueError(f"the schema refers to {uri}, and nothing outside of it is read")
+
+
 def _without_unknown_formats(schema: object) -> object:
     """Drop `format`: the catalogue's own words (`image_uri`) are for us, and local files stand in their place."""
     if isinstance(schema, dict):
@@ -140,7 +145,7 @@ def _at(value: object, path: list[str | int]) -> object:
 
 
 def read_entry(entry: Mapping[str, object]) -> Model:
-    """Read a catalogue entry, bundled or from the API. Raises ValueError where it holds no input schema."""
+    """Read a catalogue entry, bundled or from the API. Raises ValueError where it holds no usable input schema."""
     schema = next((entry[key] for key in _SCHEMA_KEYS if isinstance(entry.get(key), dict)), None)
     model_id = entry.get("model_id") or entry.get("id")
     if not (isinstance(schema, dict) and isinstance(model_id, str)):
@@ -152,6 +157,17 @@ def read_entry(entry: Mapping[str, object]) -> Model:
         prices=_prices(entry),
         entry=entry,
     )
+
+
+def read_strange_entry(entry: Mapping[str, object]) -> Model:
+    """Read an entry that comes from the API, and see that inputs can be checked by it. Raises ValueError."""
+    model = read_entry(entry)
+    try:
+        model.faults({})
+    except Exception as error:  # what a schema from elsewhere makes a library say  # noqa: BLE001
+        why = " ".join(str(error).split())[:300]
+        raise ValueError(f"its input schema cannot be used: {why}") from None
+    return model
 
 
 def _prices(entry: Mapping[str, object]) -> Prices | None:

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,8 +12,12 @@ from typing import Any, Final
 
 from batcher.ledger.reader import Reader
 from batcher.outputs.sidecar import sidecar_file
+from batcher.outputs.store import open_result
+from batcher.paths import is_inside
 
 _AT_ONCE: Final = 256
+LEADS_OUT: Final = "leads out"
+"""In the place of a job's state: its file is not of this run directory, and is not mended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +56,11 @@ def _look(out: Path, row: Any) -> Damage | None:  # noqa: ANN401 - a row
     def damage(problem: str, *, sidecar_only: bool = False) -> Damage:
         return Damage(row["job_id"], row["state"], row["idx"], row["file"], problem, sidecar_only)
 
-    file = out / row["file"]
+    if not is_inside(row["file"]):
+        return Damage(row["job_id"], LEADS_OUT, row["idx"], row["file"], "leads out of the run directory: not read")
     try:
-        with open(file, "rb", opener=_no_link) as opened:
-            found = os.fstat(opened.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                return damage("is no file")
-            size = found.st_size
+        with open_result(out, row["file"]) as opened:
+            size = os.fstat(opened.fileno()).st_size
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
     except FileNotFoundError:
         return damage("is missing")
@@ -70,20 +71,13 @@ def _look(out: Path, row: Any) -> Damage | None:  # noqa: ANN401 - a row
         return damage(f"has changed: {change}")
     if row["state"] != "done":
         return None  # files of a job that did not get done have no sidecar yet
-    return (
-        None
-        if _has_sidecar(out / sidecar_file(row["file"]), row)
-        else damage("has no sidecar that fits it", sidecar_only=True)
-    )
+    return None if _has_sidecar(out, row) else damage("has no sidecar that fits it", sidecar_only=True)
 
 
-def _no_link(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe is not waited for
-
-
-def _has_sidecar(file: Path, row: Any) -> bool:  # noqa: ANN401
+def _has_sidecar(out: Path, row: Any) -> bool:  # noqa: ANN401
     try:
-        said = json.loads(file.read_bytes())
+        with open_result(out, sidecar_file(row["file"])) as opened:
+            said = json.loads(opened.read())
         output = said["output"]
         return bool(
             (said["job_id"], said["request_id"]) == (row["job_id"], row["request_id"])

@@ -1,11 +1,11 @@
 """The command line: one file a command, arguments in, exit code out."""
 
 import contextlib
-import io
+import errno
 import os
 import sys
-from typing import Any
 
+from batcher.cli.streams import open_what_is_closed, tame
 from batcher.errors import (
     EXIT_BUG,
     EXIT_OK,
@@ -20,8 +20,8 @@ from batcher.errors import (
 
 def main() -> None:
     """Run a command, and end with its exit code."""
-    _open_what_is_closed()
-    _outlive_readers()
+    open_what_is_closed()
+    tame()
     code = _run()
     for stream in (sys.stdout, sys.stderr):
         try:
@@ -29,35 +29,6 @@ def main() -> None:
         except OSError:  # whoever read it is gone: what is left there would change the exit code to 120
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(code)
-
-
-class _Unread(io.FileIO):
-    """Standard output, which goes on where whoever read it has gone: that ends the printing, and nothing else."""
-
-    def write(self, data: Any) -> int:  # noqa: ANN401 - as FileIO has it
-        try:
-            return super().write(data)
-        except BrokenPipeError:
-            return len(data)
-
-
-def _outlive_readers() -> None:
-    """Print to what may go away; JSON in UTF-8, which it is whatever the terminal speaks."""
-    plain = sys.stdout
-    encoding = "utf-8" if "--json" in sys.argv else plain.encoding
-    raw = io.BufferedWriter(_Unread(1, "w", closefd=False))
-    sys.stdout = io.TextIOWrapper(raw, encoding, plain.errors, line_buffering=plain.isatty())
-
-
-def _open_what_is_closed() -> None:
-    """Have something at each standard descriptor, lest a file of ours gets the number of one and is printed into."""
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
 
 
 def _no_text() -> str:
@@ -99,7 +70,10 @@ def _run() -> int:
         return EXIT_OK
     except OSError as error:
         _say(f"batcher: {error}")
-        _say("  what was written before is safe; make room or see to the disk, then give the same command again")
+        if error.errno in {errno.EMFILE, errno.ENFILE}:
+            _say("  too many files are open: raise the limit in this shell, as by `ulimit -n 1024`, then try again")
+        else:
+            _say("  what was written before is safe; make room or see to the disk, then give the same command again")
         return EXIT_STOPPED
     except Exception as error:  # noqa: BLE001 - a defect of ours, said as one
         if show := getattr(error, "show", None):  # click's own, whose module depends on typer's version
@@ -123,7 +97,7 @@ def _say_as_json(error: BatcherError) -> None:
 
 
 def _say_faults(faulty: ManifestFaulty) -> None:
-    from batcher.show.log import plain
+    from batcher.plain import plain
 
     for fault in faulty.faults:
         _say(plain(str(fault)))
@@ -134,6 +108,7 @@ def _say_faults(faulty: ManifestFaulty) -> None:
 
 def _say(line: str) -> None:
     from batcher.cli.fitted import fitted
+    from batcher.plain import plain
 
     with contextlib.suppress(OSError):
-        print(line if "\n" in line else fitted(line, sys.stderr), file=sys.stderr, flush=True)
+        print(line if "\n" in line else fitted(plain(line), sys.stderr), file=sys.stderr, flush=True)

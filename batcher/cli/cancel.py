@@ -15,8 +15,9 @@ def cancel(out: o.Out, *, json: o.Json = False) -> None:
     """
     from batcher.cli.left import do_or_leave
     from batcher.cli.resume import manifest_folder
+    from batcher.plain import command
     from batcher.run import open_run
-    from batcher.show.words import command, jobs
+    from batcher.show.words import jobs
 
     async def do() -> dict[str, int]:
         async with open_run(out, beside=manifest_folder(out)) as run:

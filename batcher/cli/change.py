@@ -25,9 +25,9 @@ def change(
     from batcher.errors import LedgerInUse, WrongUse
     from batcher.ledger.lock import is_locked
     from batcher.ledger.reader import Reader
+    from batcher.plain import command
     from batcher.run.requests import changed
     from batcher.settings import Policy
-    from batcher.show.words import command
 
     wanted = o.read_sets(settings, "")
     changed(Policy(), wanted)  # what is wrong is said here, whatever the run is doing

@@ -27,7 +27,7 @@ def doctor(
     from batcher.checks.doctor import facts
     from batcher.cli.fitted import fitted
     from batcher.errors import EXIT_OK, EXIT_SETTLED
-    from batcher.show.log import plain
+    from batcher.plain import plain
 
     checks = asyncio.run(_look(manifest, out, model, rehearsing=sandbox))
     if json:
@@ -102,6 +102,7 @@ async def _expand(named: _Named, manifest: str, out: Path | None, model: str | N
     from batcher.hosting.inline import Looks
     from batcher.manifest.expand import Options
     from batcher.manifest.manifest import open_manifest
+    from batcher.plain import command
 
     options = Options({}, None, skip_invalid=False)
     try:
@@ -116,6 +117,6 @@ async def _expand(named: _Named, manifest: str, out: Path | None, model: str | N
             named.urls.update(one for one in spec.sources if one.startswith(("http://", "https://")))
             costs.append(spec.estimated_usd)
     except ManifestFaulty as faulty:
-        return bad("manifest", f"{faulty.faults[0]}", f"{faulty.count} in all: batcher plan {manifest}")
+        return bad("manifest", f"{faulty.faults[0]}", f"{faulty.count} in all: {command('plan', Path(manifest))}")
     named.cost = None if None in costs else sum(cost or 0.0 for cost in costs)
     return good("manifest", f"{len(costs):,} jobs, {named.outputs:,} outputs")

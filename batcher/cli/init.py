@@ -23,7 +23,7 @@ def init(
     Example: batcher init restyle.yaml
     """
     from batcher.errors import WrongUse
-    from batcher.show.words import command
+    from batcher.plain import command
 
     if path.is_dir():
         path = path / "batch.yaml"

@@ -23,7 +23,7 @@ def jobs(out: o.Out, *, state: State = None, kind: Kind = None, json: o.Json = F
     Example: batcher jobs runs/products --state failed
     """
     from batcher.ledger.reader import Reader
-    from batcher.show.log import plain
+    from batcher.plain import plain
 
     check(state, kind)
     with Reader(out) as reader:
@@ -50,7 +50,7 @@ def jobs(out: o.Out, *, state: State = None, kind: Kind = None, json: o.Json = F
 
 def adoptions(out: o.Out, reader: Any) -> Iterator[tuple[str, list[str]]]:  # noqa: ANN401 - a Reader, imported late
     """Yield, for uncertain jobs whose evidence may hold a request id, the commands that would adopt it."""
-    from batcher.show.words import command
+    from batcher.plain import command
 
     for row in reader.ask("evidence"):
         ids = json_.loads(row["evidence"] or "{}").get("request_ids", [])

@@ -24,7 +24,7 @@ from batcher.errors import (
     TokenMissing,
 )
 from batcher.events import Ended, Event
-from batcher.show.words import command
+from batcher.plain import command
 
 _REASONS: Final = {
     EXIT_USAGE: "arguments",

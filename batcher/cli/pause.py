@@ -14,8 +14,8 @@ def pause(out: o.Out, *, json: o.Json = False) -> None:
     Example: batcher pause runs/products
     """
     from batcher.cli.left import do_or_leave
+    from batcher.plain import command
     from batcher.run import open_ledger
-    from batcher.show.words import command
 
     async def do() -> dict[str, object]:
         async with open_ledger(out) as ledger:

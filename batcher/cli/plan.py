@@ -2,6 +2,7 @@
 
 import asyncio
 import json as json_
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -125,6 +126,7 @@ async def _plan_into(found: dict[str, Any], wanted: o.Wanted) -> None:
         "rejected": len(rejected),
         "cost_usd": bill(seen, to_buy, settings, out, provider) | {"note": prices.note if prices else ""},
         "images": sum(seen.images[index] for index in to_buy),
+        "images_outside": [*jobs.census.outside],
         "inlined_bytes": sum(seen.image_bytes[index] for index in to_buy),
         "model": model.id,
         "out": str(out),
@@ -138,20 +140,20 @@ async def _plan_into(found: dict[str, Any], wanted: o.Wanted) -> None:
         "warnings": [
             *_nothing(kept, jobs.census.jobs),
             *seen.warnings(),
-            *_said_before(jobs.census.unkept, manifest, wanted, out, provider, seen),
+            *_said_before(jobs.census, manifest, wanted, out, provider, seen),
             *near,
         ],
         "next": _next(wanted, len(to_buy), len(begun)),
     }
 
 
-def _said_before(unkept: int, manifest: Any, wanted: o.Wanted, out: Any, provider: str, seen: Any) -> list[str]:  # noqa: ANN401
+def _said_before(census: Any, manifest: Any, wanted: o.Wanted, out: Any, provider: str, seen: Any) -> list[str]:  # noqa: ANN401
     """Give what `run` would warn of, or ask."""
     from batcher.cli.prepare import is_another, warnings
     from batcher.errors import BatcherError
     from batcher.ledger.reader import Reader
 
-    said = warnings(unkept)
+    said = warnings(census.unkept, census.outside)
     try:
         with Reader(out) as reader:
             known = reader.meta()
@@ -177,13 +179,13 @@ def _nothing(kept: list[int], jobs: int) -> list[str]:
 
 def _next(wanted: o.Wanted, to_buy: int, begun: int) -> str | None:
     """Give the command that buys what was priced; at first, where it is much, a few of it."""
-    from batcher.show.words import command
+    from batcher.plain import command
 
     if not to_buy or wanted.manifest == "-":
         return None
     narrowed = any((wanted.selection.limit, wanted.selection.sample, wanted.selection.where))
     first = ["--sample", "6"] if to_buy > _SAMPLED and not narrowed and not begun else []
-    return command("run", wanted.manifest, *wanted.words(), *first)
+    return command("run", Path(wanted.manifest), *wanted.words(), *first)
 
 
 def _begun(out: Any, provider: str, ids: list[str]) -> set[str]:  # noqa: ANN401 - a Path

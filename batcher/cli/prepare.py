@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from batcher import __version__
 from batcher.catalog import Model
@@ -13,9 +15,13 @@ from batcher.hosting.inline import Looks
 from batcher.manifest.expand import Expansion, Options, Reject
 from batcher.manifest.faults import did_you_mean
 from batcher.manifest.manifest import Manifest
+from batcher.manifest.media import MOST_OUTSIDE
 from batcher.manifest.names import safe_name
 from batcher.settings import Policy
 from batcher.show.words import jobs
+
+_NAMED: Final = 5
+"""Images outside of the manifest's folder that are named; `plan --json` names all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +110,20 @@ def fingerprint(manifest: Manifest, model: Model, options: Options, selection: S
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def warnings(unkept: int) -> list[str]:
-    """Give what should be said before the run. `unkept`: jobs with `sync_mode`."""
-    if not unkept:
-        return []
-    said = f"sync_mode is on for {jobs(unkept)}: the vendor keeps no copy of such a result"
-    return [f"{said}; if it is lost on the way, it is lost"]
+def warnings(unkept: int, outside: Collection[str]) -> list[str]:
+    """Return what should be said before the run.
+
+    `unkept`: jobs with `sync_mode`; `outside`: local images that do not lie in the manifest's folder.
+    """
+    found = []
+    if unkept:
+        said = f"sync_mode is on for {jobs(unkept)}: the vendor keeps no copy of such a result"
+        found.append(f"{said}; if it is lost on the way, it is lost")
+    if outside:
+        count = f"{len(outside):,}{' or more' if len(outside) >= MOST_OUTSIDE else ''}"
+        more = f", and {len(outside) - _NAMED:,} more" if len(outside) > _NAMED else ""
+        found.append(
+            f"{count} of the images that are sent {'does' if len(outside) == 1 else 'do'} not lie in the manifest's "
+            f"folder: {', '.join(islice(outside, _NAMED))}{more}"
+        )
+    return found

@@ -31,9 +31,9 @@ class Rejected:
         if self._opened is None:
             self._draft.unlink(missing_ok=True)  # what stands there may be a link
             self._opened = self._draft.open("w", encoding="utf-8", newline="")
-            csv.writer(self._opened).writerow([*columns, "reason"])
+            csv.writer(self._opened).writerow([*map(_harmless, columns), "reason"])
         padded = [*cells[: len(columns)], *[""] * (len(columns) - len(cells))]
-        csv.writer(self._opened).writerow([*map(_harmless, padded), reason])
+        csv.writer(self._opened).writerow([*map(_harmless, padded), _harmless(reason)])
 
     def keep(self) -> None:
         """Give it its name; where there was no bad row, there is none."""

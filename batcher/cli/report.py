@@ -24,9 +24,10 @@ def report(
 
     Example: batcher report runs/products --open
     """
+    from batcher.plain import command
     from batcher.show.report.flags import WORDS
     from batcher.show.report.report import write_report
-    from batcher.show.words import command, jobs
+    from batcher.show.words import jobs
 
     terminal = sys.stderr.isatty()
 

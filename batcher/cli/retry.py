@@ -70,7 +70,8 @@ def _ask(out: o.Out, which: Any, *, yes: bool) -> Any:  # noqa: ANN401 - a Which
     from batcher.cli.ask import sure
     from batcher.errors import NotMeant, WrongUse
     from batcher.ledger.reader import Reader
-    from batcher.show.words import command, jobs, money
+    from batcher.plain import command
+    from batcher.show.words import jobs, money
 
     with Reader(out) as reader:
         found = [job for job, _ in reader.jobs(which.state, which.kind, which.job) if which.target(job)]
@@ -113,8 +114,7 @@ def _say_evidence(out: o.Out) -> None:
     from collections import Counter
 
     from batcher.ledger.reader import Reader
-    from batcher.show.log import plain
-    from batcher.show.words import command
+    from batcher.plain import command, plain
 
     with Reader(out) as reader:
         words = Counter(job.message or "" for job, _ in reader.jobs("uncertain"))
@@ -151,7 +151,8 @@ async def _retry(out: o.Out, which: Any) -> Any:  # noqa: ANN401 - a Which in, a
 
 
 def _tell(out: o.Out, said: Any, kinds: str, *, as_json: bool) -> None:  # noqa: ANN401 - a Said
-    from batcher.show.words import command, jobs
+    from batcher.plain import command
+    from batcher.show.words import jobs
 
     moved = said.facts["jobs"]
     if as_json:

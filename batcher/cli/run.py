@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -69,7 +70,9 @@ def loop_run(work: Callable[[Any], Any], *, as_json: bool) -> int:
     """Run on uvloop where there is one. `work` is given what prints events as JSON, or None, and gives a coroutine."""
     from batcher.cli.lines import Lines
     from batcher.errors import Signalled
+    from batcher.run import descriptors
 
+    descriptors.check()
     start: Callable[[Any], Any] = asyncio.run
     with suppress(ImportError):
         import uvloop
@@ -159,13 +162,16 @@ async def _take_in(opened: Any, manifest: Any, asked: str, wanted: o.Wanted, set
     capped = settings.limits.max_cost_usd is not None
     stands_for = fingerprint(manifest, model, wanted.options, wanted.selection, capped=capped)
     if await opened.has_taken(stands_for):
-        counted = {name: (await opened.meta()).get(name) or 0 for name in ("rejected", "unkept")}
+        meta = await opened.meta()
+        counted: dict[str, Any] = {"rejected": 0, "unkept": 0, "outside": []} | {
+            name: meta[name] for name in _COUNTED if name in meta
+        }
     else:
         counted = await _expand(opened, manifest, model, wanted, stands_for, settings)
     await opened.note(_facts(manifest, settings, wanted) | counted)
     if await opened.selects_nothing():
         say("warning: the selection leaves no job of the manifest")
-    for warning in warnings(counted["unkept"]):
+    for warning in warnings(counted["unkept"], counted["outside"]):
         say(f"warning: {warning}")
         await opened.warn(warning)
 
@@ -177,8 +183,8 @@ async def _expand(
     wanted: o.Wanted,
     stands_for: str,
     settings: Any,  # noqa: ANN401
-) -> dict[str, int]:
-    """Take the manifest's jobs in, all or none; count the rows that were rejected, and the jobs to warn of."""
+) -> dict[str, Any]:
+    """Take the manifest's jobs in, all or none; count the rows that were rejected, and what to warn of."""
     from batcher.cli.prepare import expansion
     from batcher.cli.rejected import Rejected
     from batcher.errors import ManifestFaulty
@@ -210,11 +216,14 @@ async def _expand(
             reject.discard()
 
 
-def _counted(reject: Any, census: Any) -> dict[str, int]:  # noqa: ANN401 - Rejected, Census
-    return {"rejected": reject.count, "unkept": census.unkept}
+_COUNTED = ("rejected", "unkept", "outside")
 
 
-def _with(facts: dict[str, object], counted: Callable[[], dict[str, int]]) -> dict[str, object]:
+def _counted(reject: Any, census: Any) -> dict[str, Any]:  # noqa: ANN401 - Rejected, Census
+    return {"rejected": reject.count, "unkept": census.unkept, "outside": [*census.outside]}
+
+
+def _with(facts: dict[str, object], counted: Callable[[], dict[str, Any]]) -> dict[str, object]:
     return facts | counted()
 
 
@@ -305,12 +314,12 @@ async def _check_manifest(opened: Any, manifest: Any, wanted: o.Wanted) -> None:
 
 
 def _facts(manifest: Any, settings: Any, wanted: o.Wanted) -> dict[str, object]:  # noqa: ANN401
+    from batcher.plain import command
     from batcher.run.run import policy_facts
-    from batcher.show.words import command
 
     return {
         "name": manifest.name,
-        "whole": None if manifest.file == "-" else command("run", manifest.file, *wanted.words(whole=True)),
+        "whole": None if manifest.file == "-" else command("run", Path(manifest.file), *wanted.words(whole=True)),
         "manifest": manifest.key,
         "manifest_file": manifest.file if manifest.file == "-" else manifest.path.name,
         "manifest_sha256": manifest.sha256,

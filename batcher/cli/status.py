@@ -23,9 +23,10 @@ def status(out: o.Out, *, by: By = None, json: o.Json = False) -> None:
     from batcher.clock import Clock
     from batcher.ledger.lock import is_locked
     from batcher.ledger.reader import Reader
+    from batcher.plain import command
     from batcher.show.status import board_of, by_value, table
     from batcher.show.status import status as look
-    from batcher.show.words import command, summary
+    from batcher.show.words import summary
 
     found = look(out)
     board = None
@@ -66,7 +67,8 @@ def _say(board: Any) -> None:  # noqa: ANN401 - a Board, imported late
 
     typer.echo("a run is at work on this directory")
     if sys.stdout.isatty():
-        console = Console()
+        sys.stdout.flush()
+        console = Console(file=getattr(sys.stdout, "untamed", sys.stdout))
         console.print(drawn(board, console.width))
     else:
         typer.echo(line(board))

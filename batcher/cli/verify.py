@@ -51,7 +51,7 @@ def _mend(out: o.Out, found: list[Any]) -> Mapping[str, Any]:
             return await run.requests.repair(jobs, sidecars)
 
     others = [
-        {"job_id": one.job_id, "message": f"{one.file}: the job is {one.state}; {_ends_by(out, one.state)}"}
+        {"job_id": one.job_id, "message": f"{one.file}: {_ends_by(out, one.state)}"}
         for one in found
         if one.state != "done"
     ]
@@ -64,15 +64,18 @@ def _mend(out: o.Out, found: list[Any]) -> Mapping[str, Any]:
 
 
 def _ends_by(out: o.Out, state: str) -> str:
-    from batcher.show.words import command
+    from batcher.checks.verify import LEADS_OUT
+    from batcher.plain import command
 
+    if state == LEADS_OUT:
+        return "this ledger names a file that is not of its run directory; it was left alone"
     if state in {"pending", "submitting", "running", "fetching"}:
-        return f"next: {command('resume', out)}"
-    return f"its good files are fetched by {command('retry', out, '--state', state)}"
+        return f"the job is {state}; next: {command('resume', out)}"
+    return f"the job is {state}; its good files are fetched by {command('retry', out, '--state', state)}"
 
 
 def _show(verified: Any, found: list[Any], mended: Mapping[str, Any]) -> None:  # noqa: ANN401
-    from batcher.show.log import plain
+    from batcher.plain import plain
     from batcher.show.words import size
 
     for one in found:

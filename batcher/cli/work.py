@@ -9,12 +9,13 @@ from typing import Any
 from batcher.cli.fitted import fitted
 from batcher.cli.lines import Lines
 from batcher.errors import BatcherError, Stopped, TokenMissing
+from batcher.plain import command, plain
 from batcher.run import Run
 from batcher.settings import Policy
-from batcher.show.log import Log, plain
+from batcher.show.log import Log
 from batcher.show.progress import listener
 from batcher.show.status import status
-from batcher.show.words import command, summary
+from batcher.show.words import summary
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -14,7 +14,7 @@ from batcher.engine import rules
 from batcher.engine.pace import Pace
 from batcher.hosting.inline import NotUsable, body
 from batcher.job import Job, Kind, Move, Output, State
-from batcher.outputs.download import Fetched, fetch
+from batcher.outputs.download import FULL_HANDED, Fetched, fetch
 from batcher.outputs.failures import Dead, Failed, Interrupted, Never, Wrong
 from batcher.outputs.sidecar import Origin, sidecar, sidecar_file
 from batcher.outputs.store import Store
@@ -196,7 +196,7 @@ class Legs:
         """Build the request while nothing is at stake; its Move is the intent to send it."""
         try:
             if job.spec.images:
-                self._bodies[job.id] = await asyncio.to_thread(body, job.spec, self._tools.root)
+                self._bodies[job.id] = await self._read_images(job)
             else:
                 self._bodies[job.id] = body(job.spec, self._tools.root)
         except NotUsable as why:
@@ -205,6 +205,17 @@ class Legs:
             with suppress(TimeoutError):  # its turn has come; a stop ends the wait
                 await asyncio.wait_for(self._stop.wait(), delay)
         return Move(State.SUBMITTING)
+
+    async def _read_images(self, job: Job) -> bytes:
+        """Build a request with local images. That too many files are open says nothing of these, and passes."""
+        for tries in range(_TRIES):
+            try:
+                return await asyncio.to_thread(body, job.spec, self._tools.root)
+            except OSError as error:
+                if error.errno not in FULL_HANDED:
+                    raise
+                await asyncio.sleep(backoff(tries, self._tools.chance))
+        return await asyncio.to_thread(body, job.spec, self._tools.root)
 
     def drop(self, job: Job) -> None:
         """Forget the request that was prepared: it does not leave now."""
@@ -504,7 +515,12 @@ class Legs:
             if isinstance(got, Fetched):  # the ledger knows whose it is, or a job at work that it will be
                 mine = self._placing[stem] == job.id
                 name = await self._tools.make_room(stem, job.id) if mine else f"{stem}~{job.id}"
-                return await asyncio.to_thread(place, got, name)
+                try:
+                    return await asyncio.to_thread(place, got, name)
+                except OSError as error:
+                    if error.errno not in FULL_HANDED:
+                        raise
+                    return Interrupted(str(error))
             return got
 
     async def _renew(self, job: Job) -> Job | Move | Dead | Interrupted:

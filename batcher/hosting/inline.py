@@ -1,20 +1,24 @@
 """Looks at a local image once, and turns it into a `data:` URI when its job is sent. Knows no manifest."""
 
 import base64
+import errno
 import hashlib
 import io
 import json
 import math
+import os
+import stat
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
 from batcher.job import Image, Spec
+from batcher.pixels import DECODING
 
 MAX_BYTES: Final = 6 * 2**20
 MAX_PIXELS: Final = 32_000_000
@@ -52,31 +56,54 @@ class Looks:
     def at(self, path: Path) -> Look:
         """Look at a file. Raises NotUsable where it is missing or no image."""
         try:
-            stat = path.stat()
+            found = path.stat()
         except (OSError, ValueError):  # a NUL byte in its name
             raise NotUsable(f"{path} does not exist") from None
+        if not stat.S_ISREG(found.st_mode):
+            raise NotUsable(f"{path} is no regular file")
         key = str(path)
         size, mtime, facts = self._known.get(key, (-1, -1, ""))
-        if (size, mtime) == (stat.st_size, stat.st_mtime_ns):
+        if (size, mtime) == (found.st_size, found.st_mtime_ns):
             return Look(**json.loads(facts))
         look = _look(path)
-        self._known[key] = self.fresh[key] = (stat.st_size, stat.st_mtime_ns, json.dumps(asdict(look)))
+        self._known[key] = self.fresh[key] = (found.st_size, found.st_mtime_ns, json.dumps(asdict(look)))
         return look
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """Open a file to be read; a pipe or a device is not waited for. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "is no regular file")
+    return os.fdopen(fd, "rb")
 
 
 def _look(path: Path) -> Look:
     try:
-        with path.open("rb") as file, warnings.catch_warnings():
+        with open_regular(path) as file:
+            return _look_into(file, str(path))
+    except OSError as error:
+        raise NotUsable(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _look_into(file: IO[bytes], name: str) -> Look:
+    """Look at an image that is open at its beginning. Raises NotUsable where it is none; OSError is the disk's."""
+    digest = hashlib.sha256()
+    size = 0
+    while block := file.read(_BLOCK):
+        digest.update(block)
+        size += len(block)
+    file.seek(0)
+    try:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore", Pillow.DecompressionBombWarning)
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            size = file.tell()
-            file.seek(0)
             with Pillow.open(file) as image:
                 found, (width, height) = str(image.format), image.size
                 image.verify()
     except (UnidentifiedImageError, Pillow.DecompressionBombError, OSError, SyntaxError, ValueError):
-        raise NotUsable(f"{path} is no JPEG, PNG or WebP that can be read; convert it, or give an https URL") from None
-    return Look(digest, size, found, width, height)
+        raise NotUsable(f"{name} is no JPEG, PNG or WebP that can be read; convert it, or give an https URL") from None
+    return Look(digest.hexdigest(), size, found, width, height)
 
 
 def why_not(look: Look, max_side: int | None) -> str | None:
@@ -91,6 +118,29 @@ def why_not(look: Look, max_side: int | None) -> str | None:
     if look.width * look.height > MAX_PIXELS:
         return f"has {look.width * look.height / 1e6:.0f} megapixels; local images are sent up to 32: {helps}"
     return None
+
+
+def why_no_data_uri(text: str, kinds: Collection[str]) -> str | None:
+    """Return why a data URI of the manifest cannot be sent, None where it can. `kinds`: `image`, `video`, `audio`."""
+    head, comma, body = text.partition(",")
+    kind = head.partition(":")[2].partition("/")[0].strip().lower()
+    if not comma or kind not in kinds:
+        return f"is a data URI that is no {' or '.join(sorted(kinds))}; it begins with {text[:40]!r}"
+    if not head.rstrip().lower().endswith(";base64"):
+        return "is a data URI without `;base64`"
+    if len(body) > MAX_REQUEST:
+        return f"is a data URI of {len(body) / 2**20:.0f} MiB; a request takes 64 MiB"
+    try:
+        content = base64.b64decode(body, validate=True)
+    except ValueError as error:
+        return f"is a data URI that cannot be decoded: {error}"
+    if kind != "image":
+        return None
+    try:
+        problem = why_not(_look_into(io.BytesIO(content), "the data URI"), None)
+    except NotUsable as why:
+        return str(why)
+    return f"the data URI {problem}" if problem else None
 
 
 def shrinks(look: Look, max_side: int | None) -> bool:
@@ -135,8 +185,11 @@ def data_uri(image: Image, root: Path) -> str:
     """Read an image as the manifest meant it, shrunk if asked for. Raises NotUsable."""
     path = root / image.path
     try:
-        content = path.read_bytes()
+        with open_regular(path) as file:
+            content = file.read()
     except OSError as error:
+        if error.errno in {errno.EMFILE, errno.ENFILE}:
+            raise
         raise NotUsable(f"{image.path} can no longer be read: {error.strerror}") from None
     if hashlib.sha256(content).hexdigest() != image.sha256:
         raise NotUsable(f"{image.path} has changed since the manifest was read: run the manifest again")
@@ -150,14 +203,15 @@ def data_uri(image: Image, root: Path) -> str:
 def _encoded(content: bytes, max_side: int | None) -> tuple[bytes, str]:
     with Pillow.open(io.BytesIO(content)) as picture:
         if max_side is not None and (max(picture.size) > max_side or len(content) > MAX_BYTES):
-            return _shrunk(picture, max_side)
+            if picture.format == "JPEG":
+                picture.draft("RGB", (max_side, max_side))
+            with DECODING.of(*picture.size):
+                return _shrunk(picture, max_side)
         return content, _MIME[str(picture.format)]
 
 
 def _shrunk(picture: Pillow.Image, max_side: int) -> tuple[bytes, str]:
-    """Turn upright, shrink and re-encode until it fits: PNG where it is transparent and small, else JPEG."""
-    if picture.format == "JPEG":
-        picture.draft("RGB", (max_side, max_side))
+    """Turn upright, shrink and re-encode until it fits: WebP where it is transparent and small, else JPEG."""
     upright = ImageOps.exif_transpose(picture)
     side = _side(*upright.size, max_side)
     upright.thumbnail((side, side), Pillow.Resampling.LANCZOS)

@@ -4,8 +4,13 @@ import errno
 import fcntl
 import os
 from pathlib import Path
+from typing import Final
 
 from batcher.errors import LedgerInUse, WrongUse
+from batcher.plain import command
+
+_HELD: Final = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})
+"""What a lock that somebody else holds is answered with; anything else says that there are no locks."""
 
 
 class Lock:
@@ -26,12 +31,18 @@ class Lock:
             raise WrongUse(f"{self._file} is a symbolic link: remove it, and see who made it") from None
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as error:
             pid = os.pread(fd, 40, 0).decode("ascii", "replace").strip()
             os.close(fd)
+            if error.errno not in _HELD:
+                raise WrongUse(
+                    f"{self._out} lies where files cannot be locked ({error.strerror}), so that two runs could buy the "
+                    "same jobs",
+                    "choose a directory on another file system with -o",
+                ) from None
             raise LedgerInUse(
                 f"another run is at work on {self._out}" + (f" (process {pid})" if pid else ""),
-                f"wait for it to end, or look at it: batcher status {self._out}",
+                f"wait for it to end, or look at it: {command('status', self._out)}",
             ) from None
         os.ftruncate(fd, 0)
         os.pwrite(fd, str(os.getpid()).encode(), 0)
@@ -52,8 +63,8 @@ def is_locked(out: Path) -> bool:
         return False
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
+    except OSError as error:
+        return error.errno in _HELD
     finally:
         os.close(fd)
     return False

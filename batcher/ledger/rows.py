@@ -12,6 +12,7 @@ import orjson
 from batcher.errors import Stopped
 from batcher.events import Event, facts_of
 from batcher.job import Image, Job, Kind, Output, Spec, State
+from batcher.paths import is_inside
 
 _LONG_NUMBER: Final = re.compile(r"\d{18}")
 """May have over 64 bits, which orjson reads as a fraction."""
@@ -93,11 +94,11 @@ def job_of(row: sqlite3.Row, outputs: tuple[Output, ...] = (), billed_usd: float
 
 
 def output_of(row: sqlite3.Row) -> Output:
-    """Read an output from its row."""
+    """Read an output from its row. A file that leads out of the run directory is none of ours."""
     return Output(
         index=row["idx"],
         url=row["url"],
-        file=row["file"],
+        file=row["file"] if row["file"] and is_inside(row["file"]) else None,
         bytes=row["bytes"],
         sha256=row["sha256"],
         mime=row["mime"],

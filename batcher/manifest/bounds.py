@@ -1,15 +1,21 @@
-"""Templates that cannot run for long or grow large: what could is refused, or counted.
+"""Templates that cannot run for long or grow large, and that depend on nothing but their row.
 
 A time limit would not do: one multiplication or one padded number is a single call in C, which no alarm interrupts.
-So every operation that can make much of little checks how much first, and loops draw from one allowance.
+So every operation that can make much of little checks how much first, and all of one filling draw from one allowance.
+What has no text of its own, such as a method, is refused: its text is an address, another one at each start, and would
+make another job of the same row.
 """
 
+import hashlib
+import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import wraps
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from jinja2 import Environment, StrictUndefined, TemplateSyntaxError, nodes
+from jinja2 import Environment, StrictUndefined, TemplateSyntaxError, Undefined, nodes, pass_context
 from jinja2.exceptions import SecurityError
 from jinja2.nodes import EvalContext
 from jinja2.runtime import Context
@@ -21,6 +27,28 @@ MAX_BITS: Final = 20_000
 """Of a number."""
 MAX_TURNS: Final = 100_000
 """Of all loops of one template together."""
+MAX_WORK: Final = 5_000_000
+"""Characters, or items, that all operations of one template together may go through: a second or two."""
+_EACH: Final = 20
+"""What an operation costs of that, whatever it goes through."""
+_HEAVY: Final = {
+    "sort": 10,
+    "list": 5,
+    "slug": 10,
+    "wordwrap": 10,
+    "title": 5,
+    "striptags": 5,
+    "unique": 5,
+    "groupby": 10,
+}
+"""Filters that take longer than others, and how much, for each character."""
+_SEQUENCES: Final = frozenset(
+    {
+        *("list", "join", "first", "last", "sum", "min", "max", "sort", "unique", "length", "count", "batch", "slice"),
+        *("groupby", "map", "select", "reject", "selectattr", "rejectattr", "random", "reverse", "default", "d"),
+    }
+)
+"""Filters that take what is not made yet: what `map` and `select` give."""
 MAX_WIDTH: Final = 10_000
 """That anything is padded to."""
 _PAD: Final = 100
@@ -41,19 +69,61 @@ _REFUSED_NODES: Final = (
 )
 
 
-class Turns:
-    """The allowance of one template's loops."""
+class Filling:
+    """One filling of a template: what its loops and operations may still take, and where its chance comes from."""
 
-    def __init__(self) -> None:
-        self.left = MAX_TURNS
+    def __init__(self, values: Mapping[str, object], field: str) -> None:
+        self._turns = MAX_TURNS
+        self._work = MAX_WORK
+        self._values = values
+        self._field = field
+        self._drawn = 0
+        self._seed = b""
 
-    def __call__(self, items: Iterable[Any]) -> Iterator[Any]:
-        """Give the items, while the allowance lasts."""
+    def turns(self, items: Iterable[Any]) -> Iterator[Any]:
+        """Yield the items, while the allowance lasts."""
         for item in items:
-            self.left -= 1
-            if self.left < 0:
+            self._turns -= 1
+            if self._turns < 0:
                 raise SecurityError(f"its loops take over {MAX_TURNS:,} turns")
             yield item
+
+    def spend(self, work: int) -> None:
+        """Take so much from the allowance of all operations together."""
+        self._work -= work + _EACH
+        if self._work < 0:
+            raise SecurityError(f"its operations go through over {MAX_WORK:,} characters or items in all")
+
+    def draw(self, count: int) -> int:
+        """Return a number from 0 to below `count`, which the row, the sample and the field decide, and nothing else.
+
+        The row's number is left out: a row that is put in before it changes no other.
+        """
+        if not self._seed:
+            row = {name: value for name, value in self._values.items() if name != "index"}
+            text = json.dumps([self._field, row], sort_keys=True, default=str)
+            self._seed = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+        self._drawn += 1
+        digest = hashlib.sha256(self._seed + self._drawn.to_bytes(4, "big")).digest()
+        return int.from_bytes(digest[:8], "big") % count
+
+
+_FILLING: Final[ContextVar[Filling]] = ContextVar("filling")
+
+
+@contextmanager
+def filling(values: Mapping[str, object], field: str) -> Iterator[None]:
+    """Begin to fill a template of this field with these values: what is spent within counts for it."""
+    token = _FILLING.set(Filling(values, field))
+    try:
+        yield
+    finally:
+        _FILLING.reset(token)
+
+
+def _now() -> Filling:
+    """Return the filling that is under way; one of its own for what a template computes once, as it is read."""
+    return _FILLING.get(None) or Filling({}, "")
 
 
 class Bounded(ImmutableSandboxedEnvironment):
@@ -63,6 +133,7 @@ class Bounded(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:  # noqa: ANN401
         """Do an operation whose result is not too large."""
+        _now().spend(_plain_size(left) + _plain_size(right))
         if operator == "**":
             _power(left, right)
         elif operator == "*":
@@ -72,7 +143,7 @@ class Bounded(ImmutableSandboxedEnvironment):
         elif operator == "%" and isinstance(left, str | bytes) and _WIDE.search(str(left)):
             raise SecurityError("a number is padded too far")
         elif operator == "%":
-            small(right)
+            written(right) if isinstance(left, str | bytes) else small(right)
         result = super().call_binop(context, operator, left, right)
         if isinstance(result, int) and result.bit_length() > MAX_BITS:
             raise SecurityError("a number is too large")
@@ -81,6 +152,7 @@ class Bounded(ImmutableSandboxedEnvironment):
     def call(self, context: Context, function: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
         """Call what a template calls, if what comes of it is not too large."""
         owner, name = getattr(function, "__self__", None), getattr(function, "__name__", "")
+        _now().spend(_plain_size(owner) + sum(map(_plain_size, args)))
         if isinstance(owner, str | bytes):
             if name in _PADDING:
                 _narrow(*args, *kwargs.values())
@@ -98,7 +170,7 @@ class Bounded(ImmutableSandboxedEnvironment):
 
 def bounded() -> Bounded:
     """Make the environment that all templates share."""
-    environment = Bounded(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True, finalize=small)
+    environment = Bounded(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True, finalize=written)
     environment.globals.clear()
     for name in _REFUSED_FILTERS:
         environment.filters.pop(name, None)
@@ -108,10 +180,18 @@ def bounded() -> Bounded:
     environment.filters["replace"] = _replacing(environment.filters["replace"])
     environment.filters["join"] = _joined(environment.filters["join"])
     environment.filters["sum"] = _summed
+    environment.filters["random"] = _drawn
     environment.filters["concatenated"] = _concatenated
-    for name, plain in environment.filters.items():
-        environment.filters[name] = _guarded(plain)
+    for name in environment.filters:
+        guard(environment, name)
+    environment.filters["weighed"] = _weighed
+    environment.filters["counted_turns"] = _counted_turns
     return environment
+
+
+def guard(environment: Environment, name: str) -> None:
+    """Bound a filter of this environment."""
+    environment.filters[name] = _guarded(name, environment.filters[name])
 
 
 def checked(environment: Bounded, text: str) -> nodes.Template:
@@ -122,7 +202,17 @@ def checked(environment: Bounded, text: str) -> nodes.Template:
     for loop in tree.find_all(nodes.For):
         if loop.recursive:
             raise TemplateSyntaxError("recursive loops are not used in manifests", loop.lineno)
-        loop.iter = nodes.Call(nodes.Name("_turns", "load"), [loop.iter], [], None, None, lineno=loop.lineno)
+        loop.iter = _through("counted_turns", loop.iter)
+    for compared in tree.find_all(nodes.Compare):
+        compared.expr = _through("weighed", compared.expr)
+        for one in compared.ops:
+            one.expr = _through("weighed", one.expr)
+    for part in tree.find_all(nodes.Getitem):
+        if isinstance(part.arg, nodes.Slice):
+            part.node = _through("weighed", part.node)
+    for test in tree.find_all(nodes.Test):
+        if test.name not in {"defined", "undefined"}:
+            test.node = _through("weighed", test.node)
     _measure(tree)
     return tree
 
@@ -141,15 +231,52 @@ def _measure(node: nodes.Node) -> None:
 def _measured(one: Any) -> Any:  # noqa: ANN401 - a node, or whatever a node has
     if not isinstance(one, nodes.Concat):
         return one
-    parts = nodes.List(one.nodes, lineno=one.lineno)
-    return nodes.Filter(parts, "concatenated", [], [], None, None, lineno=one.lineno)
+    return _through("concatenated", nodes.List(one.nodes, lineno=one.lineno))
+
+
+def _through(name: str, node: nodes.Node) -> nodes.Filter:
+    """Put a filter of ours around an expression."""
+    return nodes.Filter(cast("nodes.Expr", node), name, [], [], None, None, lineno=node.lineno)
 
 
 def small(value: Any) -> Any:  # noqa: ANN401
-    """Give a value back that can be written out: a few nested lists can unfold to more than fits anywhere."""
+    """Return the value if it can be written out: a few nested lists can unfold to more than fits anywhere."""
     if isinstance(value, list | tuple | dict) and _deep_size(value, {}) > MAX_LENGTH:
         raise SecurityError(f"it unfolds to over {MAX_LENGTH:,} items")
     return value
+
+
+def written(value: Any) -> Any:  # noqa: ANN401
+    """Return the value if it has a text of its own. Raises SecurityError for a method, a generator, an undefined."""
+    if isinstance(value, str):
+        _now().spend(len(value))
+        return value
+    if value is None or isinstance(value, int | float):
+        return value
+    _check_leaves(small(value), set())
+    return value
+
+
+def _check_leaves(value: Any, known: set[int]) -> None:  # noqa: ANN401
+    if isinstance(value, list | tuple | dict):
+        if id(value) not in known:
+            known.add(id(value))
+            for part in [*value.keys(), *value.values()] if isinstance(value, dict) else value:
+                _check_leaves(part, known)
+        return
+    if isinstance(value, Undefined):
+        str(value)  # it says what is undefined
+    if not (value is None or isinstance(value, str | int | float | bytes)):
+        raise SecurityError(_what(value))
+
+
+def _what(value: Any) -> str:  # noqa: ANN401
+    """Say what a value is that has no text, and what was meant, perhaps."""
+    if isinstance(value, Iterable) and not callable(value):
+        return f"gives a {type(value).__name__}, which has no text: add `| list`, or `| join(', ')`"
+    name = getattr(value, "__name__", "")
+    meant = f": call it, as in `{name}()`, or use a filter" if name else ""
+    return f"gives a {type(value).__name__.replace('_', ' ')}, which has no text{meant}"
 
 
 def _deep_size(value: Any, known: dict[int, int]) -> int:  # noqa: ANN401
@@ -201,13 +328,20 @@ def _expanded(text: str | bytes, name: str, widths: list[Any]) -> None:
         _length(len(text) + tabs * abs(width))
 
 
-def _guarded(plain: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a filter that takes and gives nothing that unfolds too far."""
+def _guarded(name: str, plain: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a filter that takes and gives nothing that unfolds too far, and takes nothing that has no text."""
+    weight, check = _HEAVY.get(name, 1), small if name in _SEQUENCES else written
 
     @wraps(plain)
     def guarded(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        work = 0
         for one in (*args, *kwargs.values()):
-            small(one)
+            if isinstance(one, Environment | Context | EvalContext | Undefined):
+                continue
+            if callable(one):
+                raise SecurityError(_what(one))
+            work += _plain_size(check(one))
+        _now().spend(weight * work)
         result = plain(*args, **kwargs)
         if isinstance(result, str):
             _length(len(result))
@@ -257,16 +391,19 @@ def _replacing(plain: Callable[..., Any]) -> Callable[..., Any]:
 def _joined(plain: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(plain)
     def joined(context: Any, items: Any, between: Any = "", attribute: Any = None) -> Any:  # noqa: ANN401
-        found = list(Turns()(items))
-        _length(sum(len(str(small(one))) for one in found) + len(found) * len(str(between)))
-        return plain(context, found, str(between), attribute)
+        found = list(_now().turns(items))
+        if attribute is None:
+            _length(sum(len(str(written(one))) for one in found) + len(found) * len(str(between)))
+        text = plain(context, found, str(between), attribute)
+        _length(len(text))
+        return text
 
     return joined
 
 
 def _summed(items: Iterable[Any], attribute: Any = None, start: float = 0) -> Any:  # noqa: ANN401
     """Add numbers; to add lists takes the square of their number."""
-    found = list(Turns()(items))
+    found = list(_now().turns(items))
     if attribute is not None:
         found = [one[attribute] for one in found]
     if not all(isinstance(one, int | float) for one in [*found, start]):
@@ -275,6 +412,29 @@ def _summed(items: Iterable[Any], attribute: Any = None, start: float = 0) -> An
 
 
 def _concatenated(parts: list[Any]) -> str:
-    texts = [str(small(part)) for part in parts]
+    texts = [str(written(part)) for part in parts]
     _length(sum(map(len, texts)))
     return "".join(texts)
+
+
+def _weighed(value: Any) -> Any:  # noqa: ANN401
+    """Return the value, and count what it takes to go through it."""
+    _now().spend(_plain_size(value))
+    return value
+
+
+def _counted_turns(items: Any) -> Iterator[Any]:  # noqa: ANN401
+    """Yield the items of a loop, each a turn."""
+    return _now().turns(items)
+
+
+@pass_context
+def _drawn(_context: Context, items: Any) -> Any:  # noqa: ANN401
+    """Return one of the items by chance: the same one for the same row, sample and field, at each start.
+
+    With a context it is no filter that Jinja computes once, as it reads the template, where it is given a constant.
+    """
+    found = list(_now().turns(items))
+    if not found:
+        raise SecurityError("`random` has nothing to choose from")
+    return found[_now().draw(len(found))]

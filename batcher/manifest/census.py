@@ -91,6 +91,8 @@ class Census:
     unkept: int = 0
     """Jobs of whose results the vendor keeps no copy: `sync_mode`."""
     inlined_bytes: int = 0
+    outside: dict[str, None] = field(default_factory=dict)
+    """Local images that do not lie in the manifest's folder, as it names them: the first of them."""
     estimated_usd: float = 0.0
     samples: Seen = field(default_factory=Seen)
     """By what a job asks for: its last sample."""

@@ -1,7 +1,7 @@
 """Expands rows x matrix x repeat into a stream of jobs: fills templates, reads values, checks each by its schema."""
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -59,7 +59,7 @@ class Expansion:
         document = manifest.document
         self._prices = Prices(document.prices) if document.prices else None
         self._ignores = document.id_ignores
-        self._media = Media(looks, manifest, document.images.max_side)
+        self._media = Media(looks, manifest, document.images.max_side, self.census.outside)
         self._recipe = Recipe(manifest, model, options.sets, self.faults)
         self._naming = Naming(self._recipe.name, model, self.census)
         self._where = self._condition()
@@ -138,15 +138,20 @@ class Expansion:
     def _row(self, row: Row, rows: object) -> Iterator[tuple[Spec, bool]]:
         self.census.rows += 1
         before = self.census.mark() if self._reject else None
+        count = 0
         try:
-            jobs = self._jobs_of(row)
+            jobs: Iterable[tuple[Spec, bool]] = self._jobs_of(row)
+            if before:  # all of a row's jobs or none: a bad one among them takes the others back
+                jobs = [*jobs]
+            for job in jobs:
+                count += 1
+                yield job
         except Bad as first:
             if before:
                 self.census.take_back(before)
             self._bad_row(row, rows, self._all_wrong(row, first))
             return
-        self.census.jobs += len(jobs)
-        yield from jobs
+        self.census.jobs += count
 
     def _bad_row(self, row: Row, rows: object, wrong: Sequence[Bad]) -> None:
         its_own = (self._manifest.rows_label, row.line)
@@ -176,6 +181,7 @@ class Expansion:
         unsure = self._recipe.unmade | {bad.field for bad in unmade}
         sent = inputs.copy()
         images: list[Image] = []
+        inline = 0
         for name in [name for name in inputs if name in self._media_inputs]:
             if wrong := self._media.wrong(name, inputs[name]):
                 unsure.add(name)
@@ -184,11 +190,12 @@ class Expansion:
             placed = self._media.placed(name, inputs[name])
             sent[name] = placed.sent
             images += placed.images
+            inline += placed.inline
         for name, message in self._model.faults(sent):
             if name.partition(".")[0] not in unsure and (name in sent or "." in name or not self._recipe.misspelt):
                 yield Bad(name, message)
         for check in (
-            lambda: self._sized(images),
+            lambda: self._sized(images, inline),
             lambda: self._priced(sent),
             lambda: self._chosen(variables),
             lambda: self._content(sent, images),
@@ -222,22 +229,22 @@ class Expansion:
             self._told.add(fault)
         self.faults.add(fault)
 
-    def _jobs_of(self, row: Row) -> list[tuple[Spec, bool]]:
+    def _jobs_of(self, row: Row) -> Iterator[tuple[Spec, bool]]:
         if row.problem:
             raise Bad("", row.problem)
         if self._single:
             variables = {"index": row.number, **row.values, "sample": 1}
             spec, equal = self._job(row, variables, 1)
             self.census.equal_rows += equal
-            return [(spec, self._where is None or self._chosen(variables))]
-        jobs, equal = [], False
+            yield spec, self._where is None or self._chosen(variables)
+            return
+        equal = False
         for number, variables in enumerate(self._variables(row)):
             turn = number % self._manifest.document.repeat + 1
             spec, again = self._job(row, variables, turn)
             equal = equal or (again and turn == 1)
-            jobs.append((spec, self._chosen(variables)))
+            yield spec, self._chosen(variables)
         self.census.equal_rows += equal
-        return jobs
 
     def _variables(self, row: Row) -> Iterator[dict[str, object]]:
         """Give what templates see of each job of a row: every combination of the matrix, each so many times."""
@@ -261,6 +268,7 @@ class Expansion:
         sent = inputs.copy()
         sources: tuple[str, ...] = ()
         images: tuple[Image, ...] = ()
+        inline = 0
         media = self._media_inputs
         for name, value in inputs.items():
             if name in media:
@@ -268,9 +276,10 @@ class Expansion:
                 sent[name] = placed.sent
                 sources += placed.sources
                 images += placed.images
+                inline += placed.inline
         for name, message in self._model.faults(sent):
             raise Bad(name, message)
-        size = self._sized(images)
+        size = self._sized(images, inline)
         content = self._content(sent, images)
         sample, again = self._sample(content, turn)
         job_id = self._ids.of(content, sample)
@@ -314,13 +323,17 @@ class Expansion:
                 raise Bad(name, f"cannot be sent as it is: {error}") from None
             raise Bad("", f"cannot be sent as it is: {error}") from None
 
-    def _sized(self, images: Sequence[Image]) -> int:
-        """Give the bytes of a job's images. Raises Bad where a request does not take them."""
-        if not images:
+    def _sized(self, images: Sequence[Image], inline: int) -> int:
+        """Return the bytes of a job's local images. Raises Bad where a request does not take them.
+
+        `inline`: characters of the data URIs that the manifest holds; they are sent as they are.
+        """
+        if not images and not inline:
             return 0
         size = sum([image.bytes for image in images])
-        if size * 4 / 3 > MAX_REQUEST:
-            raise Bad("", f"its images have {size / 2**20:.0f} MiB in all; a request takes 64 MiB, encoded")
+        if size * 4 / 3 + inline > MAX_REQUEST:
+            encoded = (size * 4 / 3 + inline) / 2**20
+            raise Bad("", f"its images have {encoded:.0f} MiB in all, encoded; a request takes 64 MiB")
         return size
 
     def _priced(self, sent: Mapping[str, object]) -> float | None:

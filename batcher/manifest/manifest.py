@@ -3,6 +3,7 @@
 import atexit
 import hashlib
 import json
+import math
 import re
 import sys
 import tempfile
@@ -19,6 +20,8 @@ from batcher.manifest.rows import Row, Rows, glob_rows, has_nul
 from batcher.manifest.yaml_lines import Marked, NotYaml, load
 
 _YAML: Final = frozenset({".yaml", ".yml"})
+MOST_OF_A_ROW: Final = 1_000_000
+"""Jobs that one row may make: a million is what a whole run is made for."""
 _ROWS: Final = frozenset({".csv", ".tsv", ".txt", ".jsonl", ".ndjson"})
 
 
@@ -103,6 +106,7 @@ def open_manifest(file: str, *, name: str | None = None, stdin: IO[bytes] | None
             raise faults.error()
         document, rows_file = read, _rows_file(read)
         readable = _has_rows(document, root, marked, file, faults) and plain
+        readable = _is_bounded(document, marked, file, faults) and readable
     title = document.name or (name if file == "-" else path.stem)
     if title is None:
         raise WrongUse("a manifest from standard input needs a `name:` or -o DIR")
@@ -168,6 +172,20 @@ def _has_rows(document: Document, root: Path, marked: Marked, file: str, faults:
             if not matches:
                 faults.add(Fault(file, line, "jobs.glob", f"{pattern} matches no file in {root}"))
     return faults.count == before
+
+
+def _is_bounded(document: Document, marked: Marked, file: str, faults: Faults) -> bool:
+    """Return whether a row makes no more jobs than can be gone through; note it as a fault where it does not."""
+    count = math.prod(map(len, document.matrix.values())) * document.repeat
+    if count <= MOST_OF_A_ROW:
+        return True
+    key = "matrix" if document.matrix else "repeat"
+    makes = (
+        f"makes {count:,} jobs of each row" if count < 10**15 else f"makes about {float(count):.0e} jobs of each row"
+    )
+    message = f"{makes} (its combinations times `repeat`); a row makes up to {MOST_OF_A_ROW:,}"
+    faults.add(Fault(file, marked.line(key), key, message))
+    return False
 
 
 def _spooled(stdin: IO[bytes]) -> Path:

@@ -1,14 +1,19 @@
 """The images of one job: local files found and measured, URLs kept as they are written; how a job id counts them."""
 
+import os
+import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from batcher.catalog import Model
-from batcher.hosting.inline import Looks, NotUsable, at_most, why_not
+from batcher.hosting.inline import Looks, NotUsable, at_most, why_no_data_uri, why_not
 from batcher.job import Image
 from batcher.manifest.manifest import Manifest
 
 Path = tuple[str | int, ...]
+MOST_OUTSIDE: Final = 10_000
+"""Images outside of the manifest's folder that are remembered by name."""
+_OTHER_MEDIA: Final = re.compile("video|audio|media|file")
 
 
 class Bad(Exception):
@@ -39,12 +44,19 @@ class Placed(NamedTuple):
     """As the manifest names them."""
     images: tuple[Image, ...] = ()
     """The local ones."""
+    inline: int = 0
+    """Characters of the data URIs that the manifest itself holds."""
 
 
 class Media:
     """Finds and measures the local images that a manifest names; URLs are kept as they are written."""
 
-    def __init__(self, looks: Looks, manifest: Manifest, max_side: int | None) -> None:
+    def __init__(self, looks: Looks, manifest: Manifest, max_side: int | None, outside: dict[str, None]) -> None:
+        """`outside`: takes up the local images that do not lie in the manifest's folder."""
+        self._outside = outside
+        self._root = os.path.realpath(manifest.root)
+        self._folders: dict[str, str] = {}
+        """A folder that images lie in, and where it really is."""
         self._looks = looks
         self._manifest = manifest
         self._max_side = max_side
@@ -58,7 +70,8 @@ class Media:
             sources: list[str] = []
             images: list[Image] = []
             sent = self._put((field,), value, sources, images)
-            placed = Placed(sent, tuple(sources), tuple(images))
+            inline = sum(len(source) for source in sources if source[:5].lower() == "data:")
+            placed = Placed(sent, tuple(sources), tuple(images), inline)
             self._last[field] = value, placed
         return placed
 
@@ -87,7 +100,11 @@ class Media:
     def _one(self, field: str, path: Path, text: str) -> Image | None:
         """Look at a local image; None: it is a URL."""
         scheme = text.partition(":")[0].lower() if ":" in text[:12] else ""
-        if scheme in {"http", "https", "data"}:
+        if scheme == "data":
+            if problem := why_no_data_uri(text, self._kinds(field)):
+                raise Bad(field, problem)
+            return None
+        if scheme in {"http", "https"}:
             return None
         if "://" in text:
             raise Bad(field, f"`{text}` is neither an https URL nor a local file")
@@ -99,7 +116,24 @@ class Media:
             raise Bad(field, str(why).replace(str(self._manifest.root / text), text)) from None
         if problem := why_not(look, self._max_side):
             raise Bad(field, f"{text} {problem}")
+        if len(self._outside) < MOST_OUTSIDE and self._is_outside(text):
+            self._outside[text] = None
         return Image(path, text, look.sha256, at_most(look, self._max_side), self._max_side)
+
+    @staticmethod
+    def _kinds(field: str) -> frozenset[str]:
+        """Return the kinds of media that an input may hold, by its name."""
+        return frozenset({"video", "audio", "image"}) if _OTHER_MEDIA.search(field) else frozenset({"image"})
+
+    def _is_outside(self, text: str) -> bool:
+        """Return whether a local image does not really lie in the manifest's folder: by its path, or by a link."""
+        path = self._manifest.root / text
+        folder = str(path.parent)
+        where = self._folders.get(folder)
+        if where is None:
+            where = self._folders[folder] = os.path.realpath(folder)
+        real = os.path.realpath(path) if path.is_symlink() else f"{where}/{path.name}"
+        return not real.startswith(self._root.rstrip("/") + "/")
 
 
 def counted(

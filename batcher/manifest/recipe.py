@@ -127,7 +127,7 @@ class Recipe:
         try:
             if "\0" in text:
                 raise BadTemplate("has a NUL byte")
-            return Template(text)
+            return Template(text, field)
         except BadTemplate as bad:
             path = path or tuple(field.split("."))
             self._faults.add(Fault(self._manifest.file, self._manifest.marked.line(*path), field, str(bad)))

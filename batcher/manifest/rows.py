@@ -159,9 +159,10 @@ def _read_jsonl(text: TextIO) -> Iterator[Row]:
             continue
         number += 1
         try:
-            value = json.loads(content, parse_constant=_no_constant)
+            value = json.loads(content, parse_constant=_no_constant, object_pairs_hook=_each_once)
         except (ValueError, RecursionError) as error:
-            yield Row(number, line, {}, (content.strip(),), problem=f"is no JSON: {error}")
+            said = str(error) if isinstance(error, _Twice) else f"is no JSON: {error}"
+            yield Row(number, line, {}, (content.strip(),), problem=said)
             continue
         if not isinstance(value, dict):
             yield Row(number, line, {}, (content.strip(),), problem="is no JSON object")
@@ -172,6 +173,20 @@ def _read_jsonl(text: TextIO) -> Iterator[Row]:
             yield Row(number, line, {}, (content.strip(),), problem="has a NUL byte")
         else:
             yield Row(number, line, {key: item for key, item in value.items() if item is not None})
+
+
+class _Twice(ValueError):
+    """A key stands twice in one object: one of its values would be lost."""
+
+
+def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """Make an object of its pairs. Raises _Twice."""
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise _Twice(f"has the key `{twice}` twice")
+    return made
 
 
 def has_nul(value: object) -> bool:

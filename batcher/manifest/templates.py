@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from jinja2 import TemplateError, UndefinedError, meta, nodes
 
-from batcher.manifest.bounds import MAX_LENGTH, Turns, bounded, checked
+from batcher.manifest.bounds import MAX_LENGTH, bounded, checked, filling, guard, written
 
 _ENDS_OF_LINES: Final = re.compile("\r\n?")
 _PLAIN: Final = frozenset({str, int, float, bool})
@@ -34,12 +34,14 @@ def slug(value: object) -> str:
 _ASCII_GAPS: Final = {code: " " for code in range(128) if not chr(code).isalnum()}
 _ENVIRONMENT: Final = bounded()
 _ENVIRONMENT.filters["slug"] = slug
+guard(_ENVIRONMENT, "slug")
 
 
 class Template:
-    """One text with `{{ }}` in it. Raises BadTemplate when it cannot be read."""
+    """One text with `{{ }}` in it, of a field (`inputs.prompt`). Raises BadTemplate when it cannot be read."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, field: str = "") -> None:
+        self._field = field
         self.text = text = _ENDS_OF_LINES.sub("\n", text)  # as Jinja has them
         self.plain = "{{" not in text and "{%" not in text and "{#" not in text
         try:
@@ -58,7 +60,10 @@ class Template:
         if self._parts is not None and (filled := _joined(self._parts, values)) is not None:
             return filled
         template = self._template
-        return self.text if template is None else str(_careful(lambda: template.render({**values, "_turns": Turns()})))
+        if template is None:
+            return self.text
+        with filling(values, self._field):
+            return str(_careful(lambda: template.render(values)))
 
 
 def _parts(parsed: nodes.Template) -> list[tuple[str, str]] | None:
@@ -105,8 +110,9 @@ class Condition:
             raise BadTemplate(f"is no expression that can be read: {error}") from None
 
     def holds(self, values: Mapping[str, object]) -> bool:
-        """Say whether it is true of these variables. Raises BadTemplate."""
-        return bool(_careful(lambda: bool(self._holds(**values))))
+        """Return whether it is true of these variables. Raises BadTemplate."""
+        with filling(values, "--where"):
+            return bool(_careful(lambda: bool(written(self._holds(**values)))))
 
 
 def _careful(fill: Callable[[], Any]) -> Any:  # noqa: ANN401 - a text or a truth value

@@ -23,7 +23,8 @@ T = TypeVar("T")
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_FULL_HANDED: Final = frozenset({errno.EMFILE, errno.ENFILE})
+FULL_HANDED: Final = frozenset({errno.EMFILE, errno.ENFILE})
+"""Errors of too many open files: they pass when others are closed."""
 _DEAD: Final = frozenset({403, 404, 410})
 MAX_BYTES: Final = 2 * 2**30
 _GATHERED: Final = 2**20
@@ -76,7 +77,7 @@ async def fetch(
             return Never(f"{url[:100]} is not an http URL")
         return await _stream(url, wire, coming, slow_after)
     except OSError as error:
-        if error.errno in _FULL_HANDED:  # it passes when other files and connections are closed
+        if error.errno in FULL_HANDED:  # it passes when other files and connections are closed
             return Interrupted(str(error))
         raise
     finally:

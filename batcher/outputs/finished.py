@@ -11,7 +11,8 @@ from typing import Any, BinaryIO, Final
 from batcher.clock import from_rfc3339
 from batcher.job import Output
 from batcher.outputs.sidecar import sidecar_file
-from batcher.outputs.store import Store
+from batcher.outputs.store import Store, open_result
+from batcher.paths import is_inside
 
 _BLOCK: Final = 2**20
 _LARGEST: Final = 2**63
@@ -40,7 +41,7 @@ def finished(folder: Path) -> Iterator[Finished]:
     """Give every job that has a sidecar, at last those of which one is missing or cannot be read: not `whole`."""
     parts: dict[str, dict[int, Mapping[str, Any]]] = {}
     for file in _sidecars(folder / "files"):
-        said = _read(file)
+        said = _read(folder, file)
         if said is None:
             continue
         found = parts.setdefault(said["job_id"], {})
@@ -51,17 +52,18 @@ def finished(folder: Path) -> Iterator[Finished]:
         yield _together(found, whole=False)
 
 
-def _sidecars(folder: Path) -> Iterator[Path]:
+def _sidecars(folder: Path) -> Iterator[str]:
     for place, folders, names in os.walk(folder):
         folders.sort()
         for name in sorted(names):
             if name.endswith(".json"):
-                yield Path(place, name)
+                yield Path(place, name).relative_to(folder.parent).as_posix()
 
 
-def _read(file: Path) -> Mapping[str, Any] | None:
+def _read(folder: Path, file: str) -> Mapping[str, Any] | None:
     try:
-        said = json.loads(file.read_bytes())
+        with open_result(folder, file) as opened:
+            said = json.loads(opened.read())
         output = said["output"]
         texts = (said["job_id"], said["provider"], said["request_id"], output["file"], output["sha256"])
         numbers = (output["index"], output["count"], output["bytes"])
@@ -80,7 +82,7 @@ def _read(file: Path) -> Mapping[str, Any] | None:
         and isinstance(timing, dict)
         and isinstance(output.get("mime"), str | None)
     )
-    return said if well and not Path(output["file"]).is_absolute() and ".." not in Path(output["file"]).parts else None
+    return said if well and is_inside(output["file"]) else None
 
 
 def _is_text(text: str) -> bool:
@@ -118,7 +120,7 @@ def copy_aside(found: Finished, folder: Path, store: Store) -> bool:
     OSError of our own disk is raised: it says nothing of those files.
     """
     return found.whole and all(
-        _copied(folder / str(output.file), output, store, f"{found.job_id}-{output.index}") for output in found.outputs
+        _copied(folder, output, store, f"{found.job_id}-{output.index}") for output in found.outputs
     )
 
 
@@ -138,10 +140,10 @@ def bring(found: Finished, folder: Path, store: Store, stems: Sequence[str]) -> 
     return tuple(placed)
 
 
-def _copied(source: Path, output: Output, store: Store, key: str) -> bool:
+def _copied(folder: Path, output: Output, store: Store, key: str) -> bool:
     """Copy a file into a part; say whether it is what its sidecar says."""
     try:
-        opened = source.open("rb")
+        opened = open_result(folder, str(output.file))
     except OSError:
         return False
     with opened:
@@ -173,7 +175,7 @@ def whole_in_place(found: Finished, folder: Path) -> bool:
         return False
     for output in found.outputs:
         try:
-            with (folder / str(output.file)).open("rb") as opened:
+            with open_result(folder, str(output.file)) as opened:
                 if hashlib.file_digest(opened, "sha256").hexdigest() != output.sha256:
                     return False
         except OSError:

@@ -11,6 +11,8 @@ from typing import IO, Final, cast
 
 from PIL import Image, UnidentifiedImageError
 
+from batcher.pixels import DECODING
+
 MAX_PIXELS: Final = 128_000_000
 """Above this an image is not decoded: a few hundred kilobytes can unfold to gigabytes."""
 _IMAGES: Final = {
@@ -53,15 +55,14 @@ def examine(content: Content) -> Media:
     A video is recognised by its head. Raises NotMedia. A PNG's checksums cover each of its bytes, a JPEG says where
     it ends, a WebP how long it is; to decode them would take fifty times as long, for each image of the night.
     """
-    head = content[:64]
-    if video := _video(head):
+    if video := _video(content):
         return video
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             return _image(content)
     except UnidentifiedImageError:
-        raise NotMedia(f"it is no image or video; it begins with {head[:16]!r}") from None
+        raise NotMedia(f"it is no image or video; it begins with {content[:16]!r}") from None
     except NotMedia:
         raise
     except Exception as error:  # whatever a decoder raises is said of the bytes
@@ -81,7 +82,9 @@ def _image(content: Content) -> Media:
         if see := _STRUCTURES.get(image.format):
             see(content)
         else:
-            image.load()
+            with DECODING.of(width, height):
+                image.load()
+                image.close()
         return Media(*_IMAGES[image.format], width, height)
 
 
@@ -131,14 +134,38 @@ _STRUCTURES: Final[Mapping[str, Callable[[Content], None]]] = {
 }
 
 
-def _video(head: bytes) -> Media | None:
+def _video(content: Content) -> Media | None:
+    """Return what video this is, None for none. Raises NotMedia where it is cut off, or only begins like one."""
+    head = content[:64]
     if head[4:8] == b"ftyp":
         brand = head[8:12]
         if brand in {b"avif", b"avis", b"heic", b"mif1", b"heix"}:
             return None
+        _see_boxes(content)
         return Media("mov", "video/quicktime") if brand == b"qt  " else Media("mp4", "video/mp4")
     if head[:4] == b"\x1a\x45\xdf\xa3":
         return Media("webm", "video/webm") if b"webm" in head else Media("mkv", "video/x-matroska")
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
+        _see_webp(content)  # another form of RIFF
         return Media("avi", "video/x-msvideo")
     return None
+
+
+def _see_boxes(content: Content) -> None:
+    """Walk the boxes of an MP4 or QuickTime file to its end; one of them describes the film."""
+    at, kinds = 0, set[bytes]()
+    while at + 8 <= len(content):
+        length, kind = struct.unpack(">I4s", content[at : at + 8])
+        if length == 1 and at + 16 <= len(content):
+            length = int.from_bytes(content[at + 8 : at + 16], "big")
+        kinds.add(kind)
+        if length == 0:  # to the end of the file
+            at = len(content)
+        elif length < 8:  # noqa: PLR2004 - its own head
+            break
+        else:
+            at += length
+    if kinds.isdisjoint({b"moov", b"moof"}):
+        raise NotMedia("it begins like a video, and has no film in it")
+    if at != len(content):
+        raise NotMedia("it cannot be decoded: it ends too soon")

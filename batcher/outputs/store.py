@@ -8,24 +8,30 @@ import os
 import shutil
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 from batcher.errors import WrongUse
 from batcher.outputs.sidecar import sidecar_file
+from batcher.paths import is_inside
 
 PARTS: Final = ".parts"
 
 
 class Part:
-    """A file that is being written, with its digest as it grows. Every call blocks: use a thread."""
+    """A file that is being written, with its digest as it grows. Every call blocks: use a thread.
 
-    def __init__(self, file: Path) -> None:
+    `folder`: the descriptor of the folder that it lies in, which may be closed once this is made.
+    """
+
+    def __init__(self, file: Path, folder: int | None = None) -> None:
         self.file = file
         self._digest = hashlib.sha256()
         self.bytes = 0
-        self._fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._fd = os.open(file if folder is None else file.name, flags, 0o666, dir_fd=folder)
 
     def write(self, block: bytes) -> None:
         """Append a block."""
@@ -64,6 +70,10 @@ class LinkInTheWay(WrongUse):
     """A folder of the run directory is a symbolic link: results are written inside the run directory only."""
 
 
+class LeadsOut(WrongUse):
+    """A name that the ledger or a sidecar has leads out of the run directory: nothing is read or written there."""
+
+
 class Store:
     """The run directory's files. Every call blocks: use a thread.
 
@@ -100,7 +110,8 @@ class Store:
 
     def begin(self, key: str) -> Part:
         """Begin a file aside."""
-        return Part(self.part(key))
+        with self._folder(PARTS) as fd:
+            return Part(self.part(key), fd)
 
     def part(self, key: str) -> Path:
         """Name a file aside."""
@@ -117,19 +128,19 @@ class Store:
         """
         beside = None if said is None else self._sidecar_part(said, f"{part.name}.json")
         folder, name = os.path.split(file)
-        with self._folder(folder) as fd:
-            if _is_there(name, fd) and _digest(name, fd) != _digest(str(part)):
+        with self._result_folder(folder) as fd, self._folder(PARTS) as parts:
+            if _is_there(name, fd) and _digest(name, fd) != _digest(part.name, parts):
                 self.give_way(file, job_id)
-            _name(part, name, fd)
+            _name(part.name, parts, name, fd)
             if beside:
-                _name(beside, sidecar_file(name), fd)
+                _name(beside.name, parts, sidecar_file(name), fd)
 
     def write_sidecar(self, file: str, content: Mapping[str, object], key: str) -> None:
         """Write a sidecar, whole or not at all."""
         part = self._sidecar_part(content, key)
         folder, name = os.path.split(file)
-        with self._folder(folder) as fd:
-            _name(part, name, fd)
+        with self._result_folder(folder) as fd, self._folder(PARTS) as parts:
+            _name(part.name, parts, name, fd)
 
     def _sidecar_part(self, content: Mapping[str, object], key: str) -> Path:
         part = self.begin(key)
@@ -144,7 +155,7 @@ class Store:
         """
         folder, name = os.path.split(file)
         pair = dict.fromkeys((name, sidecar_file(name)))
-        with self._folder(folder) as source:
+        with self._result_folder(folder) as source:
             there = [one for one in pair if _is_there(one, source)]
             if not there:
                 return None
@@ -155,6 +166,12 @@ class Store:
                 os.fsync(target)
             os.fsync(source)
         return f"replaced/{job_id}/{free}{PurePosixPath(name).suffix}" if name in there else None
+
+    def _result_folder(self, folder: str) -> AbstractContextManager[int]:
+        """Open a folder that results lie in. Raises LeadsOut, LinkInTheWay."""
+        if not is_inside(f"{folder}/x"):
+            raise LeadsOut(f"{folder!r} leads out of {self.out}: nothing was written there")
+        return self._folder(folder)
 
     @contextmanager
     def _folder(self, folder: str) -> Iterator[int]:
@@ -170,9 +187,32 @@ class Store:
             os.close(fd)
 
 
-def _name(part: Path, name: str, fd: int) -> None:
+def open_result(out: Path, file: str) -> BufferedReader:
+    """Open a result to be read, its folders one by one and nothing through a link; a pipe is not waited for.
+
+    Raises LeadsOut where the name leads out of the run directory, else OSError.
+    """
+    if not is_inside(file):
+        raise LeadsOut(f"{file!r} leads out of {out}: it is not read")
+    folder, name = os.path.split(file)
+    fd = os.open(out, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for part in PurePosixPath(folder).parts:
+            inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+            os.close(fd)
+            fd = inner
+        opened = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=fd)
+    finally:
+        os.close(fd)
+    if not stat.S_ISREG(os.fstat(opened).st_mode):
+        os.close(opened)
+        raise OSError(errno.EINVAL, "is no regular file")
+    return os.fdopen(opened, "rb")
+
+
+def _name(part: str, parts: int, name: str, fd: int) -> None:
     """Give a part its name in a folder, and see that it keeps it when the power goes."""
-    os.rename(part, name, dst_dir_fd=fd)
+    os.rename(part, name, src_dir_fd=parts, dst_dir_fd=fd)
     os.fsync(fd)
 
 

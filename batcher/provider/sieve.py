@@ -1,6 +1,7 @@
 """Takes data URIs out of an answer as it comes, into files: what is left is short, however much media it carries."""
 
 import binascii
+import errno
 import os
 import tempfile
 from pathlib import Path
@@ -66,6 +67,8 @@ class Sieve:
             return True
         self._pass_on(comma + 1)
         self.body += b"aside:%d" % len(self.files)
+        if self._folder.is_symlink():
+            raise OSError(errno.ELOOP, f"{self._folder} is a symbolic link: nothing is written through it")
         fd, name = tempfile.mkstemp(prefix="aside-", dir=self._folder)
         self.files.append(Path(name))
         self._file = os.fdopen(fd, "wb")

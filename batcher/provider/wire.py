@@ -134,8 +134,13 @@ class HttpWire:
         *,
         proxies: Proxies | None = None,
         hosts: Sequence[str] = (),
+        connections: int = 0,
     ) -> None:
-        """`hosts`: endings of the names of the provider's own file hosts; these may be reached through a proxy."""
+        """`hosts`: endings of the names of the provider's own file hosts; these may be reached through a proxy.
+
+        `connections`: the most that each of its pools has at once, 0: any number.
+        """
+        self._connections = connections
         self._base = base
         self._token = token
         self._redactor = Redactor(token)
@@ -151,13 +156,13 @@ class HttpWire:
         """Calls to the API so far."""
         self._trace = aiohttp.TraceConfig()
         self._trace.on_request_headers_sent.append(_note_sent)
-        self._once = _session(aiohttp.TCPConnector(limit=0, force_close=True), self._trace)
+        self._once = _session(aiohttp.TCPConnector(limit=connections, force_close=True), self._trace)
         self._open_for_reading()
 
     def _open_for_reading(self) -> None:
-        self._reads = _session(aiohttp.TCPConnector(limit=0, keepalive_timeout=30), self._trace)
-        self._files = _session(aiohttp.TCPConnector(limit=0, socket_factory=self._socket))
-        self._proxied_files = _session(aiohttp.TCPConnector(limit=0))
+        self._reads = _session(aiohttp.TCPConnector(limit=self._connections, keepalive_timeout=30), self._trace)
+        self._files = _session(aiohttp.TCPConnector(limit=self._connections, socket_factory=self._socket))
+        self._proxied_files = _session(aiohttp.TCPConnector(limit=self._connections))
 
     async def send(self, call: Call) -> Answer | WireFault:
         """Send one call to the API; once more if the token was refused, and there is another by now."""

@@ -3,30 +3,39 @@
 import contextlib
 import json
 
-from batcher.catalog import Model, read_entry
-from batcher.errors import TokenMissing, Unreachable, WrongUse
+from batcher.catalog import Model, read_strange_entry
+from batcher.errors import EXIT_MANIFEST, BatcherError, TokenMissing, Unreachable, WrongUse
+from batcher.plain import command
 from batcher.provider import runcomfy
 from batcher.provider.wire import Answer, Wire, WireFault
-from batcher.show.words import command
+
+
+class Unusable(BatcherError):
+    """The API's entry for a model is none that inputs can be checked by."""
+
+    exit_code = EXIT_MANIFEST
 
 
 async def look_up(wire: Wire, model_id: str) -> Model:
-    """Ask the API's catalogue for a model. Raises WrongUse, Unreachable."""
+    """Ask the API's catalogue for a model. Raises WrongUse, Unusable, Unreachable."""
     answer = await wire.send(runcomfy.catalogue(model_id))
     if isinstance(answer, WireFault):
         raise Unreachable(f"the model {model_id} could not be looked up: {answer.message}")
+    why = ""
     try:
         entry = json.loads(answer.body)
         if isinstance(entry, dict) and answer.status == 200:  # noqa: PLR2004
             inner = entry.get("model")
-            found = read_entry(inner if isinstance(inner, dict) else {"model_id": model_id, **entry})
+            found = read_strange_entry(inner if isinstance(inner, dict) else {"model_id": model_id, **entry})
             if found.id == model_id:
                 return found
             raise Unreachable(f"asked about the model {model_id}, the API answers about {found.id}")
-    except ValueError:
-        pass
+    except ValueError as error:
+        why = f": {error}"
     if answer.status == 401:  # noqa: PLR2004
         raise TokenMissing("the API refused the token")
+    if answer.status == 200:  # noqa: PLR2004
+        raise Unusable(f"the API's catalogue has {model_id}, and it cannot be used{why}")
     raise WrongUse(
         f"the API's catalogue has no model {model_id} (HTTP {answer.status})", f"see what there is: {command('models')}"
     )
@@ -44,5 +53,5 @@ async def list_models(wire: Wire) -> list[Model]:
     models = []
     for entry in entries:
         with contextlib.suppress(ValueError, TypeError):
-            models.append(read_entry(entry))
+            models.append(read_strange_entry(entry))
     return models

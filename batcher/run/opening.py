@@ -17,11 +17,11 @@ from batcher.ledger.ledger import Ledger, unreadable
 from batcher.ledger.lock import Lock
 from batcher.ledger.witness import Witness
 from batcher.outputs.store import sync_folder
+from batcher.plain import command
 from batcher.provider.wire import Wire
 from batcher.run.parts import Parts
 from batcher.run.run import Run
 from batcher.settings import SANDBOX, Endpoint, remote
-from batcher.show.words import command
 
 
 @asynccontextmanager

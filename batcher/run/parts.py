@@ -13,6 +13,7 @@ from batcher.provider import runcomfy
 from batcher.provider.proxies import of_environment
 from batcher.provider.rehearsal import sandbox
 from batcher.provider.wire import HttpWire, Wire
+from batcher.run.descriptors import connections
 from batcher.settings import SANDBOX, Endpoint
 
 
@@ -25,6 +26,7 @@ def http_wire(endpoint: Endpoint) -> Wire:
         (lambda: renew().reveal()) if renew else None,
         proxies=None if endpoint.provider == SANDBOX else of_environment(),
         hosts=runcomfy.FILE_HOSTS,
+        connections=connections(),
     )
 
 

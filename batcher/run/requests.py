@@ -20,6 +20,7 @@ from batcher.ledger.adoption import adoptable
 from batcher.ledger.again import Which
 from batcher.manifest.faults import did_you_mean
 from batcher.pacing.patience import backoff
+from batcher.plain import command
 from batcher.provider import runcomfy
 from batcher.provider.damaged import named_id
 from batcher.provider.replies import (
@@ -34,7 +35,6 @@ from batcher.provider.replies import (
 )
 from batcher.run.repair import repair, write_sidecar
 from batcher.settings import Limits, Policy, Retry
-from batcher.show.words import command
 
 if TYPE_CHECKING:
     from batcher.engine.engine import Engine

@@ -41,6 +41,7 @@ from batcher.pacing.caution import Caution
 from batcher.pacing.patience import Patience
 from batcher.pacing.polling import Usual
 from batcher.pacing.window import Rate, Speed, Window
+from batcher.plain import command
 from batcher.provider.wire import Wire
 from batcher.run.catalogue import look_up
 from batcher.run.copies import Copies
@@ -49,7 +50,6 @@ from batcher.run.purse import Purse
 from batcher.run.requests import Requests
 from batcher.settings import SANDBOX, Endpoint, Policy
 from batcher.show.status import status
-from batcher.show.words import command
 
 _LOOK: Final = 0.2
 _LAST_ANSWERS: Final = 1.0

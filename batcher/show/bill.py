@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from batcher.show.log import plain
+from batcher.plain import plain
 from batcher.show.words import duration, jobs, money, rows, size
 
 _LONG: Final = 200

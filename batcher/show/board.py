@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from batcher.job import SETTLED, Kind, State
+from batcher.plain import plain
 from batcher.settings import SANDBOX
-from batcher.show.log import plain
 from batcher.show.words import counts, duration, money
 
 if TYPE_CHECKING:  # drawing needs rich, which takes a start 50 ms; saying where a run stands does not

@@ -12,9 +12,9 @@ import structlog
 from batcher.clock import rfc3339
 from batcher.events import Ended, Event, Moved, Silence, facts_of
 from batcher.job import State
+from batcher.plain import plain
 from batcher.provider.redaction import Redactor
 
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _BEARER: Final = re.compile(r"(?i)bearer\s+\S+")
 
 
@@ -57,8 +57,3 @@ class Log:
         if isinstance(value, dict):
             return {key: self._clean(item) for key, item in value.items()}
         return value
-
-
-def plain(text: str) -> str:
-    """Write control characters from outside as escapes, so that they cannot move a cursor or begin a line."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found.group()):02x}", text)

@@ -11,9 +11,9 @@ from rich.live import Live
 
 from batcher.events import Changed, Ended, Event, Held, Moved, Noted, Silence, Started, Stopping, Warned
 from batcher.job import SETTLED, State
+from batcher.plain import plain
 from batcher.settings import SANDBOX
 from batcher.show.board import Board, Money, affordable, drawn, line, named
-from batcher.show.log import plain
 from batcher.show.pace import Meter, left
 from batcher.show.words import counts, duration, money
 
@@ -222,6 +222,6 @@ class Screen:
 
 def listener(now: Now, *, verbose: bool = False) -> Lines | Screen:
     """Give what suits standard error: a board on a terminal, else lines. `now` in seconds."""
-    console = Console(stderr=True)
+    console = Console(file=getattr(sys.stderr, "untamed", sys.stderr))
     on_terminal = console.is_terminal and not console.is_dumb_terminal
     return Screen(console, now, verbose=verbose) if on_terminal else Lines(sys.stderr, now, verbose=verbose)

@@ -10,9 +10,9 @@ from batcher.errors import WrongUse
 from batcher.job import SETTLED, State
 from batcher.ledger.reader import Reader
 from batcher.manifest.faults import did_you_mean
+from batcher.plain import plain
 from batcher.settings import SANDBOX
 from batcher.show.board import Board, Money, affordable, named
-from batcher.show.log import plain
 from batcher.show.pace import RECENT, Count, left
 from batcher.show.words import duration, money
 

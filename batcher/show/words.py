@@ -1,11 +1,11 @@
 """How things are said in the terminal: amounts, durations, the one next command."""
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from batcher.job import State
+from batcher.plain import command, is_own_command
 from batcher.settings import SANDBOX
 
 _MAYBE: Final = ": may have been accepted, and billed; `retry --state uncertain` says what is known, and asks"
@@ -41,11 +41,6 @@ def duration(seconds: float) -> str:
     if seconds < 3600:  # noqa: PLR2004
         return f"{seconds // 60} min {seconds % 60:02d} s"
     return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
-
-
-def command(*parts: str | Path) -> str:
-    """Write a command that works when pasted."""
-    return " ".join(["batcher", *(shlex.quote(str(part)) for part in parts)])
 
 
 def jobs(count: int) -> str:
@@ -98,7 +93,7 @@ def summary(found: Mapping[str, Any], out: Path, took: float | None = None) -> l
 
 def next_command(found: Mapping[str, Any], out: Path) -> str | None:
     """Give the one command that goes on from here; None where nothing is left to do."""
-    if found["stopped"]:
+    if found["stopped"] and is_own_command(str(found["stopped"]["next"])):
         return str(found["stopped"]["next"])
     states = found["states"]
     if found["waiting"]:  # let go on by the user, or never begun
@@ -109,6 +104,6 @@ def next_command(found: Mapping[str, Any], out: Path) -> str | None:
         return command("retry", out, "--state", "uncertain")
     if states["cancelled"]:
         return command("retry", out, "--state", "cancelled") + " && " + command("resume", out)
-    if found["total"] > found["selected"] and found["whole"]:
+    if found["total"] > found["selected"] and is_own_command(str(found["whole"] or "")):
         return str(found["whole"])
     return None

@@ -112,3 +112,98 @@ def test_any_operation_on_anything_ends(word: str, number: int, operator: str) -
         except BadTemplate:
             continue
         assert len(filled) <= 1_000_000
+
+
+METHODS = [
+    "sku.upper",
+    "sku.upper | string",
+    "sku.upper | upper",
+    "sku.upper ~ ''",
+    "'%s' % sku.upper",
+    "'%s' | format(sku.upper)",
+    "[sku.upper]",
+    "{'a': sku.upper}",
+    "[sku.upper] | string",
+    "[sku.upper] | join(',')",
+    "[sku] | map('upper')",
+    "[sku] | map('upper') | string",
+    "words | reverse",
+    "words | map(attribute='nope') | list",
+    "words | map(attribute='nope') | join(',')",
+    "d.items()",
+    "d.keys() | string",
+    "self",
+    "[[[words | select]]]",
+    "(words | batch(2)) ~ 'x'",
+    "sku.nope",
+    "d.nope",
+]
+
+
+@pytest.mark.parametrize("expression", METHODS)
+def test_what_has_no_text_of_its_own_is_a_fault_and_no_prompt(expression: str) -> None:
+    """`<built-in method upper of str object at 0x7f...>` was sent, and paid for; at each start it was another job."""
+    with pytest.raises(BadTemplate) as refused:
+        Template("x {{ " + expression + " }}").fill({"sku": "A7", "words": ["a", "b"], "d": {"k": 1}})
+    assert " at 0x" not in str(refused.value)
+    with pytest.raises(BadTemplate):
+        Template("{% for one in words %}{{ loop }}{% endfor %}").fill({"words": ["a"]})
+
+
+@pytest.mark.parametrize(
+    ("expression", "gives"),
+    [
+        ("sku.upper()", "A7"),
+        ("[sku] | map('lower') | join", "a7"),
+        ("[sku] | map('lower') | list", "['a7']"),
+        ("words | reverse | join('-')", "b-a"),
+        ("nope | default('x')", "x"),
+        ("d.items() | list", "[('k', 1)]"),
+        ("words | map('upper') | first", "A"),
+        ("(words | select('eq', 'a') | list) | length", "1"),
+    ],
+)
+def test_what_has_one_is_filled_in(expression: str, gives: str) -> None:
+    assert Template("{{ " + expression + " }}").fill({"sku": "A7", "words": ["a", "b"], "d": {"k": 1}}) == gives
+
+
+def test_a_choice_by_chance_is_the_rows_own_whenever_it_is_filled_in() -> None:
+    template = Template("{{ ['a', 'b', 'c', 'd'] | random }} {{ words | random }}", "inputs.prompt")
+    rows: list[dict[str, object]] = [
+        {"sku": f"A{n}", "words": ["x", "y", "z"], "index": n, "sample": 1} for n in range(40)
+    ]
+    first = [template.fill(row) for row in rows]
+    assert [template.fill({**row, "index": 77}) for row in rows] == first, "its number does not count"
+    assert len(set(first)) > 8, "each row has a choice of its own"
+    assert [template.fill({**row, "sample": 2}) for row in rows] != first
+    other = Template("{{ ['a', 'b', 'c', 'd'] | random }} {{ words | random }}", "output.name")
+    assert [other.fill(row) for row in rows] != first, "and so has each field"
+    assert template.fill(rows[0]) == "c y", "not by this interpreter's own chance: job ids count on it"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{{ s | upper | length }}",
+        "{{ s | title | length }}",
+        "{% if s == t %}x{% endif %}",
+        "{% if 'zz' in s %}x{% endif %}",
+        "{{ s[::2] | length }}",
+        "{% if s is upper %}x{% endif %}",
+        "{{ s.count('a') }}",
+        "{{ s.find('zz') }}",
+        "{{ (s ~ t) | length }}",
+        "{{ (s + t) | length }}",
+        "{{ s | list | length }}",
+        "{{ s | sort | length }}",
+        "{{ s | slug | length }}",
+        "{{ s.split('a') | length }}",
+    ],
+)
+def test_loops_over_long_texts_end_within_seconds(body: str) -> None:
+    """Nested loops with 100,000 turns in all, each going through a text of a megabyte, ran past twenty seconds."""
+    begun = time.process_time()
+    text = "{% for a in n %}{% for b in n %}" + body + "{% endfor %}{% endfor %}"
+    with pytest.raises(BadTemplate, match=r"in all|turns"):
+        Template(text).fill({"s": "a" * 450_000, "t": "a" * 449_999 + "b", "n": list(range(300))})
+    assert time.process_time() - begun < 4

@@ -83,7 +83,8 @@ def encoded(kind: str, size: tuple[int, int] = (8, 6)) -> bytes:
         (encoded("JPEG"), "jpg", (8, 6)),
         (encoded("WEBP"), "webp", (8, 6)),
         (encoded("GIF"), "gif", (8, 6)),
-        (b"\0\0\0\x18ftypisom" + bytes(40), "mp4", (None, None)),
+        (b"\0\0\0\x18ftypisom" + bytes(12) + b"\0\0\0\x10moov" + bytes(8), "mp4", (None, None)),
+        (b"\0\0\0\x14ftypqt  " + bytes(8) + b"\0\0\0\x10moov" + bytes(8) + b"\0\0\0\0mdatxyz", "mov", (None, None)),
         (b"\x1a\x45\xdf\xa3" + b"webm" + bytes(40), "webm", (None, None)),
         (render_video({"duration": 0.5}, [encoded("PNG", (64, 48))]), "avi", (None, None)),
     ],
@@ -107,11 +108,14 @@ def bomb() -> bytes:
     [
         (b"<html>an error page</html>", "it is no image or video"),
         (b"", "it is no image or video"),
+        (b"<!--ftypisom--><html>sign in</html>", "it begins like a video"),
+        (b"\0\0\0\x18ftypisom" + bytes(12) + b"\0\0\0\x10moov" + bytes(7), "it ends too soon"),
+        (b"\0\0\0\x00ftypisom<html>", "it begins like a video"),
         (encoded("PNG", (400, 400))[:-200], "it cannot be decoded"),
         (encoded("ICO", (16, 16)), "which no model makes"),
         (bomb(), "over the cap of 128 megapixels"),
     ],
-    ids=["html", "empty", "truncated", "icon", "bomb"],
+    ids=["html", "empty", "html-like-video", "video-cut", "video-of-nothing", "truncated", "icon", "bomb"],
 )
 def test_what_is_not_what_was_promised_is_named(tmp_path: Path, content: bytes, why: str) -> None:
     (tmp_path / "x").write_bytes(content)

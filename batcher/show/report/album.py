@@ -11,11 +11,14 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, Literal, TextIO
+from typing import BinaryIO, Final, Literal, TextIO
 
 from PIL import Image, ImageOps
 
 from batcher.errors import WrongUse
+from batcher.hosting.inline import open_regular
+from batcher.outputs.store import open_result
+from batcher.pixels import DECODING
 
 FOLDER: Final = "thumbs"
 THUMB: Final = 400
@@ -53,7 +56,8 @@ class Look:
 class Wanted:
     """A picture to be looked at."""
 
-    path: Path
+    path: Path | str
+    """A text names a result, relative to the run directory."""
     sha256: str
     original: bool = False
     """It is shown large from here too: the original may not travel with the run directory."""
@@ -149,12 +153,16 @@ class Album:
 
     def _make(self, one: Wanted) -> Look | Trouble:
         try:
-            content = one.path.read_bytes()
+            with self._opened(one.path) as file:
+                content = file.read()
         except OSError:
             return "missing"
         if hashlib.sha256(content).hexdigest() != one.sha256:
             return "changed"
         return self._seen(content, one)
+
+    def _opened(self, path: Path | str) -> BinaryIO:
+        return open_regular(path) if isinstance(path, Path) else open_result(self._folder.parent, path)
 
     def _seen(self, content: bytes, one: Wanted) -> Look | Trouble:
         try:
@@ -171,11 +179,12 @@ class Album:
             turned = opened.getexif().get(_ORIENTATION, 1) in _TURNED
             opened.draft("RGB", (side, side))
             profile = opened.info.get("icc_profile")
-            upright = ImageOps.exif_transpose(opened)
-        mode = "RGBA" if upright.has_transparency_data else "RGB"
-        picture = upright.convert(mode)
+            with DECODING.of(*opened.size):
+                upright = ImageOps.exif_transpose(opened)
+                picture = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
+                picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+                del upright
         if one.original:
-            picture.thumbnail((VIEW, VIEW), Image.Resampling.LANCZOS)
             self._save(picture, self.view(one.sha256), profile)
         picture.thumbnail((THUMB, THUMB), Image.Resampling.LANCZOS)
         self._save(picture, self.thumb(one.sha256), profile)
@@ -211,6 +220,7 @@ def _noted(file: Path) -> Iterator[tuple[str, str]]:
         for line in lines:
             try:
                 url, sha256 = json.loads(line)
+                bytes.fromhex(sha256)  # it names files
                 yield url, sha256
             except (ValueError, TypeError):
                 continue
@@ -224,6 +234,7 @@ def _remembered(file: Path) -> Iterator[tuple[str, Look]]:
         for line in lines:
             try:
                 sha256, width, height, print_, tiny = json.loads(line)
+                bytes.fromhex(sha256)  # it names files
                 yield sha256, Look(width, height, print_, base64.b64decode(tiny))
             except (ValueError, TypeError):
                 continue

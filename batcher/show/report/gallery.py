@@ -83,7 +83,7 @@ class Gallery:
                 yield Wanted(self._places.root / image.path, image.sha256, original=True)
             for output in outputs:
                 if output.file and output.sha256 and (output.mime or "") in _SHOWN:
-                    yield Wanted(self._places.out / output.file, output.sha256)
+                    yield Wanted(output.file, output.sha256)
 
     def _card(self, job: Job, output: Output | None, count: int) -> Card:
         spec = job.spec
