@@ -32,15 +32,15 @@ _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def seconds(value: object) -> object:
-    """Read a duration: `90`, `90s`, `30m`, `1h30m`, `2d`."""
+    """Read a duration: `90s`, `30m`, `1h30m`, `2d`. A text needs its units; a number is seconds."""
     if not isinstance(value, str):
         return value
     text = value.strip().lower()
     if re.fullmatch(r"(\d+(\.\d+)?[smhd])+", text):
         return sum(float(n) * _UNITS[unit] for n, unit in re.findall(r"([\d.]+)([smhd])", text))
     if re.fullmatch(r"\d+(\.\d+)?", text):
-        return float(text)
-    raise ValueError("is no duration: write 90s, 30m or 1h30m")
+        raise ValueError(f"has no unit: write {text}h, {text}m or {text}s")
+    raise ValueError("is not a duration: write 90s, 30m or 1h30m")
 
 
 Seconds = Annotated[
@@ -64,10 +64,11 @@ class Limits:
     requests_per_second: Annotated[float, Field(gt=0)] | None = None
     """Requests a second, submissions and polls together."""
     max_cost_usd: Annotated[float, Field(ge=0)] | None = None
-    """USD that are never passed: what was billed, is reserved or at risk counts. Where it is short, every row gets its
-    first job before any its second."""
+    """Spending cap in USD. Billed, reserved and at risk count. Until a bill of its price class has come, a job is reserved
+    at ten times its estimate, or goes alone; so bills of up to ten times their estimate pass the cap by at most one job.
+    Where money is short, every row gets its first job before any its second."""
     confirm_above_usd: Annotated[float, Field(ge=0)] = 20.0
-    """USD above which `run` asks first, on a terminal."""
+    """USD above which `run` asks first; where nobody can be asked it needs `--yes` or a cap."""
     max_time: Seconds | None = None
     """Time after which no more jobs are submitted: `90s`, `30m`, `8h`."""
 

@@ -1,6 +1,6 @@
 """Fuzzes what strangers write: manifests, rows, templates, a server's replies, names. Needs the extra `fuzz`.
 
-Usage: python -m tests.fuzz manifest|csv|template|reply|name --minutes 1
+Usage: python -m tests.fuzz manifest|csv|template|reply|name|token|words --minutes 1
 """
 
 import json
@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import unquote
 
 import atheris
 
@@ -20,8 +21,10 @@ with atheris.instrument_imports(include=["batcher"]):
     from batcher.manifest.manifest import open_manifest
     from batcher.manifest.names import safe_name
     from batcher.manifest.templates import BadTemplate, Template
+    from batcher.plain import CONTROLS, command, plain
     from batcher.provider import runcomfy
     from batcher.provider.damaged import hinted_ids
+    from batcher.provider.redaction import Redactor
     from batcher.provider.replies import Accepted, Finished
     from batcher.provider.wire import Answer
 
@@ -81,6 +84,33 @@ def reply(data: bytes) -> None:
     runcomfy.read_balance(answer)
 
 
+def token(data: bytes) -> None:
+    """A server's words never hold the token, however they are read."""
+    secret = "tok-/en+0123"
+    given = atheris.FuzzedDataProvider(data)
+    spelt = "".join(_spell(char, given.ConsumeIntInRange(0, 5)) for char in secret)
+    text = given.ConsumeUnicodeNoSurrogates(40) + spelt + given.ConsumeUnicodeNoSurrogates(40)
+    clean = Redactor(secret).text(text)
+    assert secret not in unquote(clean) and spelt not in clean, clean
+    try:
+        assert secret not in json.loads(f'"{clean}"')
+    except ValueError:
+        pass
+
+
+def _spell(char: str, how: int) -> str:
+    code = ord(char)
+    return [char, f"\\u{code:04x}", f"\\u{code:04X}", f"%{code:02x}", f"%{code:02X}", f"\\u0025{code:02x}"][how]
+
+
+def words(data: bytes) -> None:
+    """Texts of others steer no terminal, and commands can be read back by a shell."""
+    text = data.decode("utf-8", "surrogateescape")
+    assert not CONTROLS.search(plain(text))
+    made = command("status", Path(text)) if "\0" not in text else ""
+    assert not CONTROLS.search(made)
+
+
 def name(data: bytes) -> None:
     made = safe_name(data.decode("utf-8", "surrogateescape"))
     parts = made.split("/")
@@ -95,6 +125,8 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "template": template,
     "reply": reply,
     "name": name,
+    "token": token,
+    "words": words,
 }
 SEEDS = {
     "manifest": [
@@ -113,6 +145,8 @@ SEEDS = {
         b'\xc8\x00{"request_id": "r-1", "status_url": "x"}',
         b'\x00{"error_code": 400002, "error_message": "no"}',
     ],
+    "token": [b"\x00\x01\x02\x03\x04\x05", b"\xff" * 40],
+    "words": [b"-dash", b"a\nb", "\u202egnp.exe".encode(), b"it's $(x) `y`"],
     "name": [b"a/b/../c", b"con.txt", "磨砂玻璃/ü".encode()],
 }
 

@@ -41,6 +41,27 @@ PROOFS = {
         "carried_out or adopted_request_costs",
     ),
     "files": ("-m", "pytest", "-q", "-x", "tests/rooms/test_outputs.py", "-k", "under_the_thread"),
+    "templates": (
+        "-m",
+        "tests.nights.play",
+        '{"jobs": 6, "seed": 4, "templates": true, "kills": [60, 90], "strict": true}',
+    ),
+    "gateways": (
+        *("-m", "tests.nights.play"),
+        '{"jobs": 12, "seed": 4, "mishaps": {"code_504": 0.3, "code_500_in_200": 0.2, "code_408": 0.2}, "strict": true}',
+    ),
+    "late": ("-m", "tests.nights.play", '{"jobs": 8, "seed": 4, "mishaps": {"late_output": 0.6}, "strict": true}'),
+    "mixed": (
+        *("-m", "tests.nights.play"),
+        '{"jobs": 12, "seed": 4, "concurrency": 4, "mishaps": {"read_other": 0.2}, "strict": true}',
+    ),
+    "caps": (
+        *("-m", "tests.nights.play"),
+        '{"jobs": 40, "seed": 4, "concurrency": 20, "slots": 9, "max_cost": 1.0, "estimate": 0.2, "strict": true}',
+    ),
+    "hosts": ("-m", "tests.nights.play", '{"jobs": 6, "seed": 4, "mishaps": {"file_500": 0.4}, "strict": true}'),
+    "far": ("-m", "pytest", "-q", "-x", "tests/real/test_far_side.py", "-k", "keep_nobody or spells_otherwise"),
+    "doors": ("-m", "pytest", "-q", "-x", "tests/real/test_doors.py", "-k", "names_files_elsewhere or leads_out"),
     "security": ("-m", "pytest", "-q", "-x", "tests/real/test_security.py", "-k", "redirect or stood_still"),
 }
 LIMIT = 300
@@ -180,7 +201,13 @@ BUGS = [
     Bug(
         "throws the id of a cut answer away",
         "cases",
-        [("provider/runcomfy.py", "None if said.fields or answer.whole else", "None if not answer.whole else")],
+        [
+            (
+                "provider/runcomfy.py",
+                "return salvaged_id(answer.body)",
+                "return salvaged_id(answer.body) if answer.whole else None",
+            )
+        ],
     ),
     Bug(
         "commits without flushing the log of changes",
@@ -198,8 +225,8 @@ BUGS = [
         [
             (
                 "outputs/store.py",
-                "    os.rename(part, name, dst_dir_fd=fd)\n    os.fsync(fd)\n",
-                "    os.rename(part, name, dst_dir_fd=fd)\n",
+                "    os.rename(part, name, src_dir_fd=parts, dst_dir_fd=fd)\n    os.fsync(fd)\n",
+                "    os.rename(part, name, src_dir_fd=parts, dst_dir_fd=fd)\n",
             ),
         ],
     ),
@@ -209,12 +236,12 @@ BUGS = [
         [
             (
                 "outputs/store.py",
-                "            _name(part, name, fd)\n"
+                "            _name(part.name, parts, name, fd)\n"
                 "            if beside:\n"
-                "                _name(beside, sidecar_file(name), fd)\n",
+                "                _name(beside.name, parts, sidecar_file(name), fd)\n",
                 "            if beside:\n"
-                "                _name(beside, sidecar_file(name), fd)\n"
-                "            _name(part, name, fd)\n",
+                "                _name(beside.name, parts, sidecar_file(name), fd)\n"
+                "            _name(part.name, parts, name, fd)\n",
             )
         ],
     ),
@@ -266,7 +293,13 @@ BUGS = [
     Bug(
         "follows a redirect with a submission",
         "security",
-        [("provider/wire.py", "allow_redirects=False", "allow_redirects=True")],
+        [
+            (
+                "provider/wire.py",
+                "allow_redirects=False,\n                    trace_request_ctx",
+                "allow_redirects=True,\n                    trace_request_ctx",
+            )
+        ],
     ),
     Bug(
         "gives an answer up that came while the machine slept",
@@ -276,12 +309,18 @@ BUGS = [
     Bug(
         "forgets what is in flight when a bill is above its estimate",
         "money",
-        [("pacing/budget.py", "            if held.kind == kind:", "            if False:")],
+        [
+            (
+                "pacing/budget.py",
+                "self._reserve_anew([held for held in self._held.values() if held.kind == kind])",
+                "self._reserve_anew([])",
+            )
+        ],
     ),
     Bug(
         "believes the manifest's price whatever is billed",
         "money",
-        [("pacing/budget.py", "(estimate or 0.0) * self._factors.get(kind, 1.0)", "estimate or 0.0")],
+        [("pacing/budget.py", "(estimate or 0.0) * (known.factor if known else 1.0)", "estimate or 0.0")],
     ),
     Bug(
         "takes the end of a job's last task for the end of its next",
@@ -293,6 +332,78 @@ BUGS = [
                 "",
             )
         ],
+    ),
+    Bug(
+        "draws by the interpreter's own chance",
+        "templates",
+        [
+            (
+                "manifest/bounds.py",
+                'return int.from_bytes(digest[:8], "big") % count',
+                "import secrets; return secrets.randbelow(count)",
+            )
+        ],
+    ),
+    Bug(
+        "takes a gateway's 504001 for a certain refusal",
+        "gateways",
+        [
+            (
+                "provider/runcomfy.py",
+                "case status, _ if status in _FOR_GOOD:",
+                "case status, code if code is not None or status in _FOR_GOOD:",
+            )
+        ],
+    ),
+    Bug(
+        "gives up a result without outputs at once",
+        "late",
+        [("engine/rules.py", "now - watch.empty_since >= LATE_OUTPUTS", "now - watch.empty_since >= 2.0")],
+    ),
+    Bug(
+        "lets what waits for late outputs hold its place",
+        "far",
+        [("engine/legs.py", "            self.late.add(job.id)\n", "            pass\n")],
+    ),
+    Bug(
+        "takes an answer about another request for its own",
+        "mixed",
+        [
+            (
+                "provider/runcomfy.py",
+                "return None if named is None or is_same_request(named, request_id) else Misdirected(named)",
+                "return None",
+            )
+        ],
+    ),
+    Bug(
+        "waits for a file that never comes for ever",
+        "hosts",
+        [("engine/rules.py", "| Interrupted(message) if late:", "| Interrupted(message) if False:")],
+    ),
+    Bug(
+        "spends the whole cap before the first bill",
+        "caps",
+        [("pacing/budget.py", "UNKNOWN: Final = 10.0", "UNKNOWN: Final = 1.0")],
+    ),
+    Bug(
+        "writes wherever a ledger says",
+        "doors",
+        [("outputs/store.py", '        if not is_inside(f"{folder}/x"):', "        if False:")],
+    ),
+    Bug(
+        "reads wherever a ledger says",
+        "doors",
+        [
+            ("checks/verify.py", '    if not is_inside(row["file"]):', "    if False:"),
+            ("outputs/store.py", "    if not is_inside(file):\n", "    if False:\n"),
+            ("ledger/rows.py", 'row["file"] if row["file"] and is_inside(row["file"]) else None', 'row["file"]'),
+        ],
+    ),
+    Bug(
+        "knows its token only as it is spelt",
+        "far",
+        [("provider/redaction.py", 'if b"\\\\" in content or b"%" in content:', "if False:")],
     ),
     Bug(
         "puts a manifest's text into the page as it is",

@@ -20,6 +20,7 @@ from batcher.cli import (
     status,
     verify,
 )
+from batcher.cli.once import OnceCommand
 
 app = typer.Typer(
     name="batcher",
@@ -89,8 +90,8 @@ for command in (
     models.models,
     init.init,
 ):
-    app.command(short_help=_SHORT[command.__name__])(command)
-app.command("set", short_help=_SHORT["set"])(change.change)
+    app.command(cls=OnceCommand, short_help=_SHORT[command.__name__])(command)
+app.command("set", cls=OnceCommand, short_help=_SHORT["set"])(change.change)
 app.command(
     short_help=_SHORT["sandbox"],
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},

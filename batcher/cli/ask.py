@@ -1,16 +1,23 @@
-"""Asks the user on the terminal; standard output stays clean, Ctrl-C is a no, and other signals end the command."""
+"""Asks the user on the terminal, wherever the output goes; Ctrl-C is a no, and other signals end the command."""
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TextIO
 
 from batcher.errors import NotMeant, Signalled
+from batcher.plain import plain
 
 heard: Final[set[int]] = set()
 """Signals that ended a question: an event loop is told of them too, and has nothing more to end."""
+
+
+def can_ask() -> bool:
+    """Return whether somebody is there to answer: standard input is a terminal."""
+    return sys.stdin.isatty()
 
 
 def sure(question: str, otherwise: NotMeant) -> None:
@@ -18,16 +25,32 @@ def sure(question: str, otherwise: NotMeant) -> None:
 
     Blocks. While it waits signals are what they are everywhere: an event loop would only take note of them.
     """
+    with _screen() as screen:
+        try:
+            with plain_signals():
+                print(f"{plain(question)} [y/N]: ", end="", file=screen, flush=True)
+                answer = sys.stdin.readline()
+        except KeyboardInterrupt:
+            answer = ""
+        if answer.strip().lower() not in {"y", "yes"}:
+            if not answer.endswith("\n"):
+                print(file=screen)
+            raise otherwise
+
+
+@contextmanager
+def _screen() -> Iterator[TextIO]:
+    """Open what the user sees: standard error, or the terminal itself where that goes elsewhere."""
+    if sys.stderr.isatty():
+        yield sys.stderr
+        return
     try:
-        with plain_signals():
-            print(f"{question} [y/N]: ", end="", file=sys.stderr, flush=True)
-            answer = sys.stdin.readline()
-    except KeyboardInterrupt:
-        answer = ""
-    if answer.strip().lower() not in {"y", "yes"}:
-        if not answer.endswith("\n"):
-            print(file=sys.stderr)
-        raise otherwise
+        terminal = open(os.ttyname(sys.stdin.fileno()), "w", encoding="utf-8", errors="replace")  # noqa: SIM115, PTH123
+    except OSError:
+        yield sys.stderr
+        return
+    with terminal:
+        yield terminal
 
 
 @contextmanager

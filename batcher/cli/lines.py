@@ -27,9 +27,9 @@ from batcher.events import Ended, Event
 from batcher.plain import command
 
 _REASONS: Final = {
-    EXIT_USAGE: "arguments",
+    EXIT_USAGE: "usage",
     EXIT_MANIFEST: "manifest",
-    EXIT_MISSING: "missing",
+    EXIT_MISSING: "not_found",
     EXIT_UNREACHABLE: "unreachable",
     EXIT_BUG: "bug",
     EXIT_STOPPED: "disk",

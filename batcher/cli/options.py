@@ -1,7 +1,7 @@
 """The options that `run` and `plan` share, and what they make of a manifest's settings."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -55,14 +55,21 @@ SkipInvalid = Annotated[
     typer.Option("--skip-invalid", envvar="BATCHER_SKIP_INVALID", help="Put bad rows into OUT/rejected.csv and go on."),
 ]
 Reuse = Annotated[
-    Path | None,
+    list[Path] | None,
     typer.Option(
         "--reuse",
         envvar="BATCHER_REUSE",
-        help="Take over finished results of another run directory: nothing is bought.",
+        help="Take over finished results of another run directory: nothing is bought; may stand more than once.",
     ),
 ]
-MaxCost = Annotated[float | None, typer.Option(min=0, envvar="BATCHER_MAX_COST", help="USD that are never passed.")]
+MaxCost = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        envvar="BATCHER_MAX_COST",
+        help="Spending cap in USD. Until a first bill tells the price, jobs count at ten times their estimate.",
+    ),
+]
 MaxTime = Annotated[str | None, typer.Option(envvar="BATCHER_MAX_TIME", help="Submit nothing after this long: 8h.")]
 PatienceOption = Annotated[
     str | None,
@@ -72,7 +79,14 @@ Sandbox = Annotated[
     bool,
     typer.Option("--sandbox", envvar="BATCHER_SANDBOX", help="Rehearse on the embedded sandbox: no token, no cost."),
 ]
-Yes = Annotated[bool, typer.Option("--yes", envvar="BATCHER_YES", help="Answer every question with yes.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask about a cost above limits.confirm_above_usd.")]
+ReplaceDone = Annotated[
+    bool,
+    typer.Option("--replace-done", help="Do not ask about an edit that leaves out most of the jobs that are done."),
+]
+AcceptMoved = Annotated[
+    bool, typer.Option("--accept-moved", help="Go on with an older copy of a ledger, whose lost jobs stay uncertain.")
+]
 Json = Annotated[bool, typer.Option("--json", envvar="BATCHER_JSON", help="JSON on standard output.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", envvar="BATCHER_QUIET", help="No progress.")]
 
@@ -99,6 +113,20 @@ class Given:
         retry = policy.retry if patience is None else replace(policy.retry, patience=patience)
         given = {key: value for key, value in limits.items() if value is not None}
         return replace(policy, limits=replace(policy.limits, **given), retry=retry)
+
+    def kept(self, policy: Any) -> str:  # noqa: ANN401 - a Policy
+        """Return the limits of an earlier start that none of these options changes, as options; nothing for none."""
+        from batcher.show.words import span
+
+        limits = policy.limits
+        kept = []
+        if self.max_cost is None and limits.max_cost_usd is not None:
+            kept.append(f"--max-cost {limits.max_cost_usd:g}")
+        if self.max_time is None and limits.max_time is not None:
+            kept.append(f"--max-time {span(limits.max_time)}")
+        if self.patience is None and policy.retry.patience != type(policy.retry)().patience:
+            kept.append(f"--patience {span(policy.retry.patience)}")
+        return ", ".join(kept)
 
     def sources(self, document: Any, policy: Any) -> dict[str, Mapping[str, object]]:  # noqa: ANN401 - the same
         """Say of each setting what it is and where it comes from."""
@@ -139,8 +167,9 @@ class Wanted:
     given: Given
     selection: Any
     sandbox: bool
-    reuse: Path | None = None
+    reuse: Sequence[Path] = ()
     yes: bool = False
+    replace_done: bool = False
     quiet: bool = False
     verbose: bool = False
 
@@ -153,7 +182,6 @@ class Wanted:
             "--limit": None if whole else chosen.limit,
             "--sample": None if whole else chosen.sample,
             "--where": None if whole else chosen.where,
-            "--reuse": self.reuse,
             "--concurrency": self.given.concurrency,
             "--max-cost": self.given.max_cost,
             "--max-time": self.given.max_time,
@@ -161,6 +189,7 @@ class Wanted:
         }
         hidden = {f"--{name.replace('_', '-')}" for name in self.given.by_environment}
         words = [f"--set={name}={value}" for name, value in self.options.sets.items()]
+        words += [word for folder in self.reuse if "--reuse" not in hidden for word in ("--reuse", str(folder))]
         for name, value in given.items():
             if value is not None and name not in hidden:
                 words += [name, f"{value:g}" if isinstance(value, float) else str(value)]
@@ -195,5 +224,7 @@ def read_sets(sets: list[str] | None, option: str = "--set ") -> dict[str, str]:
         name, equals, value = one.partition("=")
         if not equals or not name:
             raise WrongUse(f"{option}{one}: write name=value")
+        if name.strip() in found:
+            raise WrongUse(f"{option}{one}: {name.strip()} is set twice")
         found[name.strip()] = value
     return found

@@ -31,6 +31,7 @@ def plan(
     patience: o.PatienceOption = None,
     sandbox: o.Sandbox = False,
     yes: o.Yes = False,
+    replace_done: o.ReplaceDone = False,
     json: o.Json = False,
 ) -> int:
     """Say what `run` would do and cost, and every fault of the manifest; submit nothing.
@@ -48,8 +49,9 @@ def plan(
         given=o.Given(concurrency, max_cost, max_time, patience, o.by_environment(context)),
         selection=Selection(limit, sample, where),
         sandbox=sandbox,
-        reuse=reuse,
+        reuse=tuple(reuse or ()),
         yes=yes,
+        replace_done=replace_done,
     )
     return asyncio.run(show_plan(wanted, as_json=json))
 
@@ -151,6 +153,7 @@ def _said_before(census: Any, manifest: Any, wanted: o.Wanted, out: Any, provide
     """Give what `run` would warn of, or ask."""
     from batcher.cli.prepare import is_another, warnings
     from batcher.errors import BatcherError
+    from batcher.ledger.enrolment import unlists_most
     from batcher.ledger.reader import Reader
 
     said = warnings(census.unkept, census.outside)
@@ -168,7 +171,7 @@ def _said_before(census: Any, manifest: Any, wanted: o.Wanted, out: Any, provide
     except BatcherError:
         return said
     if left_out > 0:
-        asks = "; `run` asks first" if left_out * 2 > done else ""
+        asks = "; `run` asks first (--replace-done)" if unlists_most(left_out, done) else ""
         said.append(f"{left_out:,} finished jobs are no longer named: they leave the totals, their files stay{asks}")
     return said
 
@@ -200,13 +203,14 @@ def _begun(out: Any, provider: str, ids: list[str]) -> set[str]:  # noqa: ANN401
         return set()
 
 
-def _reusable(folder: Any, out: Any, provider: str, ids: list[str]) -> tuple[set[str], list[str]]:  # noqa: ANN401 - Paths
+def _reusable(folders: Any, out: Any, provider: str, ids: list[str]) -> tuple[set[str], list[str]]:  # noqa: ANN401 - Paths
     """Give the jobs that `--reuse` would take over; without it, which runs nearby have some."""
     from batcher.outputs.finished import finished
     from batcher.run.reuse import held_by_siblings
 
-    if folder is not None:
-        return {one.job_id for one in finished(folder) if one.provider == provider}, []
+    if folders:
+        found = (one for folder in folders for one in finished(folder) if one.provider == provider)
+        return {one.job_id for one in found}, []
     near = held_by_siblings(out, provider, lambda: [ids]).items()
     return set(), [
         f"{sibling} has results of {count:,} of these: --reuse {sibling} takes them over, unbought"

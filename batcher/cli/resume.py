@@ -1,5 +1,6 @@
 """`batcher resume`: goes on with the run in a directory, from its ledger alone."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ def resume(
     max_time: o.MaxTime = None,
     patience: o.PatienceOption = None,
     yes: o.Yes = False,
+    accept_moved: o.AcceptMoved = False,
     json: o.Json = False,
     quiet: o.Quiet = False,
 ) -> int:
@@ -23,11 +25,20 @@ def resume(
     Example: batcher resume runs/products
     """
     given = o.Given(concurrency, max_cost, max_time, patience)
-    return loop_run(lambda lines: _resume(out, given, lines, sure=yes, quiet=quiet), as_json=json)
+    answers = _Answers(yes, accept_moved)
+    return loop_run(lambda lines: _resume(out, given, lines, answers, quiet=quiet), as_json=json)
 
 
-async def _resume(out: o.Out, given: o.Given, lines: Any, *, sure: bool, quiet: bool) -> int:  # noqa: ANN401
-    from batcher.cli.work import work
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """What the user has said yes to, before being asked."""
+
+    cost: bool
+    moved: bool
+
+
+async def _resume(out: o.Out, given: o.Given, lines: Any, answers: _Answers, *, quiet: bool) -> int:  # noqa: ANN401
+    from batcher.cli.work import say, work
     from batcher.errors import WrongUse
     from batcher.run import open_run
     from batcher.run.run import policy_facts, policy_of
@@ -39,11 +50,24 @@ async def _resume(out: o.Out, given: o.Given, lines: Any, *, sure: bool, quiet: 
         policy = given.over(policy_of(meta.get("policy")))
         await run.purse.check_prices(policy.limits.max_cost_usd)
         if meta.get("agreed") is False:  # the last `run` ended before it could ask, or was told no
-            await confirm(run, policy, yes=sure, owed=True)
-        await run.note({"policy": policy_facts(policy), "paused": False, "agreed": True})
-        if sure and meta.get("moved"):
+            await confirm(run, policy, yes=answers.cost)
+        if meta.get("moved") and (answers.moved or _accepts(str(meta["moved"]))):
             await run.copies.accept_as_is()
+        await run.note({"policy": policy_facts(policy), "paused": False, "agreed": True})
+        if kept := given.kept(policy):
+            say(f"kept from the last start: {kept}")
         return await work(run, policy, quiet=quiet, lines=lines)
+
+
+def _accepts(moved: str) -> bool:
+    """Return whether the user goes on with an older copy, where somebody can be asked. Raises NotMeant at a no."""
+    from batcher.cli.ask import can_ask, sure
+    from batcher.errors import NotMeant
+
+    if not can_ask():
+        return False  # the run says why it stops, and what goes on
+    sure(f"{moved}. Go on with it?", NotMeant("nothing was changed", "if that is meant, add --accept-moved"))
+    return True
 
 
 def manifest_folder(out: o.Out) -> Path | None:

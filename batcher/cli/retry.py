@@ -2,7 +2,6 @@
 
 import asyncio
 import json as json_
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -30,7 +29,7 @@ def retry(
     again: Annotated[
         bool, typer.Option("--again", help="Buy anew, whatever came of them; with --job a done one too.")
     ] = False,
-    yes: o.Yes = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask about jobs that may be billed twice.")] = False,
     json: o.Json = False,
 ) -> int:
     """Let failed, uncertain or cancelled jobs go on; what may be billed twice is asked first.
@@ -67,7 +66,7 @@ def _ask(out: o.Out, which: Any, *, yes: bool) -> Any:  # noqa: ANN401 - a Which
     """Say what may be billed twice, and ask; give what was agreed to. Raises WrongUse where nobody can answer."""
     from dataclasses import replace
 
-    from batcher.cli.ask import sure
+    from batcher.cli.ask import can_ask, sure
     from batcher.errors import NotMeant, WrongUse
     from batcher.ledger.reader import Reader
     from batcher.plain import command
@@ -89,7 +88,7 @@ def _ask(out: o.Out, which: Any, *, yes: bool) -> Any:  # noqa: ANN401 - a Which
         _say_evidence(out)
     cost = sum(job.spec.estimated_usd or 0.0 for job in risky)
     said = f"{jobs(len(risky))} may be billed twice, up to {money(cost)}"
-    if not sys.stdin.isatty():
+    if not can_ask():
         raise WrongUse(f"{said}; nothing was changed", "if that is meant, add --yes")
     sure(f"{said}. Go on?", NotMeant("nothing was changed"))
     return which, kinds

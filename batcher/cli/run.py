@@ -1,7 +1,7 @@
 """`batcher run`: expands, submits, polls, downloads, until every job is settled; run again, it resumes."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ def run(
         bool, typer.Option("-n", "--dry-run", envvar="BATCHER_DRY_RUN", help="The same as `batcher plan`.")
     ] = False,
     yes: o.Yes = False,
+    replace_done: o.ReplaceDone = False,
     json: o.Json = False,
     quiet: o.Quiet = False,
     verbose: Annotated[
@@ -54,8 +55,9 @@ def run(
         given=o.Given(concurrency, max_cost, max_time, patience, o.by_environment(context)),
         selection=Selection(limit, sample, where),
         sandbox=sandbox,
-        reuse=reuse,
+        reuse=tuple(reuse or ()),
         yes=yes,
+        replace_done=replace_done,
         quiet=quiet,
         verbose=verbose,
     )
@@ -126,14 +128,15 @@ async def run_manifest(wanted: o.Wanted, lines: Any) -> int:  # noqa: ANN401 - L
 
     with plain_signals():  # standard input may be waited for
         manifest = open_manifest(wanted.manifest, name=wanted.out.name if wanted.out else None)
-    if wanted.reuse is not None and not (wanted.reuse / "files").is_dir():
-        raise NotFound(f"{wanted.reuse} is no run directory: there are no files in it")
+    for folder in wanted.reuse:
+        if not (folder / "files").is_dir():
+            raise NotFound(f"{folder} is not a run directory: there are no files in it")
     out = out_dir(manifest, wanted.out, sandbox=wanted.sandbox)
     asked = model_id(manifest, wanted.model)
     settings = wanted.given.over(policy(manifest))
     provider = SANDBOX if wanted.sandbox else remote(manifest.root).provider
     fresh = not (out / "ledger.sqlite").exists()
-    rebuild = wanted.reuse is not None and wanted.reuse.resolve() == out.resolve()
+    rebuild = any(folder.resolve() == out.resolve() for folder in wanted.reuse)
     begun = False
     try:
         async with open_run(out, provider=provider, beside=manifest.root, make=True, rebuild=rebuild) as opened:
@@ -194,7 +197,7 @@ async def _expand(
     capped = settings.limits.max_cost_usd is not None
     looks = Looks(await opened.images())
     choice = Choice(wanted.selection.limit, wanted.selection.sample)
-    sure = wanted.yes
+    sure = wanted.replace_done
     while True:
         reject = Rejected(opened.out / "rejected.csv")
         jobs = expansion(manifest, model, looks, wanted.options, reject, capped=capped)
@@ -227,17 +230,20 @@ def _with(facts: dict[str, object], counted: Callable[[], dict[str, Any]]) -> di
     return facts | counted()
 
 
-async def _take_over(opened: Any, folder: Any) -> int:  # noqa: ANN401 - a Run, a Path or None
+async def _take_over(opened: Any, folders: Sequence[Path]) -> int:  # noqa: ANN401 - a Run
     """Take over finished results where that is asked for, and count the jobs; else say which runs nearby have some."""
     from batcher.cli.work import say
     from batcher.run.reuse import held_by_siblings, reuse, waiting_in
     from batcher.show.words import jobs
 
-    if folder is not None:
+    count = 0
+    for folder in folders:
         reused = await reuse(opened, folder)
         again = f"; {jobs(reused.fetched)} with damaged files are fetched again, not bought" if reused.fetched else ""
         say(f"{jobs(reused.taken)} taken over from {folder}{again}")
-        return int(reused.taken + reused.fetched)
+        count += reused.taken + reused.fetched
+    if folders:
+        return count
     near = held_by_siblings(opened.out, opened.provider, waiting_in(opened.out))
     if near:
         sibling = max(near, key=near.__getitem__)
@@ -247,45 +253,42 @@ async def _take_over(opened: Any, folder: Any) -> int:  # noqa: ANN401 - a Run, 
     return 0
 
 
-async def confirm(opened: Any, settings: Any, *, yes: bool, owed: bool = False) -> None:  # noqa: ANN401
-    """Ask, on a terminal, whether so much money is meant to be spent. Raises NotMeant.
+async def confirm(opened: Any, settings: Any, *, yes: bool) -> None:  # noqa: ANN401
+    """Ask whether so much money is meant to be spent. Raises NotMeant at a no, and where nobody can be asked.
 
-    `owed`: an earlier start asked and was not told yes; without a terminal that is a no.
+    Without a terminal a cap is answer enough.
     """
-    import sys
-
-    from batcher.cli.ask import sure
+    from batcher.cli.ask import can_ask, sure
     from batcher.errors import NotMeant
     from batcher.run.forecast import asks
     from batcher.settings import SANDBOX
     from batcher.show.words import jobs, money
 
-    somebody = sys.stdin.isatty() and sys.stderr.isatty()
-    if yes or opened.provider == SANDBOX or not (somebody or owed):
-        return
     limits = settings.limits
+    if yes or opened.provider == SANDBOX or (not can_ask() and limits.max_cost_usd is not None):
+        return
     waiting, cost, spent = await opened.purse.to_spend(limits.max_cost_usd)
     if not asks(cost, limits.max_cost_usd, spent, limits.confirm_above_usd):
         return
-    if not somebody:
-        said = f"{jobs(waiting)} may cost {money(cost)}, which the last start asked about and was not told yes"
-        raise NotMeant(said, "if that is meant, add --yes")
+    said = f"{jobs(waiting)} may cost {money(cost)}"
     capped = "" if limits.max_cost_usd is None else f", and no more than {money(limits.max_cost_usd)} in all"
-    sure(
-        f"{jobs(waiting)} may cost {money(cost)}{capped}. Go on?",
-        NotMeant("nothing was sent", "see a few first: add --sample 6"),
+    refused = NotMeant(
+        f"{said}, more than {money(limits.confirm_above_usd)} (confirm_above_usd), and nobody can be asked; "
+        "nothing was sent",
+        f"if that is meant, add --yes, or set a cap: --max-cost {cost:.2f}",
     )
+    if not can_ask():
+        raise refused
+    sure(f"{said}{capped}. Go on?", NotMeant("nothing was sent", "see a few first: add --sample 6"))
 
 
 def _ask_unlisted(many: Any) -> None:  # noqa: ANN401 - a TooManyUnlisted, imported late
-    """Ask whether an edit that leaves out most of what is done is meant. Raises WrongUse."""
-    import sys
-
-    from batcher.cli.ask import sure
+    """Ask whether an edit that leaves out most of what is done is meant. Raises NotMeant."""
+    from batcher.cli.ask import can_ask, sure
     from batcher.errors import NotMeant
 
-    refused = NotMeant(f"{many} by this manifest; nothing was changed", "if that is meant, add --yes")
-    if not sys.stdin.isatty():
+    refused = NotMeant(f"{many} by this manifest; nothing was changed", "if that is meant, add --replace-done")
+    if not can_ask():
         raise refused
     sure(f"{many}; their files stay. Go on?", refused)
 

@@ -264,7 +264,7 @@ class Engine:
             job = self._ahead[0]
             if bodies > _BODIES_AT_ONCE:
                 break
-            if not self._pace.affords(job):
+            if not self._pace.affords(job, alone=not self._jobs):
                 self._no_money(job)
                 break
             self._ahead.popleft()
@@ -299,7 +299,7 @@ class Engine:
         self.halt(
             "budget",
             f"the next job may cost {self._pace.price(job):.2f} USD, and {self._pace.budget.spoken_for:.2f} "
-            f"of max_cost_usd {limit:.2f} is spent or spoken for",
+            f"of max_cost_usd {limit:.2f} is already spent or reserved",
         )
 
     def _room(self) -> int:

@@ -136,7 +136,7 @@ class Legs:
         self.late: set[str] = set()
         """Jobs that hold no place in the window, for only their outputs are late."""
         self._misdirected: set[str] = set()
-        """The first requests whose answers were about others, over fresh connections too."""
+        """The first requests of which every answer was about another, over fresh connections too."""
         self._answered: set[str] = set()
         """The first requests that were answered rightly."""
         self._told_misdirected = False
@@ -392,6 +392,7 @@ class Legs:
             case _:
                 if len(self._answered) < _MISDIRECTED:
                     self._answered.add(request_id)
+                self._misdirected.discard(request_id)
                 self._pace.patience.eased()
                 self._heard()
         return reply
@@ -404,7 +405,7 @@ class Legs:
                 f"an answer about request {named} came, where {request_id} was asked about: it is ignored, and asked "
                 "for again over a fresh connection; is there a proxy or a cache on the way to the API?"
             )
-        if asked_anew and len(self._answered) < _MISDIRECTED:
+        if asked_anew and len(self._answered) < _MISDIRECTED and request_id not in self._answered:
             self._misdirected.add(request_id)
             if len(self._misdirected) >= _MISDIRECTED:
                 words = f"the answers about {_MISDIRECTED} of the first requests were about others, such as {named}"

@@ -3,12 +3,11 @@
 from collections import defaultdict
 from collections.abc import Hashable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Final
 
 from batcher.engine.scouts import Scouts
 from batcher.job import Job, Kind, Move, State
-from batcher.pacing.budget import Budget
+from batcher.pacing.budget import Budget, kind_of
 from batcher.pacing.caution import Caution
 from batcher.pacing.patience import Patience
 from batcher.pacing.polling import (
@@ -32,16 +31,6 @@ _FEW_SLOTS: Final = 16
 """A server that takes fewer jobs at once is asked more often for each: in all that is no more."""
 _CUTS: Final = 8
 """Refusals for speed, each after a slower pace than before, that show it is not speed."""
-
-
-def kind_of(model: object, resolution: object) -> tuple[str, str]:
-    """Give what tells quick jobs from slow ones."""
-    return _same(str(model), str(resolution))
-
-
-@lru_cache(1000)
-def _same(*kind: str) -> tuple[str, str]:
-    return kind[0], kind[1]
 
 
 def kind(job: Job) -> tuple[str, str]:
@@ -122,9 +111,9 @@ class Pace:
         """Give what a job may cost."""
         return self.budget.price(kind(job), job.spec.estimated_usd)
 
-    def affords(self, job: Job) -> bool:
-        """Say whether there is money for a job."""
-        return self.budget.affords(kind(job), job.spec.estimated_usd)
+    def affords(self, job: Job, *, alone: bool) -> bool:
+        """Return whether there is money for a job; `alone`: nothing else is being worked on."""
+        return self.budget.affords(kind(job), job.spec.estimated_usd, alone=alone)
 
     def reserve(self, job: Job) -> None:
         """Set aside what a job may cost."""
@@ -134,7 +123,7 @@ class Pace:
         """Go by other limits from now on."""
         self.window.widen(policy.limits.concurrency)
         self.rate.change(policy.limits.requests_per_second)
-        self.budget.limit = policy.limits.max_cost_usd
+        self.budget.change_limit(policy.limits.max_cost_usd)
         self.patience.limit = policy.retry.patience
         self.caution.max_uncertain = policy.retry.max_uncertain
         self.caution.max_failures = policy.retry.max_failures
@@ -147,8 +136,8 @@ class Pace:
                 self.budget.release(after.id)
             elif before.billed_usd is None:
                 self.budget.settle(after.id, kind(after), after.spec.estimated_usd, move.billed_usd)
-            if after.state is State.DONE:
-                self.budget.keep(after.id)
+            if after.state in {State.DONE, State.FAILED, State.CANCELLED}:
+                self.budget.settle_unbilled(after.id, has_result=after.state is State.DONE)
             return None
         if after.state is State.RUNNING:
             if self.window.accepted(running):

@@ -8,12 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice, pairwise
+from typing import Final
 
 from batcher.job import Spec
 from batcher.ledger.rows import dump, spec_facts
 from batcher.ledger.sql import statements
 
 _BATCH = 2_500
+LEAST_UNLISTED: Final = 20
+"""Finished jobs that an edit must leave out before it is asked about: fewer are a sample that is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,11 @@ class TooManyUnlisted(Exception):
     def __init__(self, enrolled: Enrolled) -> None:
         super().__init__(f"{enrolled.unlists_done} of {enrolled.done} finished jobs are no longer named")
         self.enrolled = enrolled
+
+
+def unlists_most(unlisted: int, done: int) -> bool:
+    """Return whether an edit leaves out so much of what is done that it may be a slip."""
+    return unlisted * 2 > done and unlisted >= LEAST_UNLISTED
 
 
 def enrol(
@@ -76,7 +84,7 @@ def enrol(
         unlists_done=_one(connection, sql["would_unlist"]),
         done=_one(connection, "SELECT total(jobs) FROM tally WHERE listed = 1 AND state = 'done'"),
     )
-    if not sure and enrolled.unlists_done * 2 > enrolled.done:
+    if not sure and unlists_most(enrolled.unlists_done, enrolled.done):
         raise TooManyUnlisted(enrolled)
     with _set_aside(connection, but="jobs_by_id"):
         connection.execute(sql["unlist"])

@@ -35,6 +35,16 @@ FROM (SELECT job_id, max(seq) AS seq FROM
 JOIN jobs ON jobs.id = latest.job_id JOIN attempts ON attempts.job_id = jobs.id AND attempts.number = jobs.attempt
 WHERE attempts.billed_usd IS NOT NULL AND attempts.estimated_usd > 0 ORDER BY latest.seq DESC LIMIT 200;
 
+-- name: results
+-- What the attempts that ended last were billed, or nothing where their result came without a bill.
+SELECT json_extract(spec, '$.model') AS model, json_extract(spec, '$.inputs.resolution') AS resolution,
+  attempts.estimated_usd AS estimated, attempts.billed_usd AS billed
+FROM (SELECT job_id, max(seq) AS seq FROM
+  (SELECT job_id, seq FROM events WHERE job_id IS NOT NULL ORDER BY seq DESC LIMIT 2000) GROUP BY job_id) AS latest
+JOIN jobs ON jobs.id = latest.job_id JOIN attempts ON attempts.job_id = jobs.id AND attempts.number = jobs.attempt
+WHERE (attempts.billed_usd IS NOT NULL OR attempts.outcome = 'done') AND attempts.estimated_usd > 0
+ORDER BY latest.seq DESC LIMIT 200;
+
 -- name: left_out
 SELECT count(*) FROM jobs WHERE id IN (SELECT value FROM json_each(:ids)) AND state = 'pending' AND NOT (listed AND selected);
 

@@ -1,9 +1,47 @@
-"""How much of the user's money is spoken for. All amounts in USD."""
+"""How much of the user's money is spent or reserved. All amounts in USD.
 
-from collections.abc import Hashable
+What a class of requests costs is not known before the first bill: an estimate may be wrong by a factor. So until then a
+job is reserved at ten times its estimate, and the budget that is left is not spent before anything was billed.
+"""
+
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Final, Protocol
 
-_A_HAIR = 1e-9
+UNKNOWN: Final = 10.0
+"""Times its estimate at which a job is reserved while no bill of its class has come."""
+RESULTS: Final = 3
+"""Results without a bill after which their class counts as known, at its estimate: some servers bill nobody at once."""
+_A_HAIR: Final = 1e-9
+_FREE: Final = frozenset({"turned_away", "refused"})
+"""Outcomes of attempts that nothing is paid for."""
+
+
+def kind_of(model: object, resolution: object) -> tuple[str, str]:
+    """Return the class of a request: what sets its price, and tells quick ones from slow ones."""
+    return _same(str(model), str(resolution))
+
+
+@lru_cache(1000)
+def _same(*kind: str) -> tuple[str, str]:
+    return kind[0], kind[1]
+
+
+@dataclass(slots=True)
+class PriceClass:
+    """What is known of the price of one class of requests."""
+
+    factor: float = 1.0
+    """The most that was billed for each dollar of an estimate."""
+    bills: int = 0
+    results: int = 0
+    """That came without a bill."""
+
+    @property
+    def is_known(self) -> bool:
+        """A bill has come, or results enough without one."""
+        return self.bills > 0 or self.results >= RESULTS
 
 
 @dataclass(slots=True)
@@ -17,54 +55,85 @@ class _Held:
 class Budget:
     """What was billed, what may yet be, and the cap. Nothing is submitted that could carry it past the cap.
 
-    A bill above its estimate makes every job of that kind dearer, those in flight too: what can pass the cap is
+    A bill above its estimate makes every job of that class dearer, those in flight too: what can pass the cap is
     bounded by what was in flight when the first such bill came.
     """
 
     limit: float | None
     spoken_for: float = 0.0
-    """Billed, else estimated, of everything submitted; uncertain jobs at full price."""
+    """Billed, else reserved, of everything submitted; uncertain jobs keep their reservation."""
     broad: bool = False
     """Money is short: one job of each row goes before a second of any."""
     rose: bool = False
-    """Some kind of job has become dearer since this was last looked at."""
+    """What some class of jobs costs was learned since this was last looked at."""
+    classes: dict[Hashable, PriceClass] = field(default_factory=dict)
     _held: dict[str, _Held] = field(default_factory=dict)
-    _factors: dict[Hashable, float] = field(default_factory=dict)
-    """Kind -> the most that was billed for each dollar of an estimate."""
 
     def price(self, kind: Hashable, estimate: float | None) -> float:
-        """Give what a job may cost: its estimate, or more where such jobs were billed more."""
-        return (estimate or 0.0) * self._factors.get(kind, 1.0)
+        """Return what a job may cost: its estimate, or more where such jobs were billed more."""
+        known = self.classes.get(kind)
+        return (estimate or 0.0) * (known.factor if known else 1.0)
 
-    def affords(self, kind: Hashable, estimate: float | None) -> bool:
-        """Say whether a job of that kind and estimate may be submitted; under a limit, one without a price may not."""
+    def reservation(self, kind: Hashable, estimate: float | None) -> float:
+        """Return what is set aside for a job under a limit, where nothing else stands in the way."""
+        known = self.classes.get(kind)
+        return self.price(kind, estimate) * (1.0 if self.limit is None or (known and known.is_known) else UNKNOWN)
+
+    def affords(self, kind: Hashable, estimate: float | None, *, alone: bool) -> bool:
+        """Return whether a job of that class and estimate may be submitted; under a limit, one without a price may not.
+
+        `alone`: nothing else is being worked on. Then one whose estimate fits may go, though its reservation does not:
+        its bill tells what the others cost.
+        """
         if self.limit is None:
             return True
-        return estimate is not None and self.spoken_for + self.price(kind, estimate) <= self.limit + _A_HAIR
+        if estimate is None:
+            return False
+        needed = self.reservation(kind, estimate)
+        if alone:
+            needed = min(needed, self.price(kind, estimate))
+        return self.spoken_for + needed <= self.limit + _A_HAIR
 
     @property
     def is_passed(self) -> bool:
-        """More is spoken for, what has not left yet among it, than the limit allows."""
+        """More is spent or reserved, what has not left yet among it, than the limit allows."""
         return self.limit is not None and self.spoken_for > self.limit + _A_HAIR
 
     def short_of(self, estimated: float) -> bool:
-        """Say whether jobs of that estimate, all that are left, cost more than what is left of the money."""
-        return self.limit is not None and self.spoken_for + estimated * self.dearest > self.limit + _A_HAIR
+        """Return whether jobs of that estimate, all that are left, cost more than what is left of the money."""
+        if self.limit is None:
+            return False
+        surplus = sum(held.usd - self.price(held.kind, held.estimate) for held in self._held.values())
+        return self.spoken_for - surplus + estimated * self.dearest > self.limit + _A_HAIR
 
     @property
     def dearest(self) -> float:
-        """The most that was billed for a dollar of an estimate, of any kind of job."""
-        return max(self._factors.values(), default=1.0)
+        """The most that was billed for a dollar of an estimate, of any class of jobs."""
+        return max((one.factor for one in self.classes.values()), default=1.0)
+
+    def change_limit(self, limit: float | None) -> None:
+        """Go by another limit from now on."""
+        self.limit = limit
+        self._reserve_anew(self._held.values())
 
     def reserve(self, job_id: str, kind: Hashable, estimate: float | None) -> None:
-        """Set aside what a job may cost, as it is submitted."""
-        held = self._held[job_id] = _Held(kind, estimate or 0.0, self.price(kind, estimate))
-        self.spoken_for += held.usd
+        """Set aside what a job may cost, as it is submitted: no more than what the limit leaves."""
+        self.spoken_for += estimate or 0.0
+        self.hold(job_id, kind, estimate)
 
     def hold(self, job_id: str, kind: Hashable, estimate: float | None) -> None:
-        """Take note of a job that an earlier process submitted: it is spoken for at its estimate, and may be dearer."""
-        held = self._held[job_id] = _Held(kind, estimate or 0.0, self.price(kind, estimate))
-        self.spoken_for += held.usd - held.estimate
+        """Reserve for a job that an earlier process submitted, and that counts at its estimate already."""
+        held = self._held[job_id] = _Held(kind, estimate or 0.0, estimate or 0.0)
+        self._reserve_anew([held])
+
+    def _reserve_anew(self, some: Iterable[_Held]) -> None:
+        """Set aside what these may cost by what is known now; what is not known yet takes no more than the limit."""
+        for held in some:
+            self.spoken_for -= held.usd
+            price = self.price(held.kind, held.estimate)
+            left = price if self.limit is None else self.limit - self.spoken_for
+            held.usd = max(price, min(self.reservation(held.kind, held.estimate), left))
+            self.spoken_for += held.usd
 
     def release(self, job_id: str) -> None:
         """Give it back: certainly not accepted."""
@@ -79,18 +148,57 @@ class Budget:
         self.spoken_for += billed - (held.usd if held else estimate or 0.0)
         self.learn(kind, held.estimate if held else estimate, billed)
 
-    def keep(self, job_id: str) -> None:
-        """Take note that a job is done without a bill: what was set aside stays spoken for, for good."""
-        self._held.pop(job_id, None)
+    def settle_unbilled(self, job_id: str, *, has_result: bool) -> None:
+        """Count a job at its estimate that has ended without a bill; nothing of one that was billed before."""
+        if held := self._held.pop(job_id, None):
+            self.spoken_for += held.estimate - held.usd
+            if has_result:
+                self.learn(held.kind, held.estimate, None)
 
-    def learn(self, kind: Hashable, estimate: float | None, billed: float) -> None:
-        """Take in a bill: what is in flight may cost as much."""
-        if not estimate or billed / estimate <= self._factors.get(kind, 1.0):
+    def learn(self, kind: Hashable, estimate: float | None, billed: float | None) -> None:
+        """Take in a bill, or a result without one: what is in flight may cost as much."""
+        if not estimate:
             return
-        self._factors[kind] = billed / estimate
-        self.rose = True
-        for held in self._held.values():
-            if held.kind == kind:
-                dearer = self.price(kind, held.estimate)
-                self.spoken_for += dearer - held.usd
-                held.usd = dearer
+        known = self.classes.setdefault(kind, PriceClass())
+        before = (known.is_known, known.factor)
+        if billed is None:
+            known.results += 1
+        else:
+            known.bills += 1
+            known.factor = max(known.factor, billed / estimate)
+        if (known.is_known, known.factor) != before:
+            self.rose = True
+            self._reserve_anew([held for held in self._held.values() if held.kind == kind])
+
+    def noted(self) -> list[list[object]]:
+        """Return what is known of prices, as it is written down for the next start."""
+        return [[kind, one.factor, one.bills, one.results] for kind, one in self.classes.items()]
+
+
+class _Row(Protocol):
+    def __getitem__(self, column: str, /) -> Any: ...  # noqa: ANN401
+
+
+def restored(
+    limit: float | None,
+    *,
+    money: Iterable[_Row],
+    classes: object,
+    results: Iterable[_Row],
+    unbilled: Iterable[_Row],
+) -> Budget:
+    """Return the budget of what a ledger knows.
+
+    `money`: billed and unbilled, by outcome; `classes`: what `Budget.noted` gave at the end of the last start;
+    `results`: the latest, with their bills or none; `unbilled`: what is at the server, or may be.
+    """
+    spent = sum(row["billed"] + row["unbilled"] for row in money if row["outcome"] not in _FREE)
+    budget = Budget(limit, spent)
+    for kind, factor, bills, without in classes if isinstance(classes, list) else ():
+        budget.classes[kind_of(*kind)] = PriceClass(float(factor), int(bills), int(without))
+    for row in results:
+        budget.learn(kind_of(row["model"], row["resolution"]), row["estimated"], row["billed"])
+    for row in unbilled:
+        budget.hold(row["id"], kind_of(row["model"], row["resolution"]), row["estimated"])
+    budget.rose = False
+    return budget

@@ -19,8 +19,9 @@ async def sandbox(folder: Path, options: tuple[str, ...] = ()) -> AsyncIterator[
     `BATCHER_SANDBOX_ARGS` says how the sandbox is to be, as `batcher sandbox` takes it: "--speed 20 --fault fail=0.1".
     """
     options = (*shlex.split(os.environ.get("BATCHER_SANDBOX_ARGS", "")), *options)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "sandbox.log").open("ab") as log:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log_file = folder / "sandbox.log"
+    with os.fdopen(os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab") as log:
         child = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-m", "batcher.sandbox", "--dir", str(folder), "--until-stdin-ends", *options),
@@ -33,10 +34,10 @@ async def sandbox(folder: Path, options: tuple[str, ...] = ()) -> AsyncIterator[
         line = await child.stdout.readline() if child.stdout else b""
         base = line.decode().strip()
         if not base:
-            said = (folder / "sandbox.log").read_text("utf-8", "replace").strip().rpartition("\n")[2]
+            said = log_file.read_text("utf-8", "replace").strip().rpartition("\n")[2]
             if options:
                 raise WrongUse(f"the sandbox did not start: {said}", "see: batcher sandbox --help")
-            raise Bug(f"the sandbox did not start: {said}; see {folder / 'sandbox.log'}")
+            raise Bug(f"the sandbox did not start: {said}; see {log_file}")
         yield Endpoint(base=base, token=Secret(SANDBOX), provider=SANDBOX)
     finally:
         if child.stdin:

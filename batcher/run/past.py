@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from batcher.engine.pace import kind_of
 from batcher.errors import BatcherError
 from batcher.ledger.reader import Reader
+from batcher.pacing.budget import kind_of
 
 _FEW: Final = 5
 _STRETCH: Final = 10.0

@@ -1,10 +1,9 @@
 """What the ledger says of the user's money: what is spoken for, what is left to do, and whether that can be told."""
 
-from batcher.engine.pace import kind_of
 from batcher.errors import WrongUse
 from batcher.job import State
 from batcher.ledger.ledger import Ledger
-from batcher.pacing.budget import Budget
+from batcher.pacing.budget import Budget, restored
 from batcher.show.words import jobs
 
 
@@ -16,17 +15,13 @@ class Purse:
 
     async def budget(self, limit: float | None) -> Budget:
         """Give what the ledger knows of the user's money."""
-        money = await self._ledger.ask("money")
-        spoken_for = sum(
-            row["billed"] + row["unbilled"] for row in money if row["outcome"] not in {"turned_away", "refused"}
+        return restored(
+            limit,
+            money=await self._ledger.ask("money"),
+            classes=(await self._ledger.meta()).get("price_classes"),
+            results=await self._ledger.ask("results"),
+            unbilled=await self._ledger.ask("unbilled"),
         )
-        budget = Budget(limit, spoken_for)
-        for row in await self._ledger.ask("bills"):
-            budget.learn(kind_of(row["model"], row["resolution"]), row["estimated"], row["billed"])
-        for row in await self._ledger.ask("unbilled"):
-            budget.hold(row["id"], kind_of(row["model"], row["resolution"]), row["estimated"])
-        budget.rose = False
-        return budget
 
     async def left(self) -> float:
         """Give the estimate of what waits to be submitted."""

@@ -17,7 +17,7 @@ from batcher.catalog import Model, bundled, read_entry
 from batcher.engine.ending import HALTS, Drain, Halt
 from batcher.engine.engine import Engine
 from batcher.engine.legs import Legs, Tools
-from batcher.engine.pace import Pace, kind_of
+from batcher.engine.pace import Pace
 from batcher.engine.pulse import Pulse
 from batcher.errors import (
     EXIT_OK,
@@ -37,6 +37,7 @@ from batcher.ledger.rows import dump
 from batcher.ledger.sql import statements
 from batcher.outputs.sidecar import Origin
 from batcher.outputs.store import Store
+from batcher.pacing.budget import kind_of
 from batcher.pacing.caution import Caution
 from batcher.pacing.patience import Patience
 from batcher.pacing.polling import Usual
@@ -372,15 +373,16 @@ class Run:
             "token": f"RUNCOMFY_TOKEN=... {resume}",
             "budget": f"{resume} --max-cost {math.ceil(self._would_cost * 100 - 1e-6) / 100:.2f}",
             "uncertain": resume if resubmits else command("retry", self.out, "--state", "uncertain"),
-            "moved": f"{resume} --yes",
+            "moved": f"{resume} --accept-moved",
         }
         retryable = halt.reason not in {"token", "budget", "balance", "failures", "disk", "moved", "bug"}
         return Stopped(halt.reason, message, halt.exit_code, following.get(halt.reason, resume), retryable)
 
     async def _close_books(self, meta: Mapping[str, Any], outcome: Outcome) -> None:
-        await self.ledger.put_meta(
-            {"requests": int(meta.get("requests") or 0) + (self._wire.sent if self._wire else 0)}
-        )
+        noted: dict[str, object] = {"requests": int(meta.get("requests") or 0) + (self._wire.sent if self._wire else 0)}
+        if self.engine:
+            noted["price_classes"] = self.engine.budget.noted()
+        await self.ledger.put_meta(noted)
         await self.ledger.say(Ended(self.parts.clock.now(), outcome.exit_code, outcome.stopped))
         asks.tidy(self.out)
         await asyncio.to_thread(self.store.close)

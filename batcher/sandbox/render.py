@@ -109,6 +109,15 @@ def render_video(inputs: Mapping[str, Any], photos: Sequence[bytes]) -> bytes:
     return _avi(frames, 480, 360, 12)
 
 
+def why_unreadable(content: bytes) -> str:
+    """Return why a photo cannot be decoded, nothing where it can."""
+    try:
+        _opened(content)
+    except Exception as error:  # noqa: BLE001 - decoders of damaged pictures raise what they like
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
 def _opened(content: bytes) -> Image.Image:
     opened = Image.open(io.BytesIO(content))
     opened.draft("RGB", (2048, 2048))

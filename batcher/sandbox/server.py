@@ -6,9 +6,11 @@ import hashlib
 import json
 import math
 import os
+import re
 import socket
 import struct
 import sys
+import tempfile
 import time
 import zlib
 from collections.abc import Mapping, Sequence
@@ -19,14 +21,20 @@ from typing import Any, Final
 import aiohttp
 from aiohttp import web
 
+from batcher.sandbox.doors import local_only, open_socket
 from batcher.sandbox.faults import Manner, checked
-from batcher.sandbox.render import render, render_video
+from batcher.sandbox.render import render, render_video, why_unreadable
 from batcher.sandbox.replies import Reply
 from batcher.sandbox.world import Conditions, World
 
 HERE: Final = Path(__file__).parent
 _MODEL_DIRS: Final = (HERE.parent / "catalog" / "models", HERE / "models")
 MAX_BODY: Final = 96 * 2**20
+_LONGEST_OUTAGE: Final = 86_400.0
+"""Seconds."""
+_KEPT: Final = "kept:"
+"""Before the digest of an input image, in its place."""
+_DIGEST: Final = re.compile("[0-9a-f]{64}")
 
 
 def load_models() -> dict[str, dict[str, Any]]:
@@ -40,10 +48,16 @@ class Store:
     """The sandbox's folder: its journal, and the input images, each once."""
 
     def __init__(self, folder: Path) -> None:
+        """Its files are for the user alone: they hold the user's prompts and photos."""
         self._images = folder / "inputs"
-        self._images.mkdir(parents=True, exist_ok=True)
         self._journal = folder / "journal.jsonl"
-        self._opened = self._journal.open("ab")
+        if not folder.exists() or self._journal.exists():  # another folder of the user's is left as it is
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.chmod(0o700)
+        self._images.mkdir(mode=0o700, exist_ok=True)
+        self._images.chmod(0o700)
+        self._opened = os.fdopen(os.open(self._journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
+        self._journal.chmod(0o600)
 
     def journal(self) -> list[dict[str, Any]]:
         """Read what was accepted before; a line cut off by a crash was never answered."""
@@ -58,21 +72,35 @@ class Store:
     def put_aside(self, value: Any) -> Any:  # noqa: ANN401 - JSON
         """Keep the images of a body as files, and digests in their place."""
         if isinstance(value, str) and value.startswith("data:"):
-            content = base64.b64decode(value.partition(",")[2])
+            try:
+                content = base64.b64decode(value.partition(",")[2])
+            except ValueError:
+                return value
             digest = hashlib.sha256(content).hexdigest()
-            (self._images / digest).write_bytes(content)
-            return f"kept:{digest}"
+            self._write(digest, content)
+            return f"{_KEPT}{digest}"
+        if isinstance(value, str) and value.startswith(_KEPT):  # a client names no file of ours
+            return f"no:{value}"
         if isinstance(value, list):
             return [self.put_aside(item) for item in value]
         return {key: self.put_aside(item) for key, item in value.items()} if isinstance(value, dict) else value
 
-    def image(self, digest: str) -> bytes:
-        """Give an image that was put aside."""
-        return (self._images / digest).read_bytes()
+    def image(self, digest: str) -> bytes | None:
+        """Return an image that was put aside."""
+        file = self._images / digest
+        return file.read_bytes() if _DIGEST.fullmatch(digest) and file.is_file() else None
 
     def keep(self, url: str, content: bytes) -> None:
         """Keep what was fetched from a URL."""
-        (self._images / hashlib.sha256(url.encode()).hexdigest()).write_bytes(content)
+        self._write(hashlib.sha256(url.encode()).hexdigest(), content)
+
+    def _write(self, name: str, content: bytes) -> None:
+        if (self._images / name).exists():
+            return
+        fd, draft = tempfile.mkstemp(dir=self._images)  # another request with this image may be reading it
+        with os.fdopen(fd, "wb") as file:
+            file.write(content)
+        Path(draft).replace(self._images / name)
 
     def fetched(self, url: str) -> bytes | None:
         """Give what was fetched from a URL before."""
@@ -90,14 +118,17 @@ class Sandbox:
         self._written = len(self.world.journal)
         self._pool = ThreadPoolExecutor(max_workers=max(1, (os.cpu_count() or 2) - 1))
         self._tries: dict[str, int] = {}
-        self._fetches: set[asyncio.Task[None]] = set()
+        self._looks: dict[str, asyncio.Task[None]] = {}
+        """At the input images of a request: fetched where they are URLs, and decoded, as the real server would."""
+        self._seen: dict[str, str] = {}
+        """By digest, what is wrong with an input image; nothing where it can be decoded."""
         self.base = ""
         self.outages: asyncio.Queue[tuple[float, float]] = asyncio.Queue()
         """To come, one after the other: seconds from now, and how long."""
 
     def app(self) -> web.Application:
         """Give the routes, each with and without `/v1` in the base URL's favour."""
-        app = web.Application(client_max_size=MAX_BODY)
+        app = web.Application(client_max_size=MAX_BODY, middlewares=[local_only])
         app.router.add_get("/v1/models", self._catalogue)
         app.router.add_get("/v1/models/{model:.+}", self._catalogue)
         app.router.add_post("/v1/models/{model:.+}", self._submit)
@@ -121,7 +152,7 @@ class Sandbox:
         reply = self.world.submit(request.match_info["model"], body, _token(request), time.time())
         accepted = self._write_journal()
         for entry in accepted:
-            self._fetch_inputs(str(entry["id"]), body if isinstance(body, dict) else {})
+            self._look_at_inputs(str(entry["id"]), body if isinstance(body, dict) else {})
         return await self._answer(request, reply)
 
     async def _status(self, request: web.Request) -> web.StreamResponse:
@@ -130,6 +161,8 @@ class Sandbox:
     async def _result(self, request: web.Request) -> web.StreamResponse:
         cost = request.query.get("include_cost") == "true"
         token, request_id = _token(request), request.match_info["id"]
+        if look := self._looks.get(request_id):
+            await asyncio.wait({look})
         reply = self.world.result(request_id, token, time.time(), cost=cost, files=self.base)
         job = self.world.request(request_id)
         if job and job.inputs.get("sync_mode") is True and "output" in reply.body:
@@ -222,7 +255,13 @@ class Sandbox:
 
     async def _begin_outage(self, request: web.Request) -> web.StreamResponse:
         """Let nothing listen for some seconds, from now on."""
-        self.outages.put_nowait((0.0, float((await request.json())["seconds"])))
+        try:
+            seconds = float((await request.json())["seconds"])
+        except (ValueError, TypeError, KeyError):
+            raise web.HTTPBadRequest(text='write {"seconds": 60}') from None
+        if not 0 <= seconds <= _LONGEST_OUTAGE:
+            raise web.HTTPBadRequest(text=f"an outage lasts from 0 to {_LONGEST_OUTAGE:,.0f} seconds")
+        self.outages.put_nowait((0.0, seconds))
         return web.json_response({})
 
     async def _render(self, request_id: str, index: int) -> bytes:
@@ -237,20 +276,34 @@ class Sandbox:
         return await loop.run_in_executor(self._pool, render, job.inputs, photos, index)
 
     def _photo(self, text: str) -> bytes | None:
-        if text.startswith("kept:"):
-            return self._store.image(text.removeprefix("kept:"))
+        if text.startswith(_KEPT):
+            return self._store.image(text.removeprefix(_KEPT))
         return self._store.fetched(text) if text.startswith(("http://", "https://")) else None
 
-    def _fetch_inputs(self, request_id: str, body: Mapping[str, Any]) -> None:
-        urls = [text for text in _texts(body) if text.startswith(("http://", "https://"))]
-        if urls:
-            task = asyncio.create_task(self._fetch(request_id, urls))
-            self._fetches.add(task)
-            task.add_done_callback(self._fetches.discard)
+    def _look_at_inputs(self, request_id: str, body: Mapping[str, Any]) -> None:
+        images = [text for text in _texts(body) if text.startswith((_KEPT, "http://", "https://"))]
+        if images:
+            task = self._looks[request_id] = asyncio.create_task(self._look(request_id, images))
+            task.add_done_callback(lambda _: self._looks.pop(request_id, None))
+
+    async def _look(self, request_id: str, images: list[str]) -> None:
+        """Let a request fail whose images cannot be fetched, or cannot be decoded."""
+        await self._fetch(request_id, [text for text in images if not text.startswith(_KEPT)])
+        for text in images:
+            content = self._photo(text)
+            if content is None:
+                continue
+            digest = hashlib.sha256(content).hexdigest()
+            if digest not in self._seen:
+                loop = asyncio.get_running_loop()
+                self._seen[digest] = await loop.run_in_executor(self._pool, why_unreadable, content)
+            if why := self._seen[digest]:
+                self.world.fail(request_id, f"an input image cannot be decoded: {why}")
 
     async def _fetch(self, request_id: str, urls: list[str]) -> None:
         """Fetch the input images as the real server would; a job whose image is not to be had fails."""
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session:
+        connector = aiohttp.TCPConnector(socket_factory=open_socket)
+        async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=20)) as session:
             for url in urls:
                 if self._store.fetched(url) is not None:
                     continue
@@ -258,7 +311,7 @@ class Sandbox:
                     async with session.get(url) as response:
                         response.raise_for_status()
                         self._store.keep(url, await response.read())
-                except (aiohttp.ClientError, OSError) as error:
+                except (aiohttp.ClientError, OSError, ValueError) as error:
                     self.world.fail(request_id, f"the input image {url} could not be fetched: {error}")
 
 

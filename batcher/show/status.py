@@ -10,6 +10,7 @@ from batcher.errors import WrongUse
 from batcher.job import SETTLED, State
 from batcher.ledger.reader import Reader
 from batcher.manifest.faults import did_you_mean
+from batcher.pacing.budget import restored
 from batcher.plain import plain
 from batcher.settings import SANDBOX
 from batcher.show.board import Board, Money, affordable, named
@@ -188,13 +189,20 @@ def _money(reader: Reader, meta: Mapping[str, Any]) -> dict[str, float | None]:
     rows = reader.ask("money")
     billed = sum(row["billed"] for row in rows)
     at_risk = sum(row["unbilled"] for row in rows if row["outcome"] == "uncertain")
-    reserved = sum(row["unbilled"] for row in rows if row["outcome"] in {"open", "done", "failed", "cancelled"})
-    policy = meta.get("policy") or {}
+    limit = (meta.get("policy") or {}).get("limits", {}).get("max_cost_usd")
+    budget = restored(
+        limit,
+        money=rows,
+        classes=meta.get("price_classes"),
+        results=reader.ask("results"),
+        unbilled=reader.ask("unbilled"),
+    )
     return {
         "estimated": round(reader.ask("estimate")[0][0], 6),
         "billed": round(billed, 6),
-        "reserved": round(reserved, 6),
+        "reserved": round(max(0.0, budget.spoken_for - billed - at_risk), 6),
         "at_risk": round(at_risk, 6),
-        "worst_case": round(billed + reserved + at_risk, 6),
-        "limit": policy.get("limits", {}).get("max_cost_usd"),
+        "worst_case": round(budget.spoken_for, 6),
+        "without_bill": round(sum(row["unbilled"] for row in rows if row["outcome"] == "done"), 6),
+        "limit": limit,
     }

@@ -43,6 +43,15 @@ def duration(seconds: float) -> str:
     return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
 
 
+def span(seconds: float) -> str:
+    """Write a duration as an option takes it: `1h30m`."""
+    if seconds != int(seconds):
+        return f"{seconds:g}s"
+    hours, rest = divmod(int(seconds), 3600)
+    parts = [(hours, "h"), (rest // 60, "m"), (rest % 60, "s")]
+    return "".join(f"{count}{unit}" for count, unit in parts if count) or "0s"
+
+
 def jobs(count: int) -> str:
     """Write a number of jobs."""
     return f"{count:,} job{'' if count == 1 else 's'}"
@@ -81,6 +90,8 @@ def summary(found: Mapping[str, Any], out: Path, took: float | None = None) -> l
         lines.append(
             f"over the limit of {money(cost['limit'])} by {over}: it was lowered, or jobs in flight were billed more"
         )
+    elif cost["limit"] is not None and cost["without_bill"]:
+        lines.append(f"{money(cost['without_bill'])} of it came without a bill: there the limit rests on estimates")
     lines.extend(f"{count:,} {kind}{_HELP.get(kind, '')}" for kind, count in sorted(found["errors"].items()))
     if found["rejected"]:
         lines.append(f"{found['rejected']:,} rows rejected, see {out / 'rejected.csv'}")

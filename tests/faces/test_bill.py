@@ -103,7 +103,7 @@ def test_what_was_not_agreed_to_is_asked_again_by_resume(catalogue: Batcher, api
     assert catalogue("run", "m.yaml", "--limit", "1").code == 0
     assert "nothing was sent" in on_a_terminal(catalogue, "run", "m.yaml", typed=b"n\n")
     refused = catalogue("resume", "runs/m")
-    assert refused.code == 64 and "was not told yes" in refused.err
+    assert refused.code == 64 and "nobody can be asked" in refused.err
     assert "nothing was sent" in on_a_terminal(catalogue, "resume", "runs/m", typed=b"n\n")
     assert len(api.journal) == 1
     assert catalogue("resume", "runs/m", "--yes").code == 0 and len(api.journal) == 24
@@ -112,7 +112,13 @@ def test_what_was_not_agreed_to_is_asked_again_by_resume(catalogue: Batcher, api
 def test_no_question_where_nobody_is_asked_or_little_is_spent(catalogue: Batcher, api: Api) -> None:
     assert "Go on?" not in on_a_terminal(catalogue, "run", "m.yaml", "--max-cost", "1.5")
     assert "Go on?" not in on_a_terminal(catalogue, "run", "m.yaml", "--yes", "-o", "b")
-    assert catalogue("run", "m.yaml", "-o", "c").code == 0
+    refused = catalogue("run", "m.yaml", "-o", "c")
+    assert refused.code == 64 and "24 jobs may cost $5.40, more than $2.00" in refused.err, refused.err
+    assert "--yes" in refused.err and "--max-cost 5.40" in refused.err
+    assert not (catalogue.folder / "c").exists() and catalogue("run", "m.yaml", "-o", "c", BATCHER_YES="1").code == 64
+    accepted = len(api.journal)
+    assert catalogue("run", "m.yaml", "-o", "c", "--max-cost", "6").code == 0, "a cap is answer enough"
+    assert len(api.journal) == accepted + 24
     (catalogue.folder / "m.yaml").write_text(MANIFEST.replace("confirm_above_usd: 2", "confirm_above_usd: 0"))
     assert "Go on?" not in on_a_terminal(
         catalogue, "run", "m.yaml", "--sandbox", "--limit", "1", BATCHER_SANDBOX_ARGS="--speed 50"
@@ -121,7 +127,7 @@ def test_no_question_where_nobody_is_asked_or_little_is_spent(catalogue: Batcher
 
 def test_cost_and_ends_by_any_variable_or_input(catalogue: Batcher) -> None:
     (catalogue.folder / "m.yaml").write_text(MANIFEST.replace("marble", "FAIL"))
-    assert catalogue("run", "m.yaml").code == 1
+    assert catalogue("run", "m.yaml", "--yes").code == 1
     by = catalogue("status", "runs/m", "--by", "scene", "--json").json()["by"]
     slate, fails = by["values"]
     assert (by["variable"], slate["value"], slate["jobs"], slate["done"], slate["billed_usd"]) == (
@@ -245,3 +251,85 @@ def test_a_word_that_is_near_is_offered_wherever_it_stands(catalogue: Batcher) -
     typo = catalogue("run", "m.yaml", "--sandbox", BATCHER_SANDBOX_ARGS="--fault fial=0.1")
     assert typo.code == 64
     assert "fial" in typo.err
+
+
+def test_a_question_is_asked_though_what_is_said_goes_into_a_pipe(catalogue: Batcher, api: Api) -> None:
+    """`run 2>&1 | tee log` spent $50 at once: the question was for a terminal that was no longer there."""
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "batcher", "run", "m.yaml"],
+        cwd=catalogue.folder, env=catalogue.environ, stdin=slave, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    os.close(slave)
+    said = b""
+    while b"Go on?" not in said:
+        said += os.read(master, 4096)
+    os.write(master, b"n\n")
+    out, _ = process.communicate(timeout=30)
+    os.close(master)
+    assert process.returncode == 64 and b"Go on?" not in out and b"nothing was sent" in out
+    assert api.journal == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--max-cost", "9", "--max-cost", "99"), ("-j", "2", "-j", "3"), ("--model", "a", "--model", "b"), ("-q", "-q")],
+)
+def test_an_option_that_is_repeated_is_refused(catalogue: Batcher, api: Api, options: tuple[str, ...]) -> None:
+    done = catalogue("run", "m.yaml", *options)
+    assert done.code == 64 and "stands 2 times" in done.err and api.journal == []
+    assert catalogue("run", "m.yaml", "--set", "prompt=a", "--set", "prompt=b").code == 64
+
+
+def test_results_are_taken_over_from_each_run_that_is_named(batcher: Batcher, api: Api) -> None:
+    def rows(prompts: str) -> None:
+        lines = "".join(f"{prompt},https://images.invalid/0.png\n" for prompt in prompts)
+        (batcher.folder / "jobs.csv").write_text("prompt,image_urls\n" + lines)
+
+    for prompts, out in (("ab", "runs/one"), ("cd", "runs/two")):
+        rows(prompts)
+        assert batcher("run", "jobs.csv", "--model", MODEL, "-o", out).code == 0
+    rows("abcde")
+    both = ("--model", MODEL, "--reuse", "runs/one", "--reuse", "runs/two", "-o", "runs/all")
+    assert batcher("plan", "jobs.csv", *both, "--json").json()["reused"] == 4
+    assert batcher("run", "jobs.csv", *both).code == 0
+    assert api.prompts() == ["a", "b", "c", "d", "e"], "the second was dropped, and bought again"
+    assert batcher("run", "jobs.csv", "--model", MODEL, "-o", "x", BATCHER_REUSE="runs/one:runs/two").code == 0
+    assert len(api.journal) == 6
+
+
+def test_resume_says_which_limits_it_keeps(batcher: Batcher, api: Api) -> None:
+    api.delay = 3
+    assert batcher.run_csv(["a", "b"], "-j", "1", "--max-time", "1s", "--max-cost", "9").code == 75
+    said = batcher("resume", "runs/jobs").err
+    assert "kept from the last start: --max-cost 9, --max-time 1s" in said
+    assert "kept" not in batcher("resume", "runs/jobs", "--max-time", "1h", "--max-cost", "10").err
+
+
+@pytest.mark.parametrize("option", ["--max-time", "--patience"])
+def test_a_duration_needs_its_unit(batcher: Batcher, api: Api, option: str) -> None:
+    done = batcher.run_csv(["a"], option, "8")
+    assert done.code == 64 and "write 8h, 8m or 8s" in done.err and api.journal == []
+
+
+@pytest.mark.parametrize("factor", [2.0, 9.0])
+def test_a_cap_holds_though_bills_are_a_multiple_of_the_estimate(batcher: Batcher, api: Api, factor: float) -> None:
+    """A cap of $5 ended at $9.90 to $14.09: the whole of it had left before the first bill came."""
+    batcher.csv([f"p{n}" for n in range(200)])
+    price = 0.12 / factor
+    (batcher.folder / "m.yaml").write_text(
+        f"model: {MODEL}\njobs: jobs.csv\nprices: {{1K: {price}}}\nlimits: {{max_cost_usd: 5, concurrency: 64}}\n"
+    )
+    api.delay = 0.3
+    assert batcher("run", "m.yaml").code == 75
+    cost = batcher("status", "runs/m", "--json").json()["cost_usd"]
+    assert 4.8 < cost["billed"] <= 5.0 + 1e-6, cost
+    assert cost["worst_case"] <= 5.0 + 1e-6
+
+
+def test_a_limit_that_rests_on_estimates_says_so(batcher: Batcher, api: Api) -> None:
+    api.bills = False
+    done = batcher.run_csv([f"p{n}" for n in range(20)], "--max-cost", "2.00", "-j", "16")
+    assert done.code == 75, done.err
+    assert "came without a bill: there the limit rests on estimates" in done.err
+    assert len(api.journal) == 13

@@ -32,7 +32,13 @@ def scenario(seed: int) -> Scenario:
     if chance.random() < 0.2:
         begins = chance.uniform(0, 20)
         outages.append((begins, begins + chance.choice([5, 60, 600])))
+    mishaps, capped = _faults(chance), chance.random() < 0.2
+    if capped:  # bills that differ within a class can pass a cap by what is in flight, as is said
+        mishaps.pop("bill_high", None)
     return Scenario(
+        templates=chance.random() < 0.3,
+        max_cost=round(chance.uniform(0.2, 1.5), 2) if capped else None,
+        estimate=chance.choice([1.0, 0.5, 0.11]) if capped else 1.0,
         jobs=jobs,
         seed=seed,
         images=chance.choice([1, 1, 2]),
@@ -40,7 +46,7 @@ def scenario(seed: int) -> Scenario:
         concurrency=chance.randint(1, 12),
         kills=kills,
         signals=[chance.choice([0, 0, 0, chance.uniform(0, 15)]) for _ in kills],
-        mishaps=_faults(chance),
+        mishaps=mishaps,
         outages=outages,
         max_outstanding=chance.choice([0, 0, 0, 2, 5]),
         retry={"attempts": chance.choice([1, 1, 1, 3])},

@@ -20,11 +20,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from batcher.catalog import read_entry
 from batcher.clock import Clock, chance
+from batcher.hosting.inline import Looks
 from batcher.job import Spec, State
 from batcher.ledger.database import InlineDatabase, T, Work
 from batcher.ledger.enrolment import Choice
 from batcher.ledger.reader import Reader
+from batcher.manifest.expand import Expansion, Options
+from batcher.manifest.manifest import open_manifest
 from batcher.run import Parts, Run, open_run
 from batcher.run.run import policy_facts
 from batcher.sandbox.faults import FAULTS
@@ -40,6 +44,8 @@ EPOCH = 1_700_000_000.0
 BETWEEN_LIVES = 50_000.0
 MODELS = load_models()
 DIED = 9
+PRICE = 0.15
+"""USD that the server bills for one image."""
 LID = 8 * 3600.0
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 """Where nights are played: the death of a process loses nothing there that a disk would keep."""
@@ -79,8 +85,29 @@ class Scenario:
     rate: float = 0.0
     """Submissions a second that the server takes; 0: any."""
     retry: dict[str, Any] = field(default_factory=dict)
+    templates: bool = False
+    """Jobs are expanded anew by each life, from a manifest whose prompts are drawn by chance."""
+    max_cost: float | None = None
+    """The cap on money, USD."""
+    estimate: float = 1.0
+    """What the manifest believes of each dollar that the server bills."""
     lid_shut_at: float | None = None
     """Seconds of the loop's clock at which the wall's goes on by eight hours: the machine slept."""
+
+
+PROMPT = "{{ sku }}, {{ ['red', 'blue', 'green', 'black'] | random }}, {{ ['old', 'new', 'worn'] | random }}"
+
+
+def templated(scenario: Scenario, folder: Path) -> list[Spec]:
+    """Expand a manifest, as each start of a run does."""
+    file = folder / "night.yaml"
+    rows = [{"sku": f"night {scenario.seed}, job {number}"} for number in range(1, scenario.jobs + 1)]
+    inputs = {"prompt": PROMPT, "number_of_images": scenario.images}
+    file.write_text(
+        json.dumps({"model": MODEL, "inputs": inputs, "jobs": rows, "output": {"name": "{{ sku | slug }}"}})
+    )
+    jobs = Expansion(open_manifest(str(file)), read_entry(MODELS[MODEL]), Looks(), Options())
+    return [spec._replace(estimated_usd=PRICE * scenario.images * scenario.estimate) for spec, _ in jobs]
 
 
 def specs(scenario: Scenario) -> list[Spec]:
@@ -94,7 +121,16 @@ def specs(scenario: Scenario) -> list[Spec]:
         else:
             inputs["image_urls"] = ["https://images.example/a.png"]
         job_id = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
-        found.append(Spec(job_id, f"job-{number}", model, inputs, row=number, estimated_usd=0.15 * scenario.images))
+        found.append(
+            Spec(
+                job_id,
+                f"job-{number}",
+                model,
+                inputs,
+                row=number,
+                estimated_usd=PRICE * scenario.images * scenario.estimate,
+            )
+        )
     return found
 
 
@@ -193,10 +229,11 @@ class Life:
         self.world = self._world()
         if self._scenario.mishaps_end is not None:
             self.loop.call_later(self._scenario.mishaps_end, self.world.faults.clear)
-        limits = Limits(concurrency=self._scenario.concurrency)
+        limits = Limits(concurrency=self._scenario.concurrency, max_cost_usd=self._scenario.max_cost)
         policy = Policy(limits, Retry(**{"max_uncertain": 10_000, "max_failures": 10_000, **self._scenario.retry}))
         async with open_run(self._out, provider=SANDBOX, make=True, parts=parts) as run:
-            await run.enrol(((spec, True) for spec in specs(self._scenario)), {}, Choice(), sure=True)
+            jobs = templated(self._scenario, self._out.parent) if self._scenario.templates else specs(self._scenario)
+            await run.enrol(((spec, True) for spec in jobs), {}, Choice(), sure=True)
             await run.note({"name": "night", "policy": policy_facts(policy)})
             self.before_work(run)
             return (await run.work(policy)).exit_code
@@ -306,7 +343,9 @@ def findings(scenario: Scenario, folder: Path, *, killed: bool, code: int) -> li
     left = [path.name for path in (folder / "out").iterdir() if path.name.startswith(".")]
     if left:
         found.append(f"left behind: {left}")
-    if code not in {0, 1}:
+    if scenario.max_cost is not None:
+        found.extend(_overspent(scenario, folder))
+    if code not in ({0, 1} if scenario.max_cost is None else {0, 1, 75}):
         with Reader(folder / "out") as reader:
             found.append(f"the last life ended with {code}: {reader.stopped()}")
     return found
@@ -331,9 +370,21 @@ def _wrong_with(
         found.append(f"is uncertain, and nothing was: {job.message}")
     if job.state is State.FAILED and job.kind not in {FAILS[one] for one in struck if one in FAILS}:
         found.append(f"failed for no reason: {job.kind} {job.message}")
-    if job.state not in {State.DONE, State.FAILED, State.UNCERTAIN}:
+    may_wait = scenario.max_cost is not None and job.state is State.PENDING
+    if job.state not in {State.DONE, State.FAILED, State.UNCERTAIN} and not may_wait:
         found.append(f"is {job.state} at the end: {job.kind} {job.message}")
     return found
+
+
+def _overspent(scenario: Scenario, folder: Path) -> list[str]:
+    """Say by how much a cap was passed, by what the server bills: by more than one job that went alone."""
+    conditions = Conditions(seed=scenario.seed, slots=scenario.slots, faults=scenario.mishaps)
+    world = World(conditions, MODELS)
+    accepted = [entry for entry in entries(folder / "journal") if "inputs" in entry]
+    world.replay(accepted)
+    bills = [job.price for entry in accepted if (job := world.request(entry["id"])) and not job.error]
+    most = (scenario.max_cost or 0.0) + max(bills, default=0.0)
+    return [f"${sum(bills):.2f} was billed under a cap of ${scenario.max_cost:.2f}"] if sum(bills) > most + 1e-6 else []
 
 
 def _wrong_files(out: Path, job: Any, reader: Reader) -> list[str]:

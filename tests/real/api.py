@@ -32,6 +32,7 @@ class Api:
     journal: list[Accepted] = field(default_factory=list)
     specials: list[Special | None] = field(default_factory=list)
     paid: bool = True
+    bills: bool = True
     balance: float = 12.5
     queued: bool = False
     stalls: bool = False
@@ -171,7 +172,7 @@ class Api:
             urls = ["data:image/png;base64," + base64.b64encode(content).decode()]
         late = time.time() - entry.at < self.delay + self.outputs_after
         output = {} if self.empty or late else {"image": urls[0]} if count == 1 else {"images": urls}
-        cost = {"cost": 0.12 * count} if request.query.get("include_cost") == "true" else {}
+        cost = {"cost": 0.12 * count} if self.bills and request.query.get("include_cost") == "true" else {}
         return web.json_response({**body, "status": "succeeded", "output": output, "finished_at": time.time(), **cost})
 
     async def _cancel(self, request: web.Request) -> web.StreamResponse:

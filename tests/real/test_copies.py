@@ -44,12 +44,13 @@ def test_an_older_backup_is_not_gone_on_with_unasked(batcher: Batcher, api: Api,
     restored = batcher("run", "jobs.csv", "--model", MODEL)
     assert restored.code == 75, restored.err
     assert stopped(batcher)["reason"] == "moved"
-    assert "resume runs/jobs --yes" in str(stopped(batcher)["next"])
+    assert "resume runs/jobs --accept-moved" in str(stopped(batcher)["next"])
     assert "older copy" in restored.err
     assert batcher.states() == {"done": 2, "uncertain": 4}
     assert batcher("resume", "runs/jobs").code == 75, "it stands until it is accepted"
     assert len(api.journal) == 6, "nothing was bought twice"
-    assert batcher("resume", "runs/jobs", "--yes").code == 1
+    assert batcher("resume", "runs/jobs", "--yes").code == 75, "that answers another question"
+    assert batcher("resume", "runs/jobs", "--accept-moved").code == 1
     assert batcher("resume", "runs/jobs").code == 1
     assert len(api.journal) == 6
     assert batcher("retry", "runs/jobs", "--state", "uncertain", "--yes").code == 0
@@ -89,7 +90,7 @@ def test_two_machines_that_both_went_on_are_told_apart(batcher: Batcher, api: Ap
     shutil.copytree(backup, batcher.folder / "runs/jobs")
     back = batcher("run", "jobs.csv", "--model", MODEL)
     assert back.code == 75, "this machine's witness knows of a submission that their ledger lacks"
-    assert batcher("resume", "runs/jobs", "--yes").code == 0, "all was done there"
+    assert batcher("resume", "runs/jobs", "--accept-moved").code == 0, "all was done there"
 
 
 def test_a_copy_of_a_run_at_work_does_not_go_on_beside_it(batcher: Batcher, api: Api, until: Until) -> None:
@@ -284,7 +285,7 @@ def test_an_older_copy_is_accepted_though_the_clock_was_ahead(batcher: Batcher, 
     shutil.copy(backup / "ledger.sqlite", out / "ledger.sqlite")
     (out / "run.jsonl").write_text(ahead)
     assert batcher("run", "jobs.csv", "--model", MODEL).code == 75
-    assert batcher("resume", "runs/jobs", "--yes").code == 1
+    assert batcher("resume", "runs/jobs", "--accept-moved").code == 1
     assert batcher("resume", "runs/jobs").code == 1, "once accepted, it stays so"
     assert len(api.journal) == 6
 

@@ -26,7 +26,7 @@ def sidecars(out: Path) -> list[dict[str, object]]:
 
 def test_every_output_is_byte_for_byte_what_the_server_made(batcher: Batcher, api: Api) -> None:
     prompts = [f"prompt {n}" for n in range(200)]
-    done = batcher.run_csv(prompts, "-o", "out")
+    done = batcher.run_csv(prompts, "-o", "out", "--yes")
     assert done.code == 0, done.err
     assert sorted(api.prompts()) == sorted(prompts)
     found = sidecars(batcher.folder / "out")
@@ -229,10 +229,16 @@ def test_an_edited_manifest_runs_only_what_changed(batcher: Batcher, api: Api) -
     assert sorted(api.prompts()) == ["a", "b", "c", "d"]
     found = batcher("status", "runs/jobs", "--json").json()
     assert (found["total"], found["unlisted"]) == (3, 1)
-    refused = batcher.run_csv(["x", "y", "z"])
+    assert batcher.run_csv(["x"]).code == 0, "so few are a sample that is tried again"
+    many = [f"p{n}" for n in range(24)]
+    assert batcher.run_csv(many).code == 0
+    refused = batcher.run_csv([*many[:2], "y", "z"], "--yes")
     assert refused.code == 64
-    assert "--yes" in refused.err
-    assert len(api.journal) == 4
+    assert "--replace-done" in refused.err
+    assert len(api.journal) == 5 + 24
+    said = batcher("plan", batcher.csv([*many[:2], "y", "z"]), "--model", MODEL).out
+    assert "22 finished jobs are no longer named" in said and "`run` asks first (--replace-done)" in said
+    assert batcher.run_csv(many[:2], "--replace-done").code == 0 and len(api.journal) == 29
 
 
 def test_an_unchanged_manifest_is_not_read_again_and_a_changed_one_is(batcher: Batcher, api: Api) -> None:
@@ -247,7 +253,7 @@ def test_an_unchanged_manifest_is_not_read_again_and_a_changed_one_is(batcher: B
             with contextlib.closing(sqlite3.connect(ledger)) as connection:
                 connection.execute("UPDATE jobs SET position = position + 100")
                 connection.commit()
-        done = batcher("run", "m.yaml", "--yes", *options)
+        done = batcher("run", "m.yaml", "--replace-done", *options)
         assert done.code == 0, done.err
         with contextlib.closing(sqlite3.connect(ledger)) as connection:
             return [row[0] for row in connection.execute("SELECT position FROM jobs WHERE listed = 1 ORDER BY 1")]
@@ -397,8 +403,8 @@ def test_a_start_that_cannot_begin_says_why_in_its_last_event_too(batcher: Batch
     run = ("run", manifest, "--model", MODEL, "--json")
     assert last(batcher(*run, RUNCOMFY_TOKEN="")) == (77, "token", f"RUNCOMFY_TOKEN=... {again}")
     assert last(batcher("run", manifest, "--json"))[:2] == (65, "manifest")
-    assert last(batcher("run", "gone.yaml", "--json"))[:2] == (66, "missing")
-    assert last(batcher("resume", "runs/gone", "--json"))[:2] == (66, "missing")
+    assert last(batcher("run", "gone.yaml", "--json"))[:2] == (66, "not_found")
+    assert last(batcher("resume", "runs/gone", "--json"))[:2] == (66, "not_found")
     api.delay = 600
     process = batcher.start("run", manifest, "--model", MODEL)
     until(lambda: len(api.journal) == 1)
@@ -569,15 +575,18 @@ def test_a_photo_is_sent_as_a_data_uri_and_shortened_in_the_sidecar(batcher: Bat
 
 
 @pytest.mark.long
-def test_a_file_host_that_is_down_ends_the_run_under_patience_and_costs_nothing(batcher: Batcher, api: Api) -> None:
+def test_a_file_host_that_is_down_fails_its_jobs_and_costs_nothing(batcher: Batcher, api: Api) -> None:
     api.files_down = True
-    assert batcher.run_csv(["a", "b"], "--patience", "2s").code == 69
-    assert batcher.states() == {"fetching": 2}
-    expired = batcher("resume", "runs/jobs", RUNCOMFY_TOKEN="expired")
+    (batcher.folder / "m.yaml").write_text(f"model: {MODEL}\njobs: jobs.csv\nretry: {{fetch_timeout: 3s}}\n")
+    batcher.csv(["a", "b"])
+    assert batcher("run", "m.yaml", "--patience", "2s").code == 1, "patience is for a service that does not answer"
+    assert batcher("status", "runs/m", "--json").json()["errors"] == {"unfetched": 2}
+    assert batcher("retry", "runs/m").code == 0
+    expired = batcher("resume", "runs/m", RUNCOMFY_TOKEN="expired")
     assert expired.code == 77, "a token that expired while files are fetched"
-    assert batcher.states() == {"fetching": 2}
+    assert batcher.states("runs/m") == {"fetching": 2}
     api.files_down = False
-    assert batcher("resume", "runs/jobs").code == 0
+    assert batcher("resume", "runs/m").code == 0
     assert len(api.journal) == 2
 
 
