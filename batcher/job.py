@@ -37,6 +37,9 @@ class Kind(StrEnum):
     CRASH = "crash"
 
 
+UNTOLD: Final = frozenset({Kind.TIMEOUT, Kind.GONE})
+"""Failures of which nobody knows how they ended at the server, and so what they are billed."""
+
 Kinds = frozenset[Kind]
 Arrows = Mapping[State, Kinds]
 """The states that may follow, each with the kinds it may carry (none: it carries no kind)."""

@@ -64,9 +64,9 @@ class Limits:
     requests_per_second: Annotated[float, Field(gt=0)] | None = None
     """Requests a second, submissions and polls together."""
     max_cost_usd: Annotated[float, Field(ge=0)] | None = None
-    """Spending cap in USD. Billed, reserved and at risk count. Until a bill of its price class has come, a job is reserved
-    at ten times its estimate, or goes alone; so bills of up to ten times their estimate pass the cap by at most one job.
-    Where money is short, every row gets its first job before any its second."""
+    """Spending cap in USD: billed, reserved and at risk count. Until a bill of its price class has come, a job is
+    reserved at ten times its estimate, or goes alone; so bills of up to ten times their estimate pass the cap by at
+    most one job. Where money is short, every row gets its first job before any its second."""
     confirm_above_usd: Annotated[float, Field(ge=0)] = 20.0
     """USD above which `run` asks first; where nobody can be asked it needs `--yes` or a cap."""
     max_time: Seconds | None = None
@@ -84,7 +84,7 @@ class Retry:
     uncertain: Literal["hold", "resubmit"] = "hold"
     """What becomes of a submission whose answer was lost: `hold` it for you, or `resubmit` it, which may bill twice."""
     max_uncertain: Annotated[int, Field(ge=0)] = 20
-    """Uncertain submissions of one start after which the run stops."""
+    """Uncertain submissions after which the run stops, counted since you last decided about them."""
     max_failures: Annotated[int, Field(ge=1)] = 50
     """Failures in a row after which the run stops."""
     job_timeout: Seconds = 3600.0

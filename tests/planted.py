@@ -55,6 +55,8 @@ PROOFS = {
         *("-m", "tests.nights.play"),
         '{"jobs": 12, "seed": 4, "concurrency": 4, "mishaps": {"read_other": 0.2}, "strict": true}',
     ),
+    "unbilled failures": ("-m", "tests.nights.many", "--count", "1", "--seed", "1190"),
+    "untold ends": ("-m", "tests.nights.many", "--count", "1", "--seed", "122"),
     "caps": (
         *("-m", "tests.nights.play"),
         '{"jobs": 40, "seed": 4, "concurrency": 20, "slots": 9, "max_cost": 1.0, "estimate": 0.2, "strict": true}',
@@ -96,7 +98,7 @@ BUGS = [
     Bug(
         "sets nothing aside for a request that is adopted",
         "requests",
-        [("run/requests.py", "if more and run.engine:", "if run.engine and not more:")],
+        [("run/requests.py", "            if more:\n", "            if not more:\n")],
     ),
     Bug(
         "closes a file under the thread that writes it",
@@ -385,6 +387,16 @@ BUGS = [
         "spends the whole cap before the first bill",
         "caps",
         [("pacing/budget.py", "UNKNOWN: Final = 10.0", "UNKNOWN: Final = 1.0")],
+    ),
+    Bug(
+        "takes the bill of nothing of a failure for a price",
+        "unbilled failures",
+        [("pacing/budget.py", "or (billed is not None and billed <= 0):", "or False:")],
+    ),
+    Bug(
+        "counts what ended without a word at its estimate",
+        "untold ends",
+        [("engine/pace.py", " and after.kind not in UNTOLD:", ":")],
     ),
     Bug(
         "writes wherever a ledger says",

@@ -12,7 +12,7 @@ import jsonschema_rs
 
 BUNDLED: Final = Path(__file__).parent / "models"
 _SCHEMA_KEYS: Final = ("input_schema", "schema", "input")
-_COUNT_FIELDS: Final = ("num_images", "number_of_images", "num_outputs", "n", "num_videos")
+COUNT_FIELDS: Final = ("num_images", "number_of_images", "num_outputs", "n", "num_videos")
 _MEDIA_FORMATS: Final = re.compile(r"^(image|video|audio|media|file)_?(uri|url)$")
 _MEDIA_NAMES: Final = re.compile(r"(^|_)(images?|photos?|masks?|videos?|audios?|frames?)(_(uri|url)s?)?$")
 
@@ -80,10 +80,14 @@ class Model:
         count = inputs.get(name, default)
         return count if isinstance(count, int) and count > 0 else 1
 
+    def meant_by(self, name: str) -> str | None:
+        """Return the input that is meant by one that sister models have: how many outputs are wanted; None for none."""
+        return self._counted_by[0] if name in COUNT_FIELDS and self._counted_by else None
+
     @cached_property
     def _counted_by(self) -> tuple[str, object] | None:
         """The input that says how many files are wanted, and its default."""
-        name = next((name for name in _COUNT_FIELDS if name in self.properties), None)
+        name = next((name for name in COUNT_FIELDS if name in self.properties), None)
         return None if name is None else (name, self.properties[name].get("default", 1))
 
     @cached_property

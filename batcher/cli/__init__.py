@@ -70,6 +70,8 @@ def _run() -> int:
         return EXIT_OK
     except OSError as error:
         _say(f"batcher: {error}")
+        if error.errno == errno.ENAMETOOLONG:
+            return EXIT_USAGE
         if error.errno in {errno.EMFILE, errno.ENFILE}:
             _say("  too many files are open: raise the limit in this shell, as by `ulimit -n 1024`, then try again")
         else:

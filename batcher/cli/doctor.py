@@ -113,7 +113,7 @@ async def _expand(named: _Named, manifest: str, out: Path | None, model: str | N
         costs = []
         capped = opened.document.limits.max_cost_usd is not None
         for spec, _ in expansion(opened, found, Looks(), options, None, capped=capped):
-            named.outputs += int(spec.inputs.get("num_images") or spec.inputs.get("number_of_images") or 1)  # type: ignore[call-overload]
+            named.outputs += found.outputs(spec.inputs)
             named.urls.update(one for one in spec.sources if one.startswith(("http://", "https://")))
             costs.append(spec.estimated_usd)
     except ManifestFaulty as faulty:

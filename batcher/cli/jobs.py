@@ -2,6 +2,7 @@
 
 import json as json_
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,35 +18,120 @@ Kind = Annotated[
 JobId = Annotated[str | None, typer.Option("--job", help="Only this job.")]
 
 
-def jobs(out: o.Out, *, state: State = None, kind: Kind = None, json: o.Json = False) -> None:
-    """List jobs: id, state, name, request id, error.
+Unlisted = Annotated[bool, typer.Option("--unlisted", help="The jobs that the manifest no longer names, instead.")]
+RowsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--rows", metavar="FILE", help="Write the rows of these jobs to FILE (.csv or .jsonl), each with its reason."
+    ),
+]
 
-    Example: batcher jobs runs/products --state failed
+
+def jobs(
+    out: o.NewestOut = None,
+    *,
+    state: State = None,
+    kind: Kind = None,
+    unlisted: Unlisted = False,
+    rows: RowsFile = None,
+    json: o.Json = False,
+) -> None:
+    """List the jobs that the manifest names, one a line; or write their rows, as they came, to edit and run again.
+
+    Examples: batcher jobs runs/products --state failed; batcher jobs runs/products --state failed --rows failed.csv
     """
     from batcher.ledger.reader import Reader
-    from batcher.plain import plain
 
     check(state, kind)
+    out = o.newest(out)
     with Reader(out) as reader:
-        hints = {} if json else dict(adoptions(out, reader))
-        for job, files in reader.jobs(state, kind):
-            error = {"kind": job.kind, "message": job.message} if job.kind else None
-            if json:
-                facts = {
-                    "job_id": job.id,
-                    "state": job.state,
-                    "name": job.spec.name,
-                    "request_id": job.request_id,
-                    "attempts": job.attempt,
-                    "error": error,
-                    "files": files,
-                }
-                typer.echo(json_.dumps(facts, ensure_ascii=False))
-                continue
-            why = f"  {job.kind}: {job.message}" if job.kind else ""
-            typer.echo(plain(f"{job.id}  {job.state:<10}  {job.spec.name}  {job.request_id or '-'}{why}"))
-            for hint in hints.get(job.id, ()):
-                typer.echo(f"    is it in the vendor's history? {hint}")
+        found = reader.jobs(state, kind, listed=not unlisted)
+        if rows is not None:
+            _write_rows(reader, found, rows, as_json=json)
+        elif json:
+            for job, files in found:
+                typer.echo(json_.dumps(_facts(job, files), ensure_ascii=False))
+        else:
+            _table(out, reader, found)
+
+
+def _facts(job: Any, files: list[str]) -> dict[str, Any]:  # noqa: ANN401 - a Job
+    return {
+        "job_id": job.id,
+        "state": job.state,
+        "name": job.spec.name,
+        "request_id": job.request_id,
+        "attempts": job.attempt,
+        "error": {"kind": job.kind, "message": job.message} if job.kind else None,
+        "files": files,
+        "row": job.spec.row,
+        "vars": job.spec.vars,
+        "inputs": job.spec.inputs,
+    }
+
+
+_NAME, _PROMPT, _PAGE = 40, 32, 200
+"""Columns of a name and of a prompt at most, and jobs by which their widths are chosen."""
+
+
+def _table(out: Path, reader: Any, found: Iterator[Any]) -> None:  # noqa: ANN401 - a Reader
+    """Print jobs aligned, with a header; what is uncertain, with the commands that may adopt it."""
+    from itertools import chain, islice
+
+    from batcher.plain import plain
+
+    hints = dict(adoptions(out, reader))
+    first = [_cells(job) for job, _ in islice(found, _PAGE)]
+    if not first:
+        typer.echo("no such jobs", err=True)
+        return
+    rest = (_cells(job) for job, _ in found)
+    head = ("JOB", "STATE", "NAME", "PROMPT", "REQUEST", "WHY")
+    wide = [max(_width(row[n]) for row in [head, *first]) for n in range(5)]
+    for row in chain([head], first, rest):
+        padded = [text + " " * (width - _width(text)) for text, width in zip(row, wide, strict=False)]
+        typer.echo(plain("  ".join([*padded, row[5]]).rstrip()))
+        for hint in hints.get(row[0], ()):
+            typer.echo(f"    is it in the vendor's history? {hint}")
+
+
+def _cells(job: Any) -> tuple[str, ...]:  # noqa: ANN401 - a Job
+    prompt = " ".join(str(job.spec.inputs.get("prompt") or "").split())
+    why = f"{job.kind}: {job.message}" if job.kind else ""
+    return job.id, job.state.value, _short(job.spec.name, _NAME), _short(prompt, _PROMPT), job.request_id or "-", why
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _width(text: str) -> int:
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def _write_rows(reader: Any, found: Iterator[Any], file: Path, *, as_json: bool) -> None:  # noqa: ANN401 - a Reader
+    """Write the rows of jobs, and say how many jobs they make: with a matrix a row makes more than were meant."""
+    from batcher.run.rows_again import write_rows
+    from batcher.show import words
+
+    reasons: dict[int, str] = {}
+    selected = 0
+    for job, _ in found:
+        selected += 1
+        why = f"{job.kind}: {job.message}" if job.kind else str(job.state)
+        known = reasons.get(job.spec.row)
+        reasons[job.spec.row] = why if known in {None, why} else f"{known}; {why}"
+    written = write_rows(reader.meta(), reasons, file) if reasons else 0
+    makes = reader.ask("jobs_of_rows", rows=json_.dumps([*reasons]))[0]["jobs"]
+    if as_json:
+        typer.echo(json_.dumps({"file": str(file), "rows": written, "selected": selected, "jobs": makes}))
+    elif not reasons:
+        typer.echo("no such jobs")
+    else:
+        more = f"; these rows make {words.jobs(makes)}" if makes != selected else ""
+        typer.echo(f"wrote {file}: {words.rows(written)} of {words.jobs(selected)}{more}")
 
 
 def adoptions(out: o.Out, reader: Any) -> Iterator[tuple[str, list[str]]]:  # noqa: ANN401 - a Reader, imported late
@@ -72,6 +158,6 @@ def check(state: str | None, kind: str | None) -> None:
     from batcher.manifest.faults import did_you_mean
 
     if state is not None and state not in set(States):
-        raise WrongUse(f"--state {state}: there is no such state" + did_you_mean(state, [*States]))
+        raise WrongUse(f"--state {state}: there is no such state{did_you_mean(state, {*States})}")
     if kind is not None and kind not in set(Kinds):
-        raise WrongUse(f"--kind {kind}: there is no such kind" + did_you_mean(kind, [*Kinds]))
+        raise WrongUse(f"--kind {kind}: there is no such kind; kinds: {', '.join(sorted(Kinds))}")

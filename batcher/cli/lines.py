@@ -1,5 +1,6 @@
 """`--json` of `run` and `resume`: events, an object a line, the last of them however the command ends."""
 
+import errno
 import json
 import sys
 from dataclasses import asdict
@@ -74,6 +75,8 @@ def _stopped(error: BaseException) -> Stopped:
         case BatcherError():
             reason = _OF_ERRORS.get(type(error)) or _REASONS.get(error.exit_code, "bug")
             return Stopped(reason, why, error.exit_code, again, retryable=reason in {"locked", "unreachable"})
+        case OSError(errno=errno.ENAMETOOLONG):
+            return Stopped("usage", why, EXIT_USAGE, again, retryable=False)
         case OSError():
             return Stopped("disk", why, EXIT_STOPPED, again, retryable=False)
         case _:

@@ -13,6 +13,16 @@ from batcher.errors import WrongUse
 
 Manifest = Annotated[str, typer.Argument(help="A YAML, CSV or JSONL manifest; - reads it from standard input.")]
 Out = Annotated[Path, typer.Argument(help="The run directory.", autocompletion=complete.out)]
+NewestOut = Annotated[
+    Path | None,
+    typer.Argument(help="The run directory; without it, the newest under runs/.", autocompletion=complete.out),
+]
+OnlyOut = Annotated[
+    Path | None,
+    typer.Argument(
+        help="The run directory; without it, the one under runs/ that is unfinished.", autocompletion=complete.out
+    ),
+]
 OutOption = Annotated[
     Path | None,
     typer.Option(
@@ -195,6 +205,59 @@ class Wanted:
                 words += [name, f"{value:g}" if isinstance(value, float) else str(value)]
         flags = {"--skip-invalid": self.options.skip_invalid, "--sandbox": self.sandbox}
         return [*words, *(name for name, on in flags.items() if on and name not in hidden)]
+
+
+def newest(out: Path | None) -> Path:
+    """Return the run directory that is meant: as it is named, else the newest under runs/, which is then said."""
+    from batcher.errors import NotFound
+
+    if out is not None:
+        return out
+    found = max(Path("runs").glob("*/ledger.sqlite"), key=_last_written, default=None)
+    if found is None:
+        raise NotFound("there is no run under runs/", "name a run directory")
+    typer.echo(f"{found.parent} (the newest run):", err=True)
+    return found.parent
+
+
+def _last_written(ledger: Path) -> float:
+    """Return when a ledger was last written: its log of changes is newer than itself while a run works."""
+    files = (ledger, ledger.with_name(f"{ledger.name}-wal"))
+    return max(file.stat().st_mtime for file in files if file.exists())
+
+
+def only_unfinished(out: Path | None) -> Path:
+    """Return the run directory that is meant: as it is named, else the one under runs/ that has work left."""
+    from batcher.plain import command
+
+    if out is not None:
+        return out
+    unfinished = [ledger.parent for ledger in sorted(Path("runs").glob("*/ledger.sqlite")) if _has_work(ledger.parent)]
+    if len(unfinished) == 1:
+        typer.echo(f"{unfinished[0]} (the only run that is unfinished):", err=True)
+        return unfinished[0]
+    if not unfinished:
+        raise WrongUse("no run under runs/ is unfinished", "name a run directory")
+    listed = ", ".join(str(one) for one in unfinished)
+    raise WrongUse(
+        f"{len(unfinished)} runs under runs/ are unfinished: {listed}", f"name one: {command('resume', unfinished[0])}"
+    )
+
+
+def _has_work(out: Path) -> bool:
+    from batcher.errors import BatcherError
+    from batcher.job import SETTLED, State
+    from batcher.ledger.reader import Reader
+
+    try:
+        with Reader(out) as reader:
+            rows = reader.ask("states")
+    except BatcherError:
+        return False
+    return any(
+        State(row["state"]) not in SETTLED and (row["state"] != State.PENDING or (row["listed"] and row["selected"]))
+        for row in rows
+    )
 
 
 def _seconds(option: str, text: str | None) -> float | None:

@@ -87,7 +87,7 @@ async def show_plan(wanted: o.Wanted, *, as_json: bool) -> int:
 
 async def _plan_into(found: dict[str, Any], wanted: o.Wanted) -> None:
     """Add to what is found: what is known stays there when faults are raised."""
-    from batcher.cli.prepare import expansion, model_id, out_dir, policy
+    from batcher.cli.prepare import expansion, model_id, nothing_selected, out_dir, policy
     from batcher.hosting.inline import Looks
     from batcher.manifest.manifest import open_manifest
     from batcher.run.forecast import Seen, bill, expected, space
@@ -110,11 +110,13 @@ async def _plan_into(found: dict[str, Any], wanted: o.Wanted) -> None:
     seen = Seen()
     try:
         for spec, chosen in jobs:
-            seen.take(spec, chosen=chosen)
+            seen.take(spec, model.outputs(spec.inputs), chosen=chosen)
     finally:
         found |= {"jobs": jobs.census.jobs, "equal_rows": jobs.census.equal_rows}
     provider = SANDBOX if wanted.sandbox else remote(manifest.root).provider
     kept = seen.kept(wanted.selection.limit, wanted.selection.sample)
+    if not kept and jobs.census.jobs:
+        raise nothing_selected(manifest, wanted.selection)
     ids = [seen.ids[index] for index in kept]
     reused, near = _reusable(wanted.reuse, out, provider, ids)
     begun = _begun(out, provider, ids)
@@ -140,7 +142,6 @@ async def _plan_into(found: dict[str, Any], wanted: o.Wanted) -> None:
         "samples": seen.samples(),
         "settings": wanted.given.sources(manifest.document, settings),
         "warnings": [
-            *_nothing(kept, jobs.census.jobs),
             *seen.warnings(),
             *_said_before(jobs.census, manifest, wanted, out, provider, seen),
             *near,
@@ -174,10 +175,6 @@ def _said_before(census: Any, manifest: Any, wanted: o.Wanted, out: Any, provide
         asks = "; `run` asks first (--replace-done)" if unlists_most(left_out, done) else ""
         said.append(f"{left_out:,} finished jobs are no longer named: they leave the totals, their files stay{asks}")
     return said
-
-
-def _nothing(kept: list[int], jobs: int) -> list[str]:
-    return [] if kept or not jobs else ["the selection leaves no job of the manifest"]
 
 
 def _next(wanted: o.Wanted, to_buy: int, begun: int) -> str | None:
@@ -226,7 +223,7 @@ async def find_model(wanted: o.Wanted, manifest: Any, asked: str, out: Any) -> A
     from batcher.catalog import bundled, read_entry
     from batcher.cli.prepare import unknown_model
     from batcher.errors import TokenMissing, WrongUse
-    from batcher.ledger.reader import Reader
+    from batcher.ledger.reader import Reader, has_ledger
     from batcher.manifest.faults import did_you_mean
     from batcher.provider.rehearsal import sandbox
     from batcher.run.catalogue import look_up
@@ -235,7 +232,7 @@ async def find_model(wanted: o.Wanted, manifest: Any, asked: str, out: Any) -> A
 
     if asked in (known := bundled()):
         return known[asked]
-    if (out / "ledger.sqlite").exists():
+    if has_ledger(out):
         with Reader(out) as reader:
             if entry := reader.models().get(asked):
                 return read_entry(entry)  # type: ignore[arg-type]

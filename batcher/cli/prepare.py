@@ -68,6 +68,13 @@ def unknown_model(manifest: Manifest, name: str, known: list[str]) -> ManifestFa
     return faulty(manifest, Fault(manifest.file, line, "model", f"`{name}` is no model" + did_you_mean(name, known)))
 
 
+def nothing_selected(manifest: Manifest, selection: Selection) -> ManifestFaulty:
+    """Make the fault of a selection that leaves no job."""
+    where = f": {selection.where} is true of none" if selection.where else ""
+    fault = Fault("--where" if selection.where else manifest.file, 1, "", f"selects no job of the manifest{where}")
+    return faulty(manifest, fault)
+
+
 def faulty(manifest: Manifest, fault: Fault) -> ManifestFaulty:
     """Make the error of a fault that lets nobody look at the rows, with what else is wrong with the settings."""
     faults = manifest.faults.copy()

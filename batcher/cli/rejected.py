@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TextIO
 
 from batcher.manifest.rows import Row
+from batcher.run.rows_again import REASON, harmless
 
 
 class Rejected:
@@ -25,15 +26,18 @@ class Rejected:
         """Add a row."""
         self.count += 1
         columns = list(header) if header is not None else ["row"]
+        columns = columns[:-1] if columns[-1:] == [REASON] else columns  # of a file like this one
         cells = list(row.cells) or [json.dumps(dict(row.values), ensure_ascii=False)]
+        if len(cells) == len(columns) + 1 and header is not None and len(columns) < len(header):
+            cells.pop()
         if surplus := cells[len(columns) :]:
             reason += f" (beyond it: {', '.join(surplus)})"
         if self._opened is None:
             self._draft.unlink(missing_ok=True)  # what stands there may be a link
             self._opened = self._draft.open("w", encoding="utf-8", newline="")
-            csv.writer(self._opened).writerow([*map(_harmless, columns), "reason"])
+            csv.writer(self._opened).writerow([*map(harmless, columns), REASON])
         padded = [*cells[: len(columns)], *[""] * (len(columns) - len(cells))]
-        csv.writer(self._opened).writerow([*map(_harmless, padded), _harmless(reason)])
+        csv.writer(self._opened).writerow([*map(harmless, padded), harmless(reason)])
 
     def keep(self) -> None:
         """Give it its name; where there was no bad row, there is none."""
@@ -50,17 +54,3 @@ class Rejected:
             self._opened.close()
             self._draft.unlink(missing_ok=True)
             self._opened = None
-
-
-def _harmless(cell: str) -> str:
-    return (
-        f"'{cell}" if cell[:1] in {"=", "@", "\t", "\r"} or (cell[:1] in {"+", "-"} and not _is_number(cell)) else cell
-    )
-
-
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True

@@ -11,7 +11,7 @@ from batcher.cli import options as o
 
 
 def report(
-    out: o.Out,
+    out: o.NewestOut = None,
     *,
     most: Annotated[int, typer.Option("--most", min=1, help="Show no more than N jobs, evenly spread.")] = 20_000,
     originals: Annotated[
@@ -29,6 +29,7 @@ def report(
     from batcher.show.report.report import write_report
     from batcher.show.words import jobs
 
+    out = o.newest(out)
     terminal = sys.stderr.isatty()
 
     def told(count: int, of: int) -> None:

@@ -9,7 +9,7 @@ from batcher.cli.run import confirm, loop_run
 
 
 def resume(
-    out: o.Out,
+    out: o.OnlyOut = None,
     *,
     concurrency: o.Concurrency = None,
     max_cost: o.MaxCost = None,
@@ -25,8 +25,9 @@ def resume(
     Example: batcher resume runs/products
     """
     given = o.Given(concurrency, max_cost, max_time, patience)
+    found = o.only_unfinished(out)
     answers = _Answers(yes, accept_moved)
-    return loop_run(lambda lines: _resume(out, given, lines, answers, quiet=quiet), as_json=json)
+    return loop_run(lambda lines: _resume(found, given, lines, answers, quiet=quiet), as_json=json)
 
 
 @dataclass(frozen=True, slots=True)

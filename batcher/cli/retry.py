@@ -90,8 +90,27 @@ def _ask(out: o.Out, which: Any, *, yes: bool) -> Any:  # noqa: ANN401 - a Which
     said = f"{jobs(len(risky))} may be billed twice, up to {money(cost)}"
     if not can_ask():
         raise WrongUse(f"{said}; nothing was changed", "if that is meant, add --yes")
-    sure(f"{said}. Go on?", NotMeant("nothing was changed"))
+    kept = NotMeant("nothing was changed" if which.state != "uncertain" else "they stay as they are")
+    try:
+        sure(f"{said}. Go on?", kept)
+    except NotMeant:
+        if which.state == "uncertain":  # that is a decision too: they count no more as a sign of trouble
+            asyncio.run(_decide(out))
+        raise
     return which, kinds
+
+
+async def _decide(out: o.Out) -> None:
+    """Note that the user has looked at what is uncertain, and leaves it as it is."""
+    from batcher.cli.left import do_or_leave
+    from batcher.run import open_ledger
+
+    async def do() -> dict[str, object]:
+        async with open_ledger(out) as ledger:
+            await ledger.decided()
+            return {}
+
+    await do_or_leave(out, {"do": "decide"}, do)
 
 
 def _by_kind(found: Any) -> str:  # noqa: ANN401 - a list of Jobs

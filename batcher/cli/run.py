@@ -121,7 +121,8 @@ async def run_manifest(wanted: o.Wanted, lines: Any) -> int:  # noqa: ANN401 - L
     from batcher.cli.ask import plain_signals
     from batcher.cli.prepare import model_id, out_dir, policy
     from batcher.cli.work import work
-    from batcher.errors import ManifestFaulty, NotFound, NotMeant, Signalled, TokenMissing
+    from batcher.errors import LedgerInUse, ManifestFaulty, NotFound, NotMeant, TokenMissing
+    from batcher.ledger.reader import has_ledger
     from batcher.manifest.manifest import open_manifest
     from batcher.run import discard, open_run
     from batcher.settings import SANDBOX, remote
@@ -135,7 +136,7 @@ async def run_manifest(wanted: o.Wanted, lines: Any) -> int:  # noqa: ANN401 - L
     asked = model_id(manifest, wanted.model)
     settings = wanted.given.over(policy(manifest))
     provider = SANDBOX if wanted.sandbox else remote(manifest.root).provider
-    fresh = not (out / "ledger.sqlite").exists()
+    fresh = not has_ledger(out)
     rebuild = any(folder.resolve() == out.resolve() for folder in wanted.reuse)
     begun = False
     try:
@@ -146,12 +147,11 @@ async def run_manifest(wanted: o.Wanted, lines: Any) -> int:  # noqa: ANN401 - L
             await opened.note({"agreed": True})
             begun = True
             return await work(opened, settings, quiet=wanted.quiet, lines=lines, verbose=wanted.verbose)
-    except (ManifestFaulty, TokenMissing, NotMeant):
-        if fresh and not rebuild:
-            discard(out)
+    except LedgerInUse:  # the directory is another's
         raise
-    except (asyncio.CancelledError, Signalled):
-        if fresh and not rebuild and not begun:  # what was not agreed to is not left for `resume` to buy
+    except BaseException as error:
+        undone = not begun or isinstance(error, ManifestFaulty | TokenMissing | NotMeant)
+        if fresh and not rebuild and undone:  # what was not agreed to is not left for `resume` to buy
             discard(out)
         raise
 
@@ -172,8 +172,6 @@ async def _take_in(opened: Any, manifest: Any, asked: str, wanted: o.Wanted, set
     else:
         counted = await _expand(opened, manifest, model, wanted, stands_for, settings)
     await opened.note(_facts(manifest, settings, wanted) | counted)
-    if await opened.selects_nothing():
-        say("warning: the selection leaves no job of the manifest")
     for warning in warnings(counted["unkept"], counted["outside"]):
         say(f"warning: {warning}")
         await opened.warn(warning)
@@ -188,11 +186,11 @@ async def _expand(
     settings: Any,  # noqa: ANN401
 ) -> dict[str, Any]:
     """Take the manifest's jobs in, all or none; count the rows that were rejected, and what to warn of."""
-    from batcher.cli.prepare import expansion
+    from batcher.cli.prepare import expansion, nothing_selected
     from batcher.cli.rejected import Rejected
     from batcher.errors import ManifestFaulty
     from batcher.hosting.inline import Looks
-    from batcher.ledger.enrolment import Choice, TooManyUnlisted
+    from batcher.ledger.enrolment import Choice, NothingSelected, TooManyUnlisted
 
     capped = settings.limits.max_cost_usd is not None
     looks = Looks(await opened.images())
@@ -209,6 +207,8 @@ async def _expand(
             if reject.count and not jobs.census.jobs:  # its reasons are what helps
                 reject.keep()
             raise
+        except NothingSelected:
+            raise nothing_selected(manifest, wanted.selection) from None
         except TooManyUnlisted as many:
             _ask_unlisted(many)
             sure = True
@@ -326,6 +326,7 @@ def _facts(manifest: Any, settings: Any, wanted: o.Wanted) -> dict[str, object]:
         "manifest": manifest.key,
         "manifest_file": manifest.file if manifest.file == "-" else manifest.path.name,
         "manifest_sha256": manifest.sha256,
+        "rows_sha256": manifest.rows_digest(),
         "root": str(manifest.root),
         "policy": policy_facts(settings),
         "selection": wanted.selection.facts(),

@@ -14,7 +14,7 @@ By = Annotated[
 ]
 
 
-def status(out: o.Out, *, by: By = None, json: o.Json = False) -> None:
+def status(out: o.NewestOut = None, *, by: By = None, json: o.Json = False) -> None:
     """Say where a run stands, at work or not.
 
     Examples: batcher status runs/products; batcher status runs/products --by scene
@@ -28,6 +28,7 @@ def status(out: o.Out, *, by: By = None, json: o.Json = False) -> None:
     from batcher.show.status import status as look
     from batcher.show.words import summary
 
+    out = o.newest(out)
     found = look(out)
     board = None
     if is_locked(out):

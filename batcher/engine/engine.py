@@ -26,6 +26,7 @@ _BODIES_AT_ONCE: Final = 128 * 2**20
 _STARTING: Final = frozenset({State.PENDING, State.SUBMITTING})
 _LAST_FEW: Final = 16
 """Of jobs in flight, or an eighth of the window: with so few left, each may be the one that the run ends with."""
+_UNDECIDED: Final = "are uncertain, and you have not decided about them yet"
 _IDLE: Final = 30.0
 _SOON: Final = 0.25
 """Seconds."""
@@ -79,6 +80,10 @@ class Engine:
     def reserve(self, job: Job) -> None:
         """Set aside what a job may cost that was submitted by hand."""
         self._pace.reserve(job)
+
+    def decided(self) -> None:
+        """Count what becomes uncertain from now on: the user has decided about the rest."""
+        self._pace.caution.decided()
 
     def broaden(self, *, broad: bool) -> None:
         """Give every row its first job before any its second, or go by the manifest's order."""
@@ -221,6 +226,8 @@ class Engine:
 
     async def _take_up(self) -> None:
         """Go on with what an earlier process left."""
+        if self._pace.caution.too_uncertain:
+            self.halt("uncertain", f"{self._pace.caution.uncertain} submissions {_UNDECIDED}")
         if self._policy.retry.uncertain == "resubmit":
             for job in await self._ledger.under_way(State.UNCERTAIN):
                 with suppress(Overtaken):  # by the user, from another terminal
@@ -438,7 +445,7 @@ class Engine:
         held = self._pace.saw(before, after, move, running, _loop_now())
         caution = self._pace.caution
         if caution.too_uncertain:
-            self.halt("uncertain", f"{caution.uncertain} submissions of this start are uncertain: {after.message}")
+            self.halt("uncertain", f"{caution.uncertain} submissions {_UNDECIDED}: {after.message}")
         if caution.too_many_failures:
             self.halt("failures", f"{caution.failures_in_a_row} jobs failed in a row; the last: {after.message}")
         self.hear()

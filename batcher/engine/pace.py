@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from batcher.engine.scouts import Scouts
-from batcher.job import Job, Kind, Move, State
+from batcher.job import UNTOLD, Job, Kind, Move, State
 from batcher.pacing.budget import Budget, kind_of
 from batcher.pacing.caution import Caution
 from batcher.pacing.patience import Patience
@@ -136,7 +136,7 @@ class Pace:
                 self.budget.release(after.id)
             elif before.billed_usd is None:
                 self.budget.settle(after.id, kind(after), after.spec.estimated_usd, move.billed_usd)
-            if after.state in {State.DONE, State.FAILED, State.CANCELLED}:
+            if after.state in {State.DONE, State.FAILED, State.CANCELLED} and after.kind not in UNTOLD:
                 self.budget.settle_unbilled(after.id, has_result=after.state is State.DONE)
             return None
         if after.state is State.RUNNING:

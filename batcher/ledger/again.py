@@ -25,7 +25,7 @@ class Which:
 
     def places(self, connection: sqlite3.Connection) -> list[int]:
         """Give the places in the ledger of the jobs that may be meant."""
-        facts = {"state": self.state, "kind": self.kind, "job": self.job}
+        facts = {"state": self.state, "kind": self.kind, "job": self.job, "listed": None}
         return [row[0] for row in connection.execute(statements("questions.sql")["places"], facts)]
 
     def jobs(self, connection: sqlite3.Connection, places: Sequence[int]) -> list[Job]:

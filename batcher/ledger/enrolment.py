@@ -39,6 +39,10 @@ class Enrolled:
     """Finished jobs, before."""
 
 
+class NothingSelected(Exception):
+    """The manifest names jobs, and the selection leaves none of them."""
+
+
 class TooManyUnlisted(Exception):
     """The edit would leave out more than half of what is done."""
 
@@ -65,14 +69,17 @@ def enrol(
     Memory does not grow with the jobs; indexes and sums are made anew, all at once. Into a ledger that knows jobs
     the others go in the order of their ids, so that the index of ids is written from its beginning to its end.
     The transaction is one that is not bound to foreign keys: they want the index of ids at each step.
-    Raises what the stream raises, and TooManyUnlisted.
+    Raises what the stream raises, NothingSelected and TooManyUnlisted.
     """
     sql = statements("moves.sql")
     if choice == Choice() and not _one(connection, "SELECT count(*) FROM (SELECT 1 FROM jobs LIMIT 1)"):
         with _set_aside(connection):
             _written(connection, sql["enrol_first"], named, now)
         jobs = _one(connection, "SELECT total(jobs) FROM tally")
-        return Enrolled(jobs, _one(connection, "SELECT total(jobs) FROM tally WHERE selected = 1"), 0, 0)
+        chosen = _one(connection, "SELECT total(jobs) FROM tally WHERE selected = 1")
+        if jobs and not chosen:
+            raise NothingSelected
+        return Enrolled(jobs, chosen, 0, 0)
     connection.execute(sql["stage_drop"])
     connection.execute(sql["stage_table"])
     _written(connection, sql["stage"], named, now)
@@ -84,6 +91,8 @@ def enrol(
         unlists_done=_one(connection, sql["would_unlist"]),
         done=_one(connection, "SELECT total(jobs) FROM tally WHERE listed = 1 AND state = 'done'"),
     )
+    if enrolled.jobs and not enrolled.chosen:
+        raise NothingSelected
     if not sure and unlists_most(enrolled.unlists_done, enrolled.done):
         raise TooManyUnlisted(enrolled)
     with _set_aside(connection, but="jobs_by_id"):

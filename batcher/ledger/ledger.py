@@ -151,7 +151,14 @@ class Ledger:
             for one in landed:
                 self._tell(one.event)
             jobs += [one.job for one in landed]
+        if which.state == State.UNCERTAIN:
+            await self.decided()
         return jobs
+
+    async def decided(self) -> None:
+        """Note that the user has decided about what is uncertain now: it counts no more against `max_uncertain`."""
+        lost = int((await self.ask("uncertain"))[0]["jobs"])
+        await self.put_meta({"uncertain_decided": lost})
 
     async def walk(self, job: Job, moves: Sequence[Move]) -> None:
         """Write several moves of a job in one transaction."""
@@ -167,6 +174,7 @@ class Ledger:
         now = self._clock.now()
         landed, more = await self._guard(lambda connection: adopt(connection, job_id, request_id, now))
         self._tell(landed.event)
+        await self.decided()
         return landed.job, more
 
     async def behind(self, sources: Sequence[Iterable[Seen]], last: Sequence[Seen | None], after: str) -> Gap | None:

@@ -20,11 +20,12 @@ SELECT total(nano_usd) / 1e9 AS usd, total(jobs) AS jobs FROM tally
 WHERE state IN ('pending', 'submitting', 'running', 'fetching') AND listed = 1 AND selected = 1;
 
 -- name: unbilled
--- What is at the server, or may be, at the price that it was submitted at.
+-- What is at the server, or may be, or ended there without a word, at the price that it was submitted at.
 SELECT jobs.id AS id, json_extract(spec, '$.model') AS model, json_extract(spec, '$.inputs.resolution') AS resolution,
   attempts.estimated_usd AS estimated
 FROM attempts JOIN jobs ON jobs.id = attempts.job_id AND jobs.attempt = attempts.number
-WHERE attempts.outcome IN ('open', 'uncertain') AND attempts.billed_usd IS NULL AND attempts.estimated_usd > 0;
+WHERE (attempts.outcome IN ('open', 'uncertain') OR (jobs.state = 'failed' AND jobs.kind IN ('timeout', 'gone')))
+  AND attempts.billed_usd IS NULL AND attempts.estimated_usd > 0;
 
 -- name: bills
 -- What the attempts that were billed last had been estimated to cost.
@@ -44,6 +45,19 @@ FROM (SELECT job_id, max(seq) AS seq FROM
 JOIN jobs ON jobs.id = latest.job_id JOIN attempts ON attempts.job_id = jobs.id AND attempts.number = jobs.attempt
 WHERE (attempts.billed_usd IS NOT NULL OR attempts.outcome = 'done') AND attempts.estimated_usd > 0
 ORDER BY latest.seq DESC LIMIT 200;
+
+-- name: example
+-- One job that failed, or is uncertain, in this way.
+SELECT id, name, message FROM jobs
+WHERE state IN ('failed', 'uncertain') AND listed = 1 AND selected IN (0, 1) AND kind = :kind LIMIT 1;
+
+-- name: uncertain
+-- Submissions whose answers were lost, and that nobody has decided about.
+SELECT total(jobs) AS jobs FROM tally WHERE state = 'uncertain' AND kind = 'lost';
+
+-- name: jobs_of_rows
+-- How many jobs of the manifest these rows make.
+SELECT count(*) AS jobs FROM jobs WHERE listed = 1 AND json_extract(spec, '$.row') IN (SELECT value FROM json_each(:rows));
 
 -- name: left_out
 SELECT count(*) FROM jobs WHERE id IN (SELECT value FROM json_each(:ids)) AND state = 'pending' AND NOT (listed AND selected);
@@ -123,7 +137,7 @@ SELECT files, bytes FROM stored;
 
 -- name: places
 SELECT rowid FROM jobs WHERE (:state IS NULL OR state = :state) AND (:kind IS NULL OR kind = :kind)
-  AND (:job IS NULL OR id = :job) AND (listed = 1 OR state <> 'pending')
+  AND (:job IS NULL OR id = :job) AND (:listed IS NULL OR listed = :listed) AND (listed = 1 OR state <> 'pending')
 ORDER BY listed DESC, position;
 
 -- name: jobs_of

@@ -26,8 +26,9 @@ class Reader:
     """A read-only look at `OUT/ledger.sqlite`. Use as a context manager."""
 
     def __init__(self, out: Path) -> None:
+        self.out = out
         file = out / "ledger.sqlite"
-        if not file.is_file():
+        if not has_ledger(out):
             raise NotFound(f"{out} is no run directory: there is no ledger.sqlite in it{_near(out)}")
         try:
             self._connection, version = _opened(file, "mode=ro")
@@ -98,10 +99,15 @@ class Reader:
         return {row["id"]: json.loads(row["entry"]) for row in self.ask("models")}
 
     def jobs(
-        self, state: str | None = None, kind: str | None = None, job: str | None = None
+        self,
+        state: str | None = None,
+        kind: str | None = None,
+        job: str | None = None,
+        *,
+        listed: bool | None = None,
     ) -> Iterator[tuple[Job, list[str]]]:
-        """Give jobs in the manifest's order, each with its files."""
-        for row in self._pages("jobs_of", self._places(state, kind, job)):
+        """Yield jobs in the order of the manifest with their files; `listed`: only those it names, or the others."""
+        for row in self._pages("jobs_of", self._places(state, kind, job, listed)):
             yield job_of(row), json.loads(row["files"])
 
     def listed_places(self) -> "array[int]":
@@ -121,11 +127,11 @@ class Reader:
 
     def known_files(self) -> Iterator[sqlite3.Row]:
         """Give every file that the ledger knows, with its job's state."""
-        return self._pages("known_files", self._places(None, None, None))
+        return self._pages("known_files", self._places(None, None, None, None))
 
-    def _places(self, state: str | None, kind: str | None, job: str | None) -> "array[int]":
-        """Give the places of jobs in the table, in the manifest's order: eight bytes each."""
-        facts = {"state": state, "kind": kind, "job": job}
+    def _places(self, state: str | None, kind: str | None, job: str | None, listed: bool | None) -> "array[int]":
+        """Return the places of jobs in the table, in the manifest's order: eight bytes each."""
+        facts = {"state": state, "kind": kind, "job": job, "listed": listed}
         return array("q", (row[0] for row in self.ask("places", **facts)))
 
     def _pages(self, question: str, places: "array[int]") -> Iterator[sqlite3.Row]:
@@ -143,12 +149,17 @@ class Reader:
         return stopped_of(rows[0]["facts"]) if rows else None
 
 
+def has_ledger(out: Path) -> bool:
+    """Return whether a directory is one of a run; a name that can be none, or that nobody may look at, is not."""
+    return os.path.isfile(out / "ledger.sqlite")  # noqa: PTH113 - of a Path it may raise
+
+
 def _near(out: Path) -> str:
     """Name the run directories that may have been meant: one of a near name, else those inside."""
     beside = sorted(file.parent for file in out.absolute().parent.glob("*/ledger.sqlite"))
     if near := get_close_matches(out.name, [one.name for one in beside], n=1, cutoff=0.6):
         return f"; did you mean `{out.parent / near[0]}`?"
-    inside = sorted(str(file.parent) for file in out.glob("*/ledger.sqlite"))
+    inside = sorted(str(file.parent) for file in out.glob("*/ledger.sqlite")) if os.path.isdir(out) else []  # noqa: PTH112
     return f"; in it are: {', '.join(inside[:8])}" if inside else ""
 
 

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, Final
 
-from batcher.errors import Fault, NotFound, WrongUse
+from batcher.errors import Fault, ManifestFaulty, NotFound, WrongUse
 from batcher.manifest.document import Document, RowsFile, RowsGlob, read_document
 from batcher.manifest.faults import Faults
 from batcher.manifest.rows import Row, Rows, glob_rows, has_nul
@@ -65,12 +65,20 @@ class Manifest:
         return Rows(self.root / form.file, self.rows_label, form, faults)
 
     def rows_digest(self) -> str:
-        """Give what stands for its rows, where they are in another file or are files themselves."""
+        """Return what stands for its rows, where they are in another file or are files themselves.
+
+        Where that file cannot be read, whoever expands it says so.
+        """
         jobs = self.document.jobs
+        if not self.readable:
+            return ""
         if isinstance(jobs, RowsGlob):
             names = "\0".join(str(row.values["path"]) for row in glob_rows(jobs.glob, self.root))
             return hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()
-        return _digest(self.root / self.rows_file) if self.rows_file else ""
+        try:
+            return _digest(self.root / self.rows_file) if self.rows_file else ""
+        except OSError:
+            return ""
 
     @property
     def rows_label(self) -> str:
@@ -94,7 +102,10 @@ def open_manifest(file: str, *, name: str | None = None, stdin: IO[bytes] | None
             raise WrongUse(f"{str(path)!a} has bytes that are no UTF-8 in its name: rename it, or a folder above it")
         if not path.is_file():
             raise NotFound(f"{file} does not exist{_near(path)}" if not path.exists() else f"{file} is no file")
-    digest = _digest(path)
+    try:
+        digest = _digest(path)
+    except OSError as error:
+        raise ManifestFaulty([Fault(file, 1, "", f"cannot be read: {error.strerror}")], 1) from None
     faults, readable = Faults(), True
     if path.suffix.lower() in _ROWS:
         jobs = RowsFile(file=str(path) if file == "-" else path.name)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from batcher.catalog import Model
+from batcher.catalog import COUNT_FIELDS, Model
 from batcher.errors import Fault
 from batcher.manifest.faults import Faults, did_you_mean
 from batcher.manifest.manifest import Manifest
@@ -136,14 +136,20 @@ class Recipe:
     def _read_sets(self, sets: Mapping[str, str]) -> dict[str, str]:
         for name in sets:
             if name not in self._model.properties:
-                message = "is no input of the model" + did_you_mean(name, set(self._model.properties))
+                message = "is no input of the model" + self._meant(name)
                 self._faults.add(Fault("--set", 1, name, message))
                 self.misspelt = True
         return {name: text for name, text in sets.items() if name in self._model.properties}
 
+    def _meant(self, name: str) -> str:
+        if name in COUNT_FIELDS:
+            meant = self._model.meant_by(name)
+            return f"; did you mean `{meant}`?" if meant else "; it makes one output a request: use `repeat` for more"
+        return did_you_mean(name, set(self._model.properties))
+
     def _check_names_of_inputs(self) -> None:
         for name in [name for name in self._inputs if name not in self._model.properties]:
-            message = f"is no input of {self._model.id}" + did_you_mean(name, set(self._model.properties))
+            message = f"is no input of {self._model.id}" + self._meant(name)
             line = self._manifest.marked.line("inputs", name)
             self._faults.add(Fault(self._manifest.file, line, f"inputs.{name}", message))
             self.misspelt = True

@@ -61,7 +61,10 @@ class Budget:
 
     limit: float | None
     spoken_for: float = 0.0
-    """Billed, else reserved, of everything submitted; uncertain jobs keep their reservation."""
+    """Billed, else reserved, of everything submitted.
+
+    What is uncertain, or ended at the server without a word, keeps its reservation: it may be billed yet.
+    """
     broad: bool = False
     """Money is short: one job of each row goes before a second of any."""
     rose: bool = False
@@ -156,8 +159,11 @@ class Budget:
                 self.learn(held.kind, held.estimate, None)
 
     def learn(self, kind: Hashable, estimate: float | None, billed: float | None) -> None:
-        """Take in a bill, or a result without one: what is in flight may cost as much."""
-        if not estimate:
+        """Take in a bill, or a result without one: what is in flight may cost as much.
+
+        A bill of nothing tells no price: it is what a generation that failed is billed.
+        """
+        if not estimate or (billed is not None and billed <= 0):
             return
         known = self.classes.setdefault(kind, PriceClass())
         before = (known.is_known, known.factor)

@@ -10,11 +10,12 @@ SINGLE_FILE_AFTER: Final = 3
 
 @dataclass(slots=True)
 class Caution:
-    """Counts since this start; what an earlier crash left uncertain is not counted."""
+    """Counts since this start, and what is uncertain since the user last decided; what a crash left is not counted."""
 
     max_uncertain: int
     max_failures: int
     uncertain: int = 0
+    """Submissions whose answers were lost since the user last decided about such: by earlier starts, too."""
     uncertain_in_a_row: int = 0
     failures_in_a_row: int = 0
     accepted: int = 0
@@ -31,6 +32,10 @@ class Caution:
             self.failures_in_a_row += 1
         elif to is State.DONE:
             self.failures_in_a_row = 0
+
+    def decided(self) -> None:
+        """Take in that the user has decided about what is uncertain."""
+        self.uncertain = self.uncertain_in_a_row = 0
 
     @property
     def single_file(self) -> bool:

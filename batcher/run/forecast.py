@@ -3,7 +3,6 @@
 import shutil
 from array import array
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,8 +38,8 @@ class Seen:
         self._prices: dict[tuple[str | None, float | None], tuple[str | None, float | None]] = {}
         self._chance = chance(0)
 
-    def take(self, spec: Spec, *, chosen: bool) -> None:
-        """Take a job in."""
+    def take(self, spec: Spec, outputs: int, *, chosen: bool) -> None:
+        """Take a job in that makes so many outputs."""
         if not chosen:
             return
         self.model = spec.model
@@ -48,7 +47,7 @@ class Seen:
         resolution = spec.inputs.get("resolution")
         price = (None if resolution is None else str(resolution), spec.estimated_usd)
         self.priced.append(self._prices.setdefault(price, price))
-        self.outputs.append(min(1000, max(1, _count(spec.inputs))))
+        self.outputs.append(min(1000, outputs))
         self.images.append(min(65_535, len(spec.images)))
         self.image_bytes.append(sum(image.bytes for image in spec.images))
         if (not self.rows or self.rows[-1] != spec.row) and looks_like_many(spec.sources):
@@ -81,11 +80,6 @@ class Seen:
         more = f", and {len(self._fused) - 1:,} more rows" if len(self._fused) > 1 else ""
         said = f"row {row} has {count} images that look like {count} products{more}: one request makes one picture of "
         return [said + 'them all; for a picture each, give each its own row, as `jobs: {glob: "photos/*.jpg"}` does']
-
-
-def _count(inputs: Mapping[str, object]) -> int:
-    found = next((inputs[name] for name in ("num_images", "number_of_images", "n") if name in inputs), 1)
-    return found if isinstance(found, int) else 1
 
 
 def as_named(spec: Spec) -> Any:  # noqa: ANN401 - JSON

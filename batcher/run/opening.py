@@ -1,6 +1,7 @@
 """Opens a run directory: makes it, locks it, recovers its ledger, and finds the way to its API."""
 
 import contextlib
+import errno
 import os
 import shutil
 import sqlite3
@@ -8,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from batcher.engine.rules import after_crash
 from batcher.errors import NotFound, WrongRun, WrongUse
@@ -15,6 +17,7 @@ from batcher.job import State
 from batcher.ledger import asks
 from batcher.ledger.ledger import Ledger, unreadable
 from batcher.ledger.lock import Lock
+from batcher.ledger.reader import has_ledger
 from batcher.ledger.witness import Witness
 from batcher.outputs.store import sync_folder
 from batcher.plain import command
@@ -22,6 +25,9 @@ from batcher.provider.wire import Wire
 from batcher.run.parts import Parts
 from batcher.run.run import Run
 from batcher.settings import SANDBOX, Endpoint, remote
+
+_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE})
+"""Errors of a folder that cannot be made which say nothing of its name."""
 
 
 @asynccontextmanager
@@ -41,7 +47,7 @@ async def open_run(
     The API is reached, and the sandbox started, only when something is to be asked: a run at rest needs neither.
     """
     parts = parts or Parts()
-    fresh = not (out / "ledger.sqlite").exists()
+    fresh = not has_ledger(out)
     if fresh and not make:
         raise NotFound(f"{out} is no run directory: there is no ledger.sqlite in it")
     async with AsyncExitStack() as stack:
@@ -62,7 +68,7 @@ async def open_run(
 @asynccontextmanager
 async def open_ledger(out: Path, *, parts: Parts | None = None) -> AsyncIterator[Ledger]:
     """Hold a run directory's ledger alone, for what needs no API."""
-    if not (out / "ledger.sqlite").exists():
+    if not has_ledger(out):
         raise NotFound(f"{out} is no run directory: there is no ledger.sqlite in it")
     async with _held(out, parts or Parts()) as ledger:
         yield ledger
@@ -111,14 +117,19 @@ def _make(out: Path, *, rebuild: bool) -> None:
     """Make the directory, so that a power cut cannot take it back: SQLite flushes only what is in it."""
     missing = []
     folder = out
-    while not folder.is_dir():
-        if folder.exists():
-            raise WrongUse(f"{folder} is a file, not a directory")
-        missing.append(folder)
-        folder = folder.parent
-    for one in reversed(missing):
-        one.mkdir(exist_ok=True)
-        sync_folder(one.parent)
+    try:
+        while not folder.is_dir():
+            if folder.exists():
+                raise WrongUse(f"{out} cannot be made: {folder} is a file", "choose another directory with -o")
+            missing.append(folder)
+            folder = folder.parent
+        for one in reversed(missing):
+            one.mkdir(exist_ok=True)
+            sync_folder(one.parent)
+    except OSError as error:
+        if error.errno in _DISK:
+            raise
+        raise WrongUse(f"{out} cannot be made: {error.strerror}", "choose another directory with -o") from None
     if not rebuild and (out / "files").is_dir() and any((out / "files").iterdir()):
         raise WrongRun(
             f"{out} has files, and no ledger that says what they cost",
@@ -166,7 +177,7 @@ def discard(out: Path) -> None:
 
     What says why rows were rejected stays, where that left none; and all of it where results were taken over already.
     """
-    if (out / "files").is_dir() and any((out / "files").iterdir()):
+    if not os.path.isdir(out) or ((out / "files").is_dir() and any((out / "files").iterdir())):  # noqa: PTH112
         return
     for name in (
         "ledger.sqlite",
@@ -181,3 +192,5 @@ def discard(out: Path) -> None:
     shutil.rmtree(out / SANDBOX, ignore_errors=True)
     with contextlib.suppress(OSError):
         out.rmdir()
+        if out.parent == Path("runs"):  # made for it, where nothing else is in it
+            out.parent.rmdir()

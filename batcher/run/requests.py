@@ -122,6 +122,9 @@ class Requests:
                 return await self.adopt(ask["job"], ask["request_id"])
             case "verify":
                 return await self.repair(ask["jobs"], ask["sidecars"])
+            case "decide":
+                await self._run.decided()
+                return {}
             case "set":
                 return await self.change(ask["settings"])
             case "pause":
@@ -138,6 +141,8 @@ class Requests:
     async def retry(self, which: Which) -> list[Job]:
         """Let settled jobs go on, as the table of states says; give them as they are now."""
         jobs = await self._run.ledger.retry(which)
+        if which.state == State.UNCERTAIN and self._run.engine:
+            self._run.engine.decided()
         self._take(*jobs)
         return jobs
 
@@ -161,8 +166,10 @@ class Requests:
             case Unavailable(message) | Unauthorized(message) | Forbidden(message):
                 raise Unreachable(f"the API did not say whether it knows request {request_id}: {message}")
         job, more = await run.ledger.adopt(job_id, request_id)
-        if more and run.engine:
-            run.engine.reserve(job)
+        if run.engine:
+            run.engine.decided()
+            if more:
+                run.engine.reserve(job)
         self._take(job)
         return {"job_id": job.id, "request_id": request_id, "state": job.state}
 

@@ -51,6 +51,7 @@ from batcher.run.purse import Purse
 from batcher.run.requests import Requests
 from batcher.settings import SANDBOX, Endpoint, Policy
 from batcher.show.status import status
+from batcher.show.words import left_behind
 
 _LOOK: Final = 0.2
 _LAST_ANSWERS: Final = 1.0
@@ -113,11 +114,6 @@ class Run:
         """Say whether there is something to do: what is uncertain too, where it is to be submitted again."""
         resubmits = policy.retry.uncertain == "resubmit" and (await self._states()).get(State.UNCERTAIN)
         return bool(resubmits) or not await self.at_rest()
-
-    async def selects_nothing(self) -> bool:
-        """Say whether the manifest names jobs, and none of them is selected."""
-        listed = [row for row in await self.ledger.ask("states") if row["listed"]]
-        return bool(listed) and not any(row["selected"] for row in listed)
 
     def listen(self, listener: Listener) -> None:
         """Tell this listener of every event from now on."""
@@ -215,7 +211,7 @@ class Run:
 
     async def _started(self, policy: Policy, name: str, states: Mapping[str, int]) -> Started:
         """Say what this start begins with."""
-        await self.note({"started_at": self.parts.clock.now()})
+        await self.note({"started_at": self.parts.clock.now(), "ended": False})
         money = await self.ledger.ask("money")
         to_settle = (await self.ledger.ask("unsettled_estimate"))[0]
         return Started(
@@ -332,9 +328,23 @@ class Run:
             rate=Rate(limits.requests_per_second),
             patience=Patience(retry.patience),
             budget=budget,
-            caution=Caution(retry.max_uncertain, retry.max_failures),
+            caution=Caution(retry.max_uncertain, retry.max_failures, await self._undecided()),
             usual=usual,
         )
+
+    async def _undecided(self) -> int:
+        """Count the submissions whose answers were lost since the user last decided about such."""
+        lost = int((await self.ledger.ask("uncertain"))[0]["jobs"])
+        decided = int((await self.meta()).get("uncertain_decided") or 0)
+        if lost < decided:  # some have been settled since
+            await self.ledger.decided()
+        return max(0, lost - decided)
+
+    async def decided(self) -> None:
+        """Note that the user has decided about what is uncertain now."""
+        await self.ledger.decided()
+        if self.engine:
+            self.engine.decided()
 
     async def _states(self) -> dict[str, int]:
         """Count the jobs that this run is to bring to rest."""
@@ -357,11 +367,7 @@ class Run:
         if not left:
             return Outcome(EXIT_OK if set(states) <= {State.DONE} else EXIT_SETTLED, None)
         halt = halt or Halt("bug", f"{left} jobs were left without a reason", 70, Drain.FINISH)
-        at_work = Counter(states) + Counter(others)
-        running = at_work[State.RUNNING] + at_work[State.FETCHING]
-        message = halt.message + (f"; {running} are at the server, and run on there" if running else "")
-        if cut := at_work[State.SUBMITTING]:
-            message += f"; {cut} were being submitted: they may be billed, and the next start holds them as uncertain"
+        message = "; ".join([halt.message, *left_behind(Counter(states) + Counter(others))])
         return Outcome(halt.exit_code, self._stopped(halt, message))
 
     def _stopped(self, halt: Halt, message: str) -> Stopped:
@@ -375,11 +381,12 @@ class Run:
             "uncertain": resume if resubmits else command("retry", self.out, "--state", "uncertain"),
             "moved": f"{resume} --accept-moved",
         }
-        retryable = halt.reason not in {"token", "budget", "balance", "failures", "disk", "moved", "bug"}
+        retryable = halt.reason in {"time", "unreachable", "interrupted"}
         return Stopped(halt.reason, message, halt.exit_code, following.get(halt.reason, resume), retryable)
 
     async def _close_books(self, meta: Mapping[str, Any], outcome: Outcome) -> None:
-        noted: dict[str, object] = {"requests": int(meta.get("requests") or 0) + (self._wire.sent if self._wire else 0)}
+        requests = int(meta.get("requests") or 0) + (self._wire.sent if self._wire else 0)
+        noted: dict[str, object] = {"requests": requests, "ended": True}
         if self.engine:
             noted["price_classes"] = self.engine.budget.noted()
         await self.ledger.put_meta(noted)

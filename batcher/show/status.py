@@ -6,16 +6,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from batcher.errors import WrongUse
+from batcher.errors import Stopped, WrongUse
 from batcher.job import SETTLED, State
+from batcher.ledger.lock import is_locked
 from batcher.ledger.reader import Reader
 from batcher.manifest.faults import did_you_mean
 from batcher.pacing.budget import restored
-from batcher.plain import plain
+from batcher.plain import command, plain
 from batcher.settings import SANDBOX
 from batcher.show.board import Board, Money, affordable, named
 from batcher.show.pace import RECENT, Count, left
-from batcher.show.words import duration, money
+from batcher.show.words import duration, left_behind, money
 
 _COLUMN: Final = 48
 
@@ -31,7 +32,8 @@ def status_of(reader: Reader) -> dict[str, Any]:
     meta = reader.meta()
     rows = reader.ask("states")
     listed = [row for row in rows if row["listed"]]
-    stopped = reader.stopped()
+    states = {state.value: sum(row["jobs"] for row in listed if row["state"] == state) for state in State}
+    stopped = _without_a_word(reader, states) or reader.stopped()
     files = reader.ask("files")[0]
     errors: dict[str, int] = {}
     for row in listed:
@@ -44,7 +46,7 @@ def status_of(reader: Reader) -> dict[str, Any]:
         "selected": sum(row["jobs"] for row in listed if row["selected"]),
         "waiting": sum(row["jobs"] for row in listed if row["selected"] and row["state"] == State.PENDING),
         "whole": meta.get("whole"),
-        "states": {state.value: sum(row["jobs"] for row in listed if row["state"] == state) for state in State},
+        "states": states,
         "unlisted": sum(row["jobs"] for row in rows if not row["listed"]),
         "rejected": meta.get("rejected", 0),
         "errors": errors,
@@ -55,7 +57,22 @@ def status_of(reader: Reader) -> dict[str, Any]:
         "at_work": False,
         "pace": None,
         "stopped": _stopped(asdict(stopped)) if stopped else None,
+        "examples": {kind: _example(reader, kind) for kind in errors},
     }
+
+
+def _without_a_word(reader: Reader, states: Mapping[str, int]) -> Stopped | None:
+    """Return why nothing is at work where the last start did not come to say so: it was killed, or the power went."""
+    if reader.meta().get("ended") is not False or is_locked(reader.out):
+        return None
+    message = "; ".join(["nothing is at work: the last start ended without a word", *left_behind(states)])
+    return Stopped("interrupted", message, 0, command("resume", reader.out), retryable=True)
+
+
+def _example(reader: Reader, kind: str) -> dict[str, str]:
+    """Return one job that failed, or is uncertain, in this way."""
+    row = reader.ask("example", kind=kind)[0]
+    return {"job_id": row["id"], "name": row["name"], "message": row["message"] or ""}
 
 
 ALSO: Final = ("model", "sample", "row", "original", "state", "kind")

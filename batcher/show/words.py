@@ -8,15 +8,25 @@ from batcher.job import State
 from batcher.plain import command, is_own_command
 from batcher.settings import SANDBOX
 
-_MAYBE: Final = ": may have been accepted, and billed; `retry --state uncertain` says what is known, and asks"
-_HELP: Final = {
-    "lost": _MAYBE,
-    "crash": _MAYBE,
-    "bad_output": ": `retry` fetches it again; where that brings the same, `retry --again` buys it anew",
-    "expired": ": `retry` asks for it again; where that fails too, `retry --again` buys it anew",
-    "no_output": ": `retry` asks for it again; where that fails too, `retry --again` buys it anew",
+_ADVICE: Final = {
+    "lost": "may have been accepted, and billed",
+    "crash": "may have been accepted, and billed",
+    "invalid": "the server refuses these as they are: edit their rows",
+    "refused": "refused as they are: edit their rows",
+    "source": "their images changed or vanished: put them back, or run the manifest again",
+    "bad_output": "`retry` fetches them again; where that brings the same, `retry --again` buys them anew",
+    "expired": "`retry` asks for them again; where that fails too, `retry --again` buys them anew",
+    "no_output": "`retry` asks for them again; where that fails too, `retry --again` buys them anew",
+    "unfetched": "`retry` fetches them again, and buys nothing",
+    "timeout": "`retry` waits for them again, and buys nothing",
+    "gone": "`retry` asks for them again; where the server does not know them, `retry --again` buys them anew",
+    "failed": "`retry` buys them anew",
 }
-"""What can be done about a kind of failure that the next command may not end."""
+"""What can be done about each kind of failure."""
+_HELPED: Final = ("timeout", "gone", "expired", "bad_output", "no_output", "unfetched", "failed", "source")
+"""Kinds of failure that `retry` can help; of the others it would only buy the same refusal again."""
+_WORDS: Final = 100
+"""Characters of an example's message."""
 
 
 def money(usd: float | None) -> str:
@@ -50,6 +60,18 @@ def span(seconds: float) -> str:
     hours, rest = divmod(int(seconds), 3600)
     parts = [(hours, "h"), (rest // 60, "m"), (rest % 60, "s")]
     return "".join(f"{count}{unit}" for count, unit in parts if count) or "0s"
+
+
+def left_behind(states: Mapping[str, int]) -> list[str]:
+    """Return what is to be said of jobs that a run left on their way, by how far they had come."""
+    said = []
+    if running := states.get(State.RUNNING, 0):
+        said.append(f"{running:,} run on at the server")
+    if fetching := states.get(State.FETCHING, 0):
+        said.append(f"{fetching:,} have ended there, and are fetched by the next start")
+    if cut := states.get(State.SUBMITTING, 0):
+        said.append(f"{cut:,} were being submitted: they may be billed, and the next start holds them as uncertain")
+    return said
 
 
 def jobs(count: int) -> str:
@@ -92,7 +114,11 @@ def summary(found: Mapping[str, Any], out: Path, took: float | None = None) -> l
         )
     elif cost["limit"] is not None and cost["without_bill"]:
         lines.append(f"{money(cost['without_bill'])} of it came without a bill: there the limit rests on estimates")
-    lines.extend(f"{count:,} {kind}{_HELP.get(kind, '')}" for kind, count in sorted(found["errors"].items()))
+    for kind, count in sorted(found["errors"].items(), key=lambda one: -one[1]):
+        lines.append(f"{count:,} {kind}: {_ADVICE[kind]}")
+        example = found["examples"].get(kind)
+        if example and example["message"]:
+            lines.append(f"    as {example['name']}: {_cut(example['message'])}")
     if found["rejected"]:
         lines.append(f"{found['rejected']:,} rows rejected, see {out / 'rejected.csv'}")
     if found["stopped"]:
@@ -110,7 +136,7 @@ def next_command(found: Mapping[str, Any], out: Path) -> str | None:
     if found["waiting"]:  # let go on by the user, or never begun
         return command("resume", out)
     if states["failed"]:
-        return command("retry", out) + " && " + command("resume", out)
+        return _after_failures(found["errors"], out)
     if states["uncertain"]:
         return command("retry", out, "--state", "uncertain")
     if states["cancelled"]:
@@ -118,3 +144,17 @@ def next_command(found: Mapping[str, Any], out: Path) -> str | None:
     if found["total"] > found["selected"] and is_own_command(str(found["whole"] or "")):
         return str(found["whole"])
     return None
+
+
+def _after_failures(errors: Mapping[str, int], out: Path) -> str:
+    """Return the command that lets go on what can be helped; else the one that writes the rows that need an edit."""
+    helped = [kind for kind in _HELPED if kind in errors]
+    if not helped:
+        return command("jobs", out, "--state", "failed", "--rows", "failed-rows.csv")
+    others = {"invalid", "refused"} & set(errors)
+    retries = [command("retry", out, "--kind", kind) for kind in helped] if others else [command("retry", out)]
+    return " && ".join([*retries, command("resume", out)])
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _WORDS else f"{text[:_WORDS]}..."

@@ -236,7 +236,8 @@ def test_what_comes_next_is_what_was_priced(catalogue: Batcher) -> None:
     summary = catalogue("status", "runs/m").out
     assert "20 jobs more of the manifest are not selected" in summary
     assert summary.rstrip().endswith("next: batcher run m.yaml")
-    assert "the selection leaves no job" in catalogue("plan", "m.yaml", "--where", "stem == 'mog'").out
+    none = catalogue("plan", "m.yaml", "--where", "stem == 'mog'")
+    assert none.code == 65 and "selects no job of the manifest: stem == 'mog' is true of none" in none.err
     alone = catalogue("plan", "m.yaml", "--where", "stem == 'jar'", "--json").json()
     assert alone["selected"] == 4
     assert alone["images"] == alone["to_buy"] == 4 - alone["begun"]

@@ -119,7 +119,7 @@ def test_reasons_stay_where_every_row_was_rejected(batcher: Batcher, api: Api) -
 
 
 def test_a_start_that_is_refused_leaves_the_reasons_of_an_earlier_one(batcher: Batcher, api: Api) -> None:
-    batcher.csv(["a"])
+    batcher.csv([f"p{n}" for n in range(20)])
     with (batcher.folder / "jobs.csv").open("a") as file:
         file.write("b,nowhere.png\n")
     assert batcher("run", "jobs.csv", "--model", MODEL, "--skip-invalid").code == 0
@@ -143,7 +143,7 @@ def test_a_reader_that_goes_away_changes_no_exit_code(batcher: Batcher) -> None:
 def test_arguments_that_are_wrong_end_with_an_event_too(batcher: Batcher, wrong: list[str]) -> None:
     done = batcher.run_csv(["a"], "--json", *wrong)
     (event,) = done.lines()
-    assert (done.code, event["exit_code"], event["stopped"]["reason"]) == (64, 64, "arguments")
+    assert (done.code, event["exit_code"], event["stopped"]["reason"]) == (64, 64, "usage")
 
 
 def test_cells_beyond_the_header_are_kept_with_the_reason(batcher: Batcher, api: Api) -> None:

@@ -296,7 +296,7 @@ def test_cancel_takes_back_what_is_queued(batcher: Batcher, api: Api, until: Unt
     assert process.returncode == 75, err
     assert batcher.states() == {"cancelled": 4, "pending": 6}
     found = batcher("status", "runs/jobs", "--json").json()["stopped"]
-    assert (found["reason"], found["retryable"]) == ("paused", True)
+    assert (found["reason"], found["retryable"]) == ("paused", False)
     api.queued = False
     assert batcher("resume", "runs/jobs").code == 1
     assert batcher.states() == {"cancelled": 4, "done": 6}

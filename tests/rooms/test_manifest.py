@@ -153,7 +153,7 @@ def test_bad_rows_are_set_aside_where_asked_for(folder: Folder) -> None:
         ("inptus: {prompt: a}", "m.yaml:2: inptus: is no key of a manifest; did you mean `inputs`?"),
         ("limits: {concurency: 3}", "m.yaml:2: limits.concurency: is no key of a manifest; did you mean `concurrency`?"),
         ("limits:\n  concurrency: 0", "m.yaml:3: limits.concurrency: is 0: input should be greater than or equal to 1"),
-        ("retry: {job_timeout: soon}", "m.yaml:2: retry.job_timeout: is no duration: write 90s, 30m or 1h30m"),
+        ("retry: {job_timeout: soon}", "m.yaml:2: retry.job_timeout: is not a duration: write 90s, 30m or 1h30m"),
         ("inputs: {promt: a}", f"m.yaml:2: inputs.promt: is no input of {MODEL}; did you mean `prompt`?"),
         ("inputs: {prompt: '{{ a', image_urls: [b]}", "m.yaml:2: inputs.prompt: is no template that can be read:"),
         ("inputs: {prompt: '{{ nix }}', image_urls: [b]}", "m.yaml:2: inputs.prompt: asks for `nix`, which is no variable and not in the matrix"),

@@ -271,6 +271,9 @@ def test_three_results_without_a_bill_make_a_class_known_at_its_estimate() -> No
         failing.reserve(job, "k", 0.15)
         failing.settle_unbilled(job, has_result=False)
     assert not failing.classes and failing.spoken_for == pytest.approx(0.60), "what failed tells no price"
+    failing.reserve("e", "k", 0.15)
+    failing.settle("e", "k", 0.15, 0.0)
+    assert not failing.classes, "nor does the bill of nothing that it is sent"
 
 
 def test_a_limit_that_is_set_while_jobs_are_in_flight_reserves_for_them_too() -> None:
