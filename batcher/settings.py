@@ -1,5 +1,6 @@
 """Settings: limits and retry rules as groups, and where the API and its token are found. Never prints a token."""
 
+import ipaddress
 import json
 import os
 import re
@@ -26,7 +27,7 @@ _CONTROLS: Final = dict.fromkeys(map(chr, (*range(32), *range(127, 160))), "") |
     "\0": "a NUL",
 }
 _LONGEST_HOST: Final = 253
-_LONGEST_LABEL: Final = 63
+_LABEL: Final = re.compile(r"[\w-]{1,63}")
 """Characters, by RFC 1035."""
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -184,10 +185,15 @@ def _why_no_base(base: str) -> str:
 
 def _is_host(name: str) -> bool:
     """Return whether a name can be one of a host: labels of up to 63 characters, of 253 in all; or an IPv6 address."""
-    if ":" in name:  # within brackets, which the parser has seen to
-        return True
     labels = name.removesuffix(".").split(".")
-    return len(name) <= _LONGEST_HOST and all(0 < len(label) <= _LONGEST_LABEL for label in labels)
+    try:
+        if ":" in name:
+            return bool(ipaddress.IPv6Address(name)) and "%" not in name
+        if labels[-1].isascii() and labels[-1].isdigit():  # that makes it an address
+            return bool(ipaddress.IPv4Address(name))
+    except ValueError:
+        return False
+    return len(name) <= _LONGEST_HOST and all(_LABEL.fullmatch(label) for label in labels)
 
 
 @dataclass(frozen=True, slots=True)

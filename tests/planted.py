@@ -55,6 +55,10 @@ PROOFS = {
         *("-m", "tests.nights.play"),
         '{"jobs": 12, "seed": 4, "concurrency": 4, "mishaps": {"read_other": 0.2}, "strict": true}',
     ),
+    "methods": ("-m", "pytest", "-q", "-x", "tests/rooms/test_bounds.py", "-k", "no_text_of_its_own"),
+    "damaged answers": ("-m", "pytest", "-q", "-x", "tests/real/test_far_side.py", "-k", "own_trouble or salvaged"),
+    "drips": ("-m", "pytest", "-q", "-x", "tests/real/test_far_side.py", "-k", "drips"),
+    "passwords": ("-m", "pytest", "-q", "-x", "tests/real/test_far_side.py", "-k", "password"),
     "unbilled failures": ("-m", "tests.nights.many", "--count", "1", "--seed", "1190"),
     "untold ends": ("-m", "tests.nights.many", "--count", "1", "--seed", "122"),
     "caps": (
@@ -373,7 +377,7 @@ BUGS = [
         [
             (
                 "provider/runcomfy.py",
-                "return None if named is None or is_same_request(named, request_id) else Misdirected(named)",
+                "return None if named is None else Misdirected(named)",
                 "return None",
             )
         ],
@@ -387,6 +391,37 @@ BUGS = [
         "spends the whole cap before the first bill",
         "caps",
         [("pacing/budget.py", "UNKNOWN: Final = 10.0", "UNKNOWN: Final = 1.0")],
+    ),
+    Bug(
+        "joins what has no text of its own",
+        "methods",
+        [("manifest/bounds.py", "found = [*map(make_attrgetter(context.environment, attribute), found)]", "pass")],
+    ),
+    Bug(
+        "believes a refusal that speaks of the server's own trouble",
+        "damaged answers",
+        [
+            (
+                "provider/runcomfy.py",
+                "if meaning in _FOR_GOOD and said.code is None and _is_troubled",
+                "if False and _is_troubled",
+            )
+        ],
+    ),
+    Bug(
+        "drops the request id of a refusal",
+        "damaged answers",
+        [("provider/runcomfy.py", "or meaning not in _NOT_TAKEN", "or meaning not in _NOT_TAKEN | _FOR_GOOD")],
+    ),
+    Bug(
+        "waits for the headers of a file for as long as they drip",
+        "drips",
+        [("outputs/download.py", "async with asyncio.timeout(patience):", "async with asyncio.timeout(None):")],
+    ),
+    Bug(
+        "writes a proxy's password down",
+        "passwords",
+        [("provider/wire.py", "text = without_passwords(readable(", "text = str(readable(")],
     ),
     Bug(
         "takes the bill of nothing of a failure for a price",

@@ -45,7 +45,8 @@ class Model:
     def properties(self) -> Mapping[str, Mapping[str, object]]:
         """The input fields' own schemas."""
         found = self.schema.get("properties")
-        return found if isinstance(found, dict) else {}
+        schemas = found.items() if isinstance(found, dict) else ()
+        return {name: one if isinstance(one, dict) else {} for name, one in schemas}  # `true` allows anything
 
     @cached_property
     def _validator(self) -> jsonschema_rs.Validator:

@@ -124,6 +124,7 @@ async def run_manifest(wanted: o.Wanted, lines: Any) -> int:  # noqa: ANN401 - L
     from batcher.errors import LedgerInUse, ManifestFaulty, NotFound, NotMeant, TokenMissing
     from batcher.ledger.reader import has_ledger
     from batcher.manifest.manifest import open_manifest
+    from batcher.provider.proxies import of_environment
     from batcher.run import discard, open_run
     from batcher.settings import SANDBOX, remote
 
@@ -136,6 +137,8 @@ async def run_manifest(wanted: o.Wanted, lines: Any) -> int:  # noqa: ANN401 - L
     asked = model_id(manifest, wanted.model)
     settings = wanted.given.over(policy(manifest))
     provider = SANDBOX if wanted.sandbox else remote(manifest.root).provider
+    if not wanted.sandbox:
+        of_environment().of(provider)  # one that cannot be used is said before anything is made
     fresh = not has_ledger(out)
     rebuild = any(folder.resolve() == out.resolve() for folder in wanted.reuse)
     begun = False

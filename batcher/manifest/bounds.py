@@ -17,6 +17,7 @@ from typing import Any, Final, cast
 
 from jinja2 import Environment, StrictUndefined, TemplateSyntaxError, Undefined, nodes, pass_context
 from jinja2.exceptions import SecurityError
+from jinja2.filters import make_attrgetter
 from jinja2.nodes import EvalContext
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -392,9 +393,10 @@ def _joined(plain: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(plain)
     def joined(context: Any, items: Any, between: Any = "", attribute: Any = None) -> Any:  # noqa: ANN401
         found = list(_now().turns(items))
-        if attribute is None:
-            _length(sum(len(str(written(one))) for one in found) + len(found) * len(str(between)))
-        text = plain(context, found, str(between), attribute)
+        if attribute is not None:
+            found = [*map(make_attrgetter(context.environment, attribute), found)]
+        _length(sum(len(str(written(one))) for one in found) + len(found) * len(str(between)))
+        text = plain(context, found, str(between))
         _length(len(text))
         return text
 

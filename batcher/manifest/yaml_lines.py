@@ -8,6 +8,14 @@ from typing import Any, Final
 import yaml
 
 Path = tuple[str | int, ...]
+_ODD: Final = {
+    "tag:yaml.org,2002:set": "a `!!set`",
+    "tag:yaml.org,2002:binary": "`!!binary` bytes",
+    "tag:yaml.org,2002:omap": "an `!!omap`",
+    "tag:yaml.org,2002:pairs": "`!!pairs`",
+    "tag:yaml.org,2002:timestamp": "a `!!timestamp`",
+}
+"""Tags of values that no JSON has."""
 _MOST_NODES: Final = 2_000_000
 _BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -62,6 +70,7 @@ def load(text: str) -> Marked:
         if node is None:
             return Marked(None, {})
         _bound(node, {})
+        _refuse_odd(node)
         lines: dict[Path, int] = {}
         repeated: list[tuple[int, str]] = []
         _mark(node, (), lines, repeated)
@@ -93,6 +102,20 @@ def _bound(node: yaml.Node, sizes: dict[int, int]) -> int:
         raise NotYaml(node.start_mark.line + 1, f"unfolds to over {_MOST_NODES:,} values: its aliases multiply")
     sizes[id(node)] = size
     return size
+
+
+def _refuse_odd(node: yaml.Node) -> None:
+    """Raise NotYaml for a value that JSON has not, and that has no order or no text of its own."""
+    waiting, seen = [node], set[int]()
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if (name := _ODD.get(one.tag)) is not None:
+            message = f"is no YAML that can be read: it has {name}: write a list or a text"
+            raise NotYaml(one.start_mark.line + 1, message)
+        waiting.extend(_children(one))
 
 
 def _children(node: yaml.Node) -> list[yaml.Node]:

@@ -8,6 +8,7 @@ import threading
 from base64 import b64decode
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Generic, ParamSpec, TypeVar
@@ -29,6 +30,8 @@ _DEAD: Final = frozenset({403, 404, 410})
 MAX_BYTES: Final = 2 * 2**30
 _GATHERED: Final = 2**20
 """Bytes that go to a thread at once."""
+_SILENT: Final = 60.0
+"""Seconds without an answer, or without a byte of the file, after which a try is over."""
 _SLOWEST: Final = 16 * 2**10
 """Bytes a second, on average, below which a file is given up that has been on its way for long: a host may drip."""
 
@@ -85,7 +88,13 @@ async def fetch(
 
 
 async def _stream(url: str, wire: Wire, coming: "Coming[T]", slow_after: float) -> T | Failed:
-    async with wire.download(url) as download:
+    async with AsyncExitStack() as stack:
+        patience = min(_SILENT, slow_after)
+        try:
+            async with asyncio.timeout(patience):  # a host may drip headers, each byte a sign of life
+                download = await stack.enter_async_context(wire.download(url))
+        except TimeoutError:
+            return Interrupted(f"no answer came within {patience:g} s")
         if isinstance(download, WireFault):
             return Never(download.message) if download.never else Interrupted(download.message)
         if download.status in _DEAD:
@@ -99,20 +108,26 @@ async def _receive(download: Download, coming: "Coming[T]", slow_after: float) -
     """Take a file's blocks in. A small one is written, flushed and checked in one go."""
     blocks: list[bytes] = []
     held = total = 0
-    begun = asyncio.get_running_loop().time()
+    now, patience = asyncio.get_running_loop().time, min(_SILENT, slow_after)
+    begun = now()
     try:
-        async for block in download.blocks:
-            blocks.append(block)
-            held, total = held + len(block), total + len(block)
-            if total > MAX_BYTES:
-                return Wrong("too large", "it has over 2 GiB")
-            lasts = asyncio.get_running_loop().time() - begun
-            if lasts > slow_after and total < lasts * _SLOWEST:
-                return Interrupted(f"{total:,} bytes came in {lasts:.0f} s")
-            if held >= _GATHERED:
-                await asyncio.to_thread(coming.do, coming.write, blocks)
-                blocks, held = [], 0
-    except (ConnectionError, TimeoutError) as error:
+        async with asyncio.timeout(patience) as silence:
+            async for block in download.blocks:
+                silence.reschedule(None)
+                blocks.append(block)
+                held, total = held + len(block), total + len(block)
+                if total > MAX_BYTES:
+                    return Wrong("too large", "it has over 2 GiB")
+                lasts = now() - begun
+                if lasts > slow_after and total < lasts * _SLOWEST:
+                    return Interrupted(f"{total:,} bytes came in {lasts:.0f} s")
+                if held >= _GATHERED:
+                    await asyncio.to_thread(coming.do, coming.write, blocks)
+                    blocks, held = [], 0
+                silence.reschedule(now() + patience)
+    except TimeoutError:
+        return Interrupted(f"nothing came for {patience:g} s, after {total:,} bytes")
+    except ConnectionError as error:
         return Interrupted(str(error) or type(error).__name__)
     return await asyncio.to_thread(coming.do, coming.complete, blocks, download.length)
 

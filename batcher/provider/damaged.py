@@ -5,8 +5,6 @@ import math
 import re
 from typing import Final
 
-from batcher.provider.wire import readable
-
 LONGEST_ID: Final = 200
 """Characters of a request id."""
 _DIGITS: Final = 300
@@ -18,6 +16,14 @@ _HINTED: Final = re.compile(
     r"""request_?id[\\"']*\s*[:=]\s*[\\"']*([\w][\w.:-]{3,199})|/requests/([\w][\w.:-]{3,199})""", re.IGNORECASE
 )
 _MOST_HINTS: Final = 3
+_WORDS: Final = frozenset({"true", "false", "null", "none"})
+"""What stands where an id would, and is none."""
+_CODED: Final = re.compile(rb'"(?:error_)?code"\s*:\s*"?(\d{3,12})')
+
+
+def readable(text: str) -> str:
+    """Give a text that can be written down: half characters, which JSON and headers can carry, become `?`."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def parse(body: bytes) -> tuple[object, bool]:
@@ -62,7 +68,28 @@ def salvaged_id(body: bytes) -> str | None:
 def hinted_ids(text: str) -> list[str]:
     """Return what in a text may be a request id: a user who finds it in the vendor's history can adopt it."""
     found = dict.fromkeys(one or other for one, other in _HINTED.findall(text))
-    return [one for one in found if named_id(one)][:_MOST_HINTS]
+    return [one for one in found if named_id(one) and one.lower() not in _WORDS][:_MOST_HINTS]
+
+
+def codes_in(value: object, body: bytes) -> list[int]:
+    """Return the HTTP statuses that the error codes of an answer begin with: of its JSON, one level down too.
+
+    `value`: the JSON that the body holds; where it is no mapping, codes are looked for in the bytes.
+    """
+    if not isinstance(value, dict):
+        return [int(code[:3]) for code in _CODED.findall(body)]
+    inner = [one for name in ("error", "detail") if isinstance(one := value.get(name), dict)]
+    found = (part.get(name) for part in (value, *inner) for name in ("error_code", "code"))
+    texts = (str(one) for one in found if one is not None and not isinstance(one, bool))
+    return [int(text[:3]) for text in texts if text[:3].isascii() and text[:3].isdigit()]
+
+
+def other_than(value: object, request_id: str) -> str | None:
+    """Return what an answer names, where that is another request than this one; None also where it names none."""
+    if value is None or value == "":
+        return None
+    named = str(value).strip() if isinstance(value, str | int) else json.dumps(value)
+    return None if is_same_request(named, request_id) else readable(named)[:LONGEST_ID]
 
 
 def is_same_request(one: str, other: str) -> bool:

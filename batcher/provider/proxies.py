@@ -1,6 +1,7 @@
 """Which proxy the environment names for a URL: `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY`, `NO_PROXY`. Sends nothing."""
 
 import ipaddress
+import re
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
@@ -8,6 +9,7 @@ from urllib.request import getproxies_environment, proxy_bypass_environment  # t
 
 from batcher.errors import WrongUse
 
+_HOST: Final = re.compile(r"[\w.:-]+")
 _SPOKEN: Final = frozenset({"http", "https"})
 
 
@@ -26,9 +28,9 @@ class Proxies:
         if not proxy or proxy_bypass_environment(f"{host}:{port}", self.said) or self._is_in_a_free_network(host):
             return None
         proxy = proxy if "://" in proxy else f"http://{proxy}"
-        if urlsplit(proxy).scheme not in _SPOKEN:
+        if problem := _why_no_proxy(proxy):
             raise WrongUse(
-                f"the environment names the proxy {proxy.rpartition('@')[2]}: only http and https proxies are spoken",
+                f"the environment names the proxy {proxy.rpartition('@')[2]}: {problem}",
                 "name one in HTTPS_PROXY, or list the hosts that need none in NO_PROXY",
             )
         return proxy
@@ -46,6 +48,20 @@ class Proxies:
             except ValueError:
                 continue
         return False
+
+
+def _why_no_proxy(proxy: str) -> str:
+    """Return why a text cannot be the URL of a proxy, nothing where it can."""
+    try:
+        parts = urlsplit(proxy)
+        port = parts.port
+    except ValueError as error:
+        return str(error).lower()
+    if parts.scheme not in _SPOKEN:
+        return "only http and https proxies are spoken"
+    if not parts.hostname or not _HOST.fullmatch(parts.hostname):
+        return "it has no host, or none that can be looked up"
+    return "its port is 0" if port == 0 else ""
 
 
 def of_environment() -> Proxies:

@@ -8,6 +8,14 @@ SHORTEST: Final = 8
 GONE: Final = "***"
 
 
+_USERINFO: Final = re.compile(r"(?<=://)[^/@\s'\"]*:[^/\s'\"]*@")
+
+
+def without_passwords(text: str) -> str:
+    """Return a text without the user names and passwords of URLs in it."""
+    return _USERINFO.sub(f"{GONE}@", text)
+
+
 class Redactor:
     """Replaces every spelling of one token by `***`."""
 
@@ -40,5 +48,5 @@ def _spellings(char: str) -> bytes:
     plain = char.encode("utf-8", "surrogatepass")
     units = char.encode("utf-16-be", "surrogatepass")
     escaped = b"".join(rb"\\+u(?i:%s)" % units[n : n + 2].hex().encode() for n in range(0, len(units), 2))
-    percent = b"".join(rb"(?:%%|\\+u0025)(?i:%02x)" % byte for byte in plain)
+    percent = b"".join(rb"(?:%%|\\+u0025)(?:25)*(?i:%02x)" % byte for byte in plain)
     return rb"(?:\\*%s|%s|%s)" % (re.escape(plain), escaped, percent)

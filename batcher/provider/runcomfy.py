@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from batcher.clock import from_rfc3339
 from batcher.job import ASIDE, Kind
-from batcher.provider.damaged import hinted_ids, is_same_request, named_id, parse, salvaged_id
+from batcher.provider.damaged import codes_in, hinted_ids, named_id, other_than, parse, salvaged_id
 from batcher.provider.replies import (
     Accepted,
     Broke,
@@ -51,7 +51,10 @@ _COMPLETED: Final = frozenset({"completed", "succeeded", "success"})
 _CANCELLED: Final = frozenset({"cancelled", "canceled"})
 _FAILED: Final = frozenset({"failed", "error"})
 _FOR_GOOD: Final = frozenset({400, 404, 405, 413, 415, 422, 431})
-_CERTAIN: Final = _FOR_GOOD | {401, 402, 403}
+_NOT_TAKEN: Final = frozenset({401, 402, 403})
+"""What is answered before anyone looks at a request: an id in such an answer is of the answer."""
+_TIMED_OUT: Final = 408
+_TROUBLE: Final = 500
 _POLICY: Final = re.compile(r"polic|moderat|safety|nsfw|prohibited|sensitive|violat|unsafe", re.IGNORECASE)
 _MEDIA: Final = ("image", "images", "video", "videos")
 FILE_HOSTS: Final = (".runcomfy.net", ".runcomfy.com")
@@ -106,13 +109,15 @@ class _Said:
     message: str
     own: bool
     """The body is an error in the API's own form."""
+    sound: bool = True
+    """The body is its JSON value and nothing else."""
 
 
 def _said(answer: Answer) -> _Said:
     found, sound = parse(answer.body)
     fields = found if isinstance(found, dict) else {}
     if not sound:  # enough for an id or a state, and no ground for a certain refusal
-        return _Said(fields, None, "", own=False)
+        return _Said(fields, None, "", own=False, sound=False)
     codes = (_code(fields[key]) for key in ("error_code", "code") if fields.get(key) is not None)
     code = next((one for one in codes if one is not None), None)
     words = [_text(fields[key]) for key in ("error_message", "error", "detail", "message") if fields.get(key)]
@@ -148,15 +153,20 @@ def read_submit(answer: Answer | WireFault, now: float) -> SubmitReply:
     if isinstance(answer, WireFault):
         if not answer.sent:
             return Unsent(answer.message)
-        message = f"sent, and no answer that can be read came: {answer.message}"
-        return Lost(message, {"phase": "waiting for the answer", "exception": answer.message})
+        return _hinting(
+            f"sent, and no answer that can be read came: {answer.message}",
+            {"phase": "waiting for the answer", "exception": answer.message},
+            answer.message,
+        )
     said = _said(answer)
     http = f"HTTP {answer.status}"
     meaning = said.code // 1000 if said.code else answer.status
-    believed = 200 <= answer.status < 300 or meaning not in _CERTAIN  # noqa: PLR2004
+    believed = 200 <= answer.status < 300 or meaning not in _NOT_TAKEN  # noqa: PLR2004
     if believed and (request_id := _request_id(answer, said)):  # an error that names a request may have made it
         return Accepted(request_id)
     message = said.message if said.own else http
+    if meaning in _FOR_GOOD and said.code is None and _is_troubled(said, answer):
+        return _lost(answer, said)
     match meaning, said.code:
         case _, 400_002:
             return Broke(message)
@@ -182,9 +192,18 @@ def read_submit(answer: Answer | WireFault, now: float) -> SubmitReply:
 
 def _request_id(answer: Answer, said: _Said) -> str | None:
     """Return the id that an answer names, whole or damaged."""
-    if said.fields:
+    if said.sound or "request_id" in said.fields:
         return named_id(said.fields.get("request_id"))
     return salvaged_id(answer.body)
+
+
+def _is_troubled(said: _Said, answer: Answer) -> bool:
+    """Return whether an answer, damaged or in no form of the API's, speaks of the server's own trouble.
+
+    A gateway may have passed the request on, and its words, not those of who looked after it, say that it was turned
+    down: what it says of a trouble keeps that from being believed.
+    """
+    return any(code == _TIMED_OUT or code >= _TROUBLE for code in codes_in(said.fields or None, answer.body))
 
 
 def _lost(answer: Answer, said: _Said) -> Lost:
@@ -193,10 +212,15 @@ def _lost(answer: Answer, said: _Said) -> Lost:
     if not answer.whole and not said.own:
         why = "an answer that was cut off"
     evidence = _evidence(answer)
-    if ids := hinted_ids(str(evidence["body"])):
+    return _hinting(f"HTTP {answer.status}, {why}", evidence, str(evidence["body"]))
+
+
+def _hinting(why: str, evidence: dict[str, object], text: str) -> Lost:
+    """Return that an answer was lost, with the ids that its text may hold."""
+    if ids := hinted_ids(text):
         why += f"; it may hold the request id {' or '.join(ids)}"
         evidence["request_ids"] = ids
-    return Lost(f"HTTP {answer.status}, {why}", evidence)
+    return Lost(why, evidence)
 
 
 def _evidence(answer: Answer) -> dict[str, object]:
@@ -255,8 +279,8 @@ def read_poll(answer: Answer | WireFault, now: float, request_id: str) -> PollRe
 
 def _stranger(said: _Said, request_id: str) -> Misdirected | None:
     """Return that an answer names another request; one that names none is taken for ours."""
-    named = named_id(said.fields.get("request_id"))
-    return None if named is None or is_same_request(named, request_id) else Misdirected(named)
+    named = other_than(said.fields.get("request_id"), request_id)
+    return None if named is None else Misdirected(named)
 
 
 def _read_refused(answer: Answer, said: _Said, now: float) -> Missing | Unauthorized | Forbidden | Unavailable | None:

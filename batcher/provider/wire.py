@@ -2,23 +2,29 @@
 
 import asyncio
 import errno
+import re
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
 from batcher import __version__
 from batcher.errors import WrongUse
 from batcher.provider.addresses import barred
+from batcher.provider.damaged import readable, salvaged_id
+from batcher.provider.packing import unpacked
 from batcher.provider.proxies import Proxies
-from batcher.provider.redaction import Redactor
+from batcher.provider.redaction import Redactor, without_passwords
 from batcher.provider.sieve import Sieve
 
 REPLY_LIMIT: Final = 16 * 2**20
@@ -33,11 +39,16 @@ _SILENT: Final = 60.0
 """Seconds without a byte of a body."""
 MERCY: Final = 30.0
 """Seconds that what is on its way gets after a time in which nothing could be heard."""
+_KEPT: Final = 64 * 2**10
+_STATUS: Final = re.compile(rb"HTTP/1\.\d (\d{3})")
+_RAW: ContextVar[bytearray | None] = ContextVar("raw", default=None)
+"""Where the connection that is made for a request puts what comes over it."""
 _REFUSED: Final = 401
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS: Final = 10
 _UNSENDABLE: Final = frozenset("\r\n\0")
 """Characters that no header can carry."""
+_HOST: Final = re.compile(r"[^\s\x00-\x1f\x7f*]+")
 USER_AGENT: Final = f"batcher/{__version__}"
 _BARRED: Final = "is an address of a private network: no file is fetched from there"
 
@@ -156,7 +167,10 @@ class HttpWire:
         """Calls to the API so far."""
         self._trace = aiohttp.TraceConfig()
         self._trace.on_request_headers_sent.append(_note_sent)
-        self._once = _session(aiohttp.TCPConnector(limit=connections, force_close=True), self._trace)
+        once = _Keeping(limit=connections, force_close=True)
+        self._once = _session(
+            once, self._trace, decompresses=False
+        )  # what is damaged in a stream is read as far as it goes
         self._open_for_reading()
 
     def _open_for_reading(self) -> None:
@@ -184,16 +198,20 @@ class HttpWire:
 
     async def _send(self, call: Call) -> Answer | WireFault:
         self.sent += 1
-        session = self._once if call.once or call.fresh else self._reads
+        once = call.once or call.fresh
+        session = self._once if once else self._reads
         if not _UNSENDABLE.isdisjoint(self._token):  # refused only when the request is counted as sent
             return WireFault(sent=False, message="the token has a character that no header can carry")
         headers = {"Authorization": f"Bearer {self._token}"}
+        if once:
+            headers["Accept-Encoding"] = "identity"
         if call.fresh:
             headers["Cache-Control"] = "no-cache"
         if call.body is not None:
             headers["Content-Type"] = "application/json"
         trace = SimpleNamespace(sent=False)
-        body, response = bytearray(), None
+        body, response, raw = bytearray(), None, bytearray()
+        _RAW.set(raw if once else None)
         try:
             async with (
                 self._within(call.timeout),
@@ -210,10 +228,15 @@ class HttpWire:
                 if call.aside and (response.content_length or _SMALL + 1) > _SMALL:
                     return await self._sifted(response, body, call.aside, call.limit)
                 whole = await _read(response, body, min(call.limit, _IN_MEMORY))
-                return self._answer(response, body, whole=whole)
+                return self._answer(response, body, whole=whole, packed=once)
         except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: not HTTP at all
+            if response is not None:
+                body += _unread(response)
             if response is not None and body:  # cut off: what had come may hold the request id
-                return self._answer(response, body, whole=False)
+                return self._answer(response, body, whole=False, packed=once)
+            if raw and salvaged_id(bytes(raw)):  # nothing of it can be read as HTTP, and it names what was made
+                status = _STATUS.match(raw)
+                return Answer(int(status[1]) if status else 0, {}, self._redactor.content(bytes(raw)), whole=False)
             return WireFault(trace.sent, self._redactor.text(_words(error)))
 
     async def _sifted(self, response: aiohttp.ClientResponse, body: bytearray, folder: Path, limit: int) -> Answer:
@@ -240,8 +263,12 @@ class HttpWire:
         sieve.close()
         return replace(self._answer(response, body, whole=True), aside=tuple(sieve.files))
 
-    def _answer(self, response: aiohttp.ClientResponse, body: bytearray, *, whole: bool) -> Answer:
+    def _answer(
+        self, response: aiohttp.ClientResponse, body: bytearray, *, whole: bool, packed: bool = False
+    ) -> Answer:
         """Make an answer of what came, without our token should the server send it back: answers are written down."""
+        if packed:
+            body = bytearray(unpacked(bytes(body), response.headers.get("Content-Encoding", ""), REPLY_LIMIT))
         headers = {name: self._redactor.text(value) for name, value in _lower(response.headers).items()}
         return Answer(response.status, headers, self._redactor.content(bytes(body)), whole)
 
@@ -305,7 +332,7 @@ class HttpWire:
         timeout = aiohttp.ClientTimeout(sock_connect=20, sock_read=60)
         target = URL(url.strip())
         for _ in range(_MOST_REDIRECTS + 1):
-            if target.scheme not in {"http", "https"} or not target.host:
+            if target.scheme not in {"http", "https"} or not target.host or not _HOST.fullmatch(target.host):
                 return WireFault(sent=True, message=f"{str(target)[:100]} is not an http URL with a host", never=True)
             proxy = self._proxies.of(str(target))
             if proxy and (fault := await self._refused_to_proxy(target.host)):
@@ -348,7 +375,30 @@ class HttpWire:
             await session.close()
 
 
-def _session(connector: aiohttp.TCPConnector, *traces: aiohttp.TraceConfig) -> aiohttp.ClientSession:
+class _KeepingHandler(ResponseHandler):
+    """Keeps the first bytes of an answer: what is no HTTP is an error without them, and may name a request id."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._raw = _RAW.get()
+
+    def data_received(self, data: bytes) -> None:
+        if self._raw is not None and len(self._raw) < _KEPT:
+            self._raw += data
+        super().data_received(data)
+
+
+class _Keeping(aiohttp.TCPConnector):
+    """Makes connections that keep what came; each is of one request."""
+
+    def __init__(self, *, limit: int, force_close: bool) -> None:
+        super().__init__(limit=limit, force_close=force_close)
+        self._factory: Any = partial(_KeepingHandler, self._loop)
+
+
+def _session(
+    connector: aiohttp.TCPConnector, *traces: aiohttp.TraceConfig, decompresses: bool = True
+) -> aiohttp.ClientSession:
     """Make a session without cookies: with a trace for the API; without one for files, kept as they come."""
     return aiohttp.ClientSession(
         connector=connector,
@@ -356,7 +406,7 @@ def _session(connector: aiohttp.TCPConnector, *traces: aiohttp.TraceConfig) -> a
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=20),
         cookie_jar=aiohttp.DummyCookieJar(),
         headers={"User-Agent": USER_AGENT},
-        auto_decompress=bool(traces),
+        auto_decompress=bool(traces) and decompresses,
         read_bufsize=64 * 1024 if traces else BLOCK,
     )
 
@@ -375,6 +425,11 @@ async def _read(response: aiohttp.ClientResponse, body: bytearray, limit: int, *
                 response.close()
             return False
     return True
+
+
+def _unread(response: aiohttp.ClientResponse) -> bytes:
+    """Return what came of a body before the connection broke, and that aiohttp holds back for the sake of the error."""
+    return b"".join(getattr(response.content, "_buffer", ()))
 
 
 async def _feed(sieve: Sieve, blocks: Sequence[bytes]) -> None:
@@ -401,15 +456,10 @@ async def _blocks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         raise ConnectionError(f"{type(error).__name__}: {error}") from error
 
 
-def readable(text: str) -> str:
-    """Give a text that can be written down: half characters, which JSON and headers can carry, become `?`."""
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
 def _lower(headers: Mapping[str, str]) -> dict[str, str]:
     return {readable(name.lower()): readable(value) for name, value in headers.items()}
 
 
 def _words(error: BaseException) -> str:
-    text = readable(" ".join(str(error).split()))
+    text = without_passwords(readable(" ".join(str(error).split())))
     return f"{type(error).__name__}: {text}"[:300] if text else type(error).__name__

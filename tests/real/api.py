@@ -58,6 +58,8 @@ class Api:
     """Bytes that follow each picture."""
     output_urls: list[str] = field(default_factory=list)
     """In the place of its own."""
+    drips: str = ""
+    """Where the outputs of prompts with DRIP lie."""
     on_poll: "Callable[[Api, web.Request], web.StreamResponse] | None" = None
     """Answers status and result in the place of the usual answers."""
     on_stranger: Callable[[], object] = lambda: None
@@ -165,6 +167,8 @@ class Api:
             return web.json_response({**body, "status": "failed", "error": "content policy violation"})
         count = int(entry.body.get("num_images", entry.body.get("number_of_images", 1)))
         urls: Any = self.output_urls or [f"{self.base}/files/{entry.id}/{index}" for index in range(1, count + 1)]
+        if "DRIP" in prompt:
+            urls = [f"{self.drips}/{entry.id}"]
         if entry.body.get("sync_mode"):
             import base64
 

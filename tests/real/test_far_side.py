@@ -6,8 +6,9 @@ import socket
 import sqlite3
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -149,6 +150,19 @@ def packed(content: bytes) -> bytes:
     return whole[: len(whole) - 12]
 
 
+def wrong_sum(content: bytes) -> bytes:
+    return gzip.compress(content)[:-8] + b"\0" * 8
+
+
+def badly_chunked(api: Api, request: web.Request, body: dict[str, Any]) -> web.Response:
+    content = json.dumps(api.accept(body)).encode()
+    assert request.transport is not None
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    request.transport.write(head + b"%x\r\n" % len(content) + content + b"\r\nzz\r\n")
+    request.transport.close()
+    return web.Response()
+
+
 @pytest.mark.parametrize(
     "special",
     [
@@ -160,14 +174,73 @@ def packed(content: bytes) -> bytes:
         accepts_and_answers(200, lambda content: content[:-1] + b', "note": "caf\xe9"}'),
         accepts_and_answers(200, lambda content: content[:-1] + b', "n": ' + b"9" * 5000 + b"}"),
         accepts_and_answers(200, lambda content: content[:-1] + b', "n": ' + b"[" * 50_000 + b"]" * 50_000 + b"}"),
+        accepts_and_answers(200, lambda content: gzip.compress(content) + b"junk", Content_Encoding="gzip"),
+        accepts_and_answers(200, wrong_sum, Content_Encoding="gzip"),
+        accepts_and_answers(200, lambda content: content, Content_Encoding="gzip"),
+        accepts_and_answers(200, lambda content: content, Content_Encoding="br"),
+        accepts_and_answers(200, gzip.compress),
+        accepts_and_answers(200, lambda content: gzip.compress(gzip.compress(content)), Content_Encoding="gzip, gzip"),
+        accepts_and_answers(200, zlib.compress, Content_Encoding="deflate"),
+        accepts_and_answers(200, lambda content: b'{"level": "info"}\n' + content),
+        badly_chunked,
+        accepts_and_answers(400, lambda content: content),
+        accepts_and_answers(422, lambda content: content[:40]),
+        accepts_and_answers(504, lambda content: content[:-1] + b', "error_code": 422001}'),
     ],
-    ids=["cut", "cut-504", "cut-gzip", "trailing-junk", "leading-junk", "bad-byte", "absurd-number", "nesting"],
+    ids=[
+        *("cut", "cut-504", "cut-gzip", "trailing-junk", "leading-junk", "bad-byte", "absurd-number", "nesting"),
+        *("gzip-junk", "gzip-sum", "gzip-header-alone", "br-header-alone", "gzip-body-alone", "gzip-twice", "deflate"),
+        *("log-line-first", "bad-chunk", "400-with-id", "422-cut-with-id", "422001-with-id"),
+    ],
 )
 def test_an_id_is_salvaged_from_a_damaged_answer_however_it_ended(batcher: Batcher, api: Api, special: Any) -> None:
     api.specials = [special]
     done = batcher.run_csv(["a"])
     assert done.code == 0, done.err + batcher("jobs", "runs/jobs").out
     assert len(api.journal) == 1
+
+
+def accepts_and_sends(status: int, content: bytes) -> Any:
+    return accepts_and_answers(status, lambda _: content)
+
+
+@pytest.mark.parametrize(
+    "special",
+    [
+        accepts_and_sends(400, b'{"error_code": 504001, "error_message": "upstream"}\n\0'),
+        accepts_and_sends(400, b'{"error_code": 504001, "error_message":"upstr'),
+        accepts_and_sends(400, b'{"error_code": 504001, "error_message": "\xff"}'),
+        accepts_and_sends(400, b'{"error_code": 504}'),
+        accepts_and_sends(400, b'{"error_code": "504"}'),
+        accepts_and_sends(422, b'{"error_code": 50400001}'),
+        accepts_and_sends(400, b'{"error_code": 504001.0}'),
+        accepts_and_sends(404, b'{"error": {"code": 504001, "message": "gateway timeout"}}'),
+        accepts_and_sends(400, b'{"code": 408, "message": "timed out"}'),
+    ],
+)
+def test_what_speaks_of_the_servers_own_trouble_is_no_refusal_however_it_is_spelt(
+    batcher: Batcher, api: Api, special: Any
+) -> None:
+    api.specials = [special]
+    assert batcher.run_csv(["a"]).code == 1
+    (job,) = listed(batcher)
+    assert (job["state"], job["error"]["kind"]) == ("uncertain", "lost"), job
+    assert "no such jobs" in batcher("retry", "runs/jobs").out
+    assert batcher("resume", "runs/jobs").code == 1 and len(api.journal) == 1
+
+
+@pytest.mark.parametrize("answer", ['{"request_id": "r-1"}', "made request_id=r-1000"])
+def test_an_id_in_what_could_not_be_read_at_all_counts_or_is_shown(batcher: Batcher, api: Api, answer: str) -> None:
+    def no_http(api: Api, request: web.Request, body: dict[str, Any]) -> web.Response:
+        api.accept(body)
+        assert request.transport is not None
+        request.transport.write(answer.encode() + b"\r\n\r\n")
+        request.transport.close()
+        return web.Response()
+
+    api.specials = [no_http]
+    assert batcher.run_csv(["a"]).code == int("made" in answer)
+    assert ("--request-id r-1000" in batcher("jobs", "runs/jobs").out) == ("made" in answer)
 
 
 def test_an_id_that_an_uncertain_answer_may_hold_is_shown_with_the_command_that_adopts_it(
@@ -270,6 +343,11 @@ def test_a_poll_that_is_told_to_wait_waits_no_longer_than_the_patience_set(batch
         "ftp://127.0.0.1/",
         "http://127.0.0.1:0",
         "http://127.0.0.1:9?x=1",
+        "http://256.1.1.1",
+        "http://1.2.3.4.5",
+        "http://*",
+        "http://%31/",
+        "http://[::1%25lo]:1",
     ],
 )
 def test_a_base_url_that_no_server_can_be_at_is_a_wrong_argument(batcher: Batcher, base: str) -> None:
@@ -367,3 +445,105 @@ def test_a_proxy_that_is_not_spoken_is_said_and_nothing_is_sent(batcher: Batcher
     done = batcher.run_csv(["a"], ALL_PROXY="socks5://127.0.0.1:9", all_proxy="socks5://127.0.0.1:9")
     assert done.code == 64 and "socks5" in done.err
     assert api.requests == []
+
+
+@pytest.mark.parametrize(
+    "proxy", ["http://[::1", "http://127.0.0.1:99999", "http://a b:1", "http://", "http://u:s3cretpw@127.0.0.1:0"]
+)
+def test_a_proxy_that_no_server_can_be_at_is_a_wrong_argument(batcher: Batcher, api: Api, proxy: str) -> None:
+    done = batcher.run_csv(["a"], ALL_PROXY=proxy, all_proxy=proxy)
+    assert done.code == 64 and "the environment names the proxy" in done.err, done.err
+    assert "s3cretpw" not in done.err and api.requests == []
+    assert not (batcher.folder / "runs/jobs").exists()
+
+
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.1 407 no\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.1 502 no\r\n\r\n", b"no\r\n"]
+)
+def test_a_proxys_password_is_written_nowhere(batcher: Batcher, answer: bytes) -> None:
+    def serve(client: socket.socket) -> None:
+        with client:
+            client.recv(65536)
+            client.sendall(answer)
+
+    with serving(serve) as port:
+        proxy = f"http://user:s3cretpw@127.0.0.1:{port}"
+        done = batcher.run_csv(
+            ["a"], "--patience", "3s", HTTPS_PROXY=proxy, https_proxy=proxy,
+            RUNCOMFY_MODEL_API_BASE="https://api.example.invalid",
+        )  # fmt: skip
+    assert done.code in {69, 64}, done.err
+    assert "s3cretpw" not in done.err + done.out
+    for file in batcher.folder.rglob("*"):
+        assert not file.is_file() or b"s3cretpw" not in file.read_bytes(), file
+
+
+@contextmanager
+def serving(serve: Callable[[socket.socket], None]) -> Iterator[int]:
+    """Hand each connection to a thread of its own; gives the port."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
+
+        def accept() -> None:
+            while True:
+                try:
+                    client, _ = listening.accept()
+                except OSError:
+                    return
+                threading.Thread(target=serve, args=(client,), daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield listening.getsockname()[1]
+        listening.shutdown(socket.SHUT_RDWR)
+
+
+DRIPS = {
+    "headers": (b"HTTP/1.1 200 OK\r\nX: ", b"a"),
+    "early-hints": (b"", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"),
+    "chunk-extension": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;ext=", b"a"),
+}
+
+
+@pytest.mark.parametrize("drip", DRIPS)
+def test_a_file_host_that_drips_keeps_no_run_going_and_no_other_file_from_coming(
+    batcher: Batcher, api: Api, drip: str
+) -> None:
+    begins, goes_on = DRIPS[drip]
+
+    def serve(client: socket.socket) -> None:
+        with client:
+            client.recv(65536)
+            client.sendall(begins)
+            with suppress(OSError):
+                for _ in range(200):
+                    client.sendall(goes_on)
+                    time.sleep(0.3)
+
+    (batcher.folder / "m.yaml").write_text(f"model: {MODEL}\njobs: rows.csv\nretry: {{fetch_timeout: 2s}}\n")
+    batcher.csv([f"DRIP {n}" for n in range(17)] + ["b", "c"], "rows.csv")
+    with serving(serve) as port:
+        api.drips = f"http://127.0.0.1:{port}"
+        begun = time.monotonic()
+        assert batcher("run", "m.yaml").code == 1
+    assert time.monotonic() - begun < 40
+    assert batcher.states("runs/m") == {"done": 2, "failed": 17}
+
+
+@pytest.mark.parametrize("named", ["r-1\n", ["r-1"], " R1 ", {"id": "r-1"}])
+def test_an_answer_that_names_another_request_oddly_is_ignored_too(batcher: Batcher, api: Api, named: Any) -> None:
+    def poll(api: Api, request: web.Request) -> web.StreamResponse:
+        url = f"{api.base}/files/r-1/1"
+        mine = request.match_info["id"] == "r-1"
+        said = {"request_id": "  r-1 " if mine else named, "status": "completed", "output": {"image": url}}
+        return web.json_response(said)
+
+    api.on_poll = poll
+    assert batcher.run_csv([f"p{n}" for n in range(12)], "-j", "12").code == 69
+    assert set(batcher.states()) <= {"done", "running"} and batcher.states().get("done", 0) <= 1
+
+
+def test_a_schema_that_allows_anything_for_a_field_is_read(batcher: Batcher, api: Api) -> None:
+    api.catalogue = {"x/y": {"model_id": "x/y", "input_schema": {"type": "object", "properties": {"prompt": True}}}}
+    (batcher.folder / "m.yaml").write_text("model: x/y\ninputs: {prompt: a}\n")
+    for words in (["models", "x/y"], ["plan", "m.yaml"], ["run", "m.yaml"]):
+        done = batcher(*words)
+        assert done.code == 0, (words, done.err)
