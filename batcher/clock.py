@@ -30,6 +30,11 @@ def rfc3339(stamp: float | None) -> str | None:
     return datetime.fromtimestamp(stamp, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def time_of_day(stamp: float) -> str:
+    """Write a stamp (seconds since 1970) as this machine's time of day."""
+    return datetime.fromtimestamp(stamp).astimezone().strftime("%H:%M:%S")
+
+
 def from_rfc3339(text: object) -> float | None:
     """Read a server's stamp (RFC 3339 text, or seconds or milliseconds since 1970); None where it is neither."""
     if isinstance(text, bool):

@@ -71,6 +71,22 @@ class Silence:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """A job that the server has waits for something that did not come as it should; or, `tries` 0, it does no more."""
+
+    at: float
+    job_id: str
+    name: str
+    request_id: str | None
+    tries: int
+    message: str
+    """What for, how often, the last answer, the next try, and when it is given up; times of day are this machine's."""
+    again_at: float | None = None
+    until: float | None = None
+    """When it is given up; None: never by itself."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stopping:
     """No more is submitted; what is in flight may still be waited for."""
 
@@ -106,7 +122,7 @@ class Ended:
     stopped: Stopped | None
 
 
-Event = Started | Moved | Held | Warned | Silence | Stopping | Changed | Noted | Ended
+Event = Started | Moved | Held | Warned | Silence | Waiting | Stopping | Changed | Noted | Ended
 
 
 class Listener(Protocol):

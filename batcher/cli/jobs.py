@@ -64,12 +64,15 @@ def _facts(job: Any, files: list[str]) -> dict[str, Any]:  # noqa: ANN401 - a Jo
         "attempts": job.attempt,
         "error": {"kind": job.kind, "message": job.message} if job.kind else None,
         "files": files,
+        "waits": job.message if job.state in _WAITING else None,
         "row": job.spec.row,
         "vars": job.spec.vars,
         "inputs": job.spec.inputs,
     }
 
 
+_WAITING = ("running", "fetching")
+"""States in which a job's message is what it waits for."""
 _NAME, _PROMPT, _PAGE = 40, 32, 200
 """Columns of a name and of a prompt at most, and jobs by which their widths are chosen."""
 
@@ -97,7 +100,7 @@ def _table(out: Path, reader: Any, found: Iterator[Any]) -> None:  # noqa: ANN40
 
 def _cells(job: Any) -> tuple[str, ...]:  # noqa: ANN401 - a Job
     prompt = " ".join(str(job.spec.inputs.get("prompt") or "").split())
-    why = f"{job.kind}: {job.message}" if job.kind else ""
+    why = f"{job.kind}: {job.message}" if job.kind else job.message if job.state in _WAITING else ""
     return job.id, job.state.value, _short(job.spec.name, _NAME), _short(prompt, _PROMPT), job.request_id or "-", why
 
 

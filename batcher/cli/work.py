@@ -13,10 +13,12 @@ from batcher.plain import command, plain
 from batcher.run import Run
 from batcher.settings import Policy
 from batcher.show.log import Log
-from batcher.show.progress import listener
+from batcher.show.progress import Progress, listener
 from batcher.show.status import status
 from batcher.show.words import summary
 
+_TICK = 5.0
+"""Seconds."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -32,14 +34,19 @@ async def work(run: Run, policy: Policy, *, quiet: bool, lines: Lines | None, ve
     run.listen(log)
     if lines:
         run.listen(lines)
-    elif not quiet:
-        run.listen(listener(asyncio.get_running_loop().time, verbose=verbose))
+    ticking = None
+    if not lines and not quiet:
+        progress = listener(asyncio.get_running_loop().time, verbose=verbose)
+        run.listen(progress)
+        ticking = asyncio.create_task(_tick(progress))
     listen_to_signals(run)
     loop = asyncio.get_running_loop()
     begun = loop.time()
     try:
         outcome = await run.work(policy)
     finally:
+        if ticking:
+            ticking.cancel()
         log.close()
         _hear_no_more()
     if not lines:
@@ -52,6 +59,14 @@ async def work(run: Run, policy: Policy, *, quiet: bool, lines: Lines | None, ve
         elif outcome.stopped:
             say_stopped(outcome.stopped)
     return outcome.exit_code
+
+
+async def _tick(progress: Progress) -> None:
+    """Let progress be said while nothing happens; where nobody reads it any more, it ends."""
+    with contextlib.suppress(OSError, ValueError):
+        while True:
+            await asyncio.sleep(_TICK)
+            progress.tick()
 
 
 async def _status(run: Run) -> dict[str, Any] | None:

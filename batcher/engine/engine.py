@@ -14,7 +14,7 @@ from batcher.engine.legs import Later, Leave, Legs
 from batcher.engine.pace import Pace
 from batcher.engine.rules import bought_again
 from batcher.errors import EXIT_STOPPED, BatcherError, LedgerBroken, WrongUse
-from batcher.events import Held, Silence, Stopping, Warned
+from batcher.events import Held, Silence, Stopping, Waiting, Warned
 from batcher.job import IN_FLIGHT, Job, Move, State
 from batcher.ledger.ledger import Ledger, Overtaken
 from batcher.pacing.budget import Budget
@@ -121,8 +121,13 @@ class Engine:
         """Tell the user something that stops nothing."""
         self._tell(Warned(self._clock.now(), message))
 
-    def _tell(self, event: Silence | Stopping | Warned) -> None:
-        task = asyncio.create_task(self._ledger.say(event))
+    def waits(self, event: Waiting) -> None:
+        """Let it be seen what a job waits for."""
+        self._tell(event)
+
+    def _tell(self, event: Silence | Stopping | Waiting | Warned) -> None:
+        saying = self._ledger.wait(event) if isinstance(event, Waiting) else self._ledger.say(event)
+        task = asyncio.create_task(saying)
         self._told.add(task)
         task.add_done_callback(self._told_one)
 

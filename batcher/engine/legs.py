@@ -5,13 +5,14 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, assert_never
+from typing import Final, Protocol, assert_never
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result, stop_after_attempt
 
-from batcher.clock import Chance, Clock
+from batcher.clock import Chance, Clock, time_of_day
 from batcher.engine import rules
 from batcher.engine.pace import Pace
+from batcher.events import Waiting
 from batcher.hosting.inline import NotUsable, body
 from batcher.job import Job, Kind, Move, Output, State
 from batcher.outputs.download import FULL_HANDED, Fetched, fetch
@@ -34,6 +35,7 @@ from batcher.provider.replies import (
     Queued,
     Unauthorized,
     Unavailable,
+    Unknown,
     Working,
 )
 from batcher.provider.wire import Answer, Call, Wire, WireFault
@@ -86,6 +88,10 @@ class _Watched:
     """It waits for what others tell."""
     before: float = 0.0
     """The age at which it was last seen at work."""
+    amiss: str = ""
+    """What the last look was answered, where that says nothing of how far it has come."""
+    tries: int = 0
+    """Such looks, one after the other."""
 
     def age_at(self, now: float) -> float:
         """Give the seconds since it was accepted."""
@@ -107,28 +113,37 @@ class Tools:
     """(file without extension, job id) -> the name it may take, once what must give way has."""
 
 
+class Head(Protocol):
+    """Whom the legs tell."""
+
+    def halt(self, reason: str, message: str) -> None:
+        """Take in that the run cannot go on."""
+        ...
+
+    def hear(self) -> None:
+        """Take in that the server gave something useful, or not."""
+        ...
+
+    def warn(self, message: str) -> None:
+        """Take in what the user should know."""
+        ...
+
+    def waits(self, event: Waiting) -> None:
+        """Take in what a job waits for, or that it does no more."""
+        ...
+
+
 class Legs:
-    """Acts for the engine.
+    """Acts for the engine, its head."""
 
-    `halt(reason, message)` tells it that the run cannot go on, `heard()` that the server gave something useful, or not,
-    `warn(message)` what the user should know.
-    """
-
-    def __init__(
-        self,
-        tools: Tools,
-        pace: Pace,
-        retry: Retry,
-        halt: Callable[[str, str], None],
-        heard: Callable[[], None],
-        warn: Callable[[str], None],
-    ) -> None:
-        self._heard = heard
-        self._warn = warn
+    def __init__(self, tools: Tools, pace: Pace, retry: Retry, head: Head) -> None:
+        self._heard = head.hear
+        self._warn = head.warn
+        self._waits = head.waits
         self._tools = tools
         self._pace = pace
         self._retry = retry
-        self._halt = halt
+        self._halt = head.halt
         self._bodies: dict[str, bytes] = {}
         self._watched: dict[str, _Watched] = {}
         self._accepted: set[str] = set()
@@ -253,9 +268,45 @@ class Legs:
             return self._next_look(job, watched)
         move = await self._look_at(job, watched)
         if move is None:
-            return self._await_outputs(job, watched) or self._hold(job, watched)
+            later = self._await_outputs(job, watched) or self._hold(job, watched)
+            self._tell_what_is_amiss(job, watched, later.seconds)
+            return later
         self.left(job)
         return move
+
+    def _tell_what_is_amiss(self, job: Job, watched: _Watched, seconds: float) -> None:
+        """Let it be seen that looks at a job bring nothing, from the second on; and when they do again."""
+        if not watched.amiss:
+            if watched.tries > 1:
+                self._waits(Waiting(self._tools.clock.now(), job.id, job.spec.name, job.request_id, 0, ""))
+            watched.tries = 0
+            return
+        watched.tries += 1
+        if watched.tries > 1:
+            watch, now = watched.watch, self._now()
+            if watch.empty_since is not None:
+                what, ends = "its outputs", watch.empty_since + rules.LATE_OUTPUTS
+            elif watch.missing_since is not None:
+                what, ends = "word of its request", watch.missing_since + rules.GONE_AFTER
+            else:
+                what, ends = "word of its request", watch.moved_at + self._retry.job_timeout
+            self._tell_wait(job, what, watched.tries, watched.amiss, seconds, ends - now)
+
+    def _tell_wait(self, job: Job, what: str, tries: int, answer: str, seconds: float, left: float | None) -> None:
+        """Let it be seen what a job waits for, but where the API answers nobody: that is seen as its silence.
+
+        `seconds` until the next try; `left`: until it is given up, None where that is not known.
+        """
+        silent = self._pace.patience.since
+        if silent is not None and _loop_now() - silent > _SILENT:
+            return
+        now = self._tools.clock.now()
+        again, until = now + seconds, None if left is None else now + max(left, seconds)
+        when = f"again at {time_of_day(again)}"
+        if until is not None:
+            when += f", given up at {time_of_day(until)}"
+        message = f"waits for {what}: try {tries} brought {answer}; {when}"
+        self._waits(Waiting(now, job.id, job.spec.name, job.request_id, tries, message, again, until))
 
     def _await_outputs(self, job: Job, watched: _Watched) -> Later | None:
         """Return when a job is looked at again that is completed and has no outputs yet; None where it is no such job.
@@ -312,6 +363,7 @@ class Legs:
             watched.before = watched.age_at(_loop_now())
             self._pace.saw_place(job, watched.before, waits=isinstance(reply, Queued))
         watched.watch = watched.watch.seen(reply, self._now())
+        watched.amiss = _amiss(reply)
         if isinstance(reply, Unavailable | Misdirected) and rules.is_overdue(watched.watch, self._retry, self._now()):
             return rules.unreadable(reply) if await self._api_answers() else None
         move = rules.after_poll(reply, watched.watch, self._retry, self._now())
@@ -348,14 +400,21 @@ class Legs:
         request_id = job.request_id or ""
         aside = self._tools.store.parts
         call = runcomfy.result(request_id, aside) if watch.ask_result else runcomfy.status(request_id)
-        return await self._ask(call, request_id)
+        return await self._ask(call, job)
 
-    async def _ask(self, call: Call, request_id: str) -> PollReply:
+    async def _ask(self, call: Call, job: Job) -> PollReply:
         """Read from the API until it says something of the request, or for some minutes.
 
         What it must not be asked on for halts the run. What is about another request is asked for anew, over a
         connection of its own.
         """
+        request_id = job.request_id or ""
+
+        def tell(state: RetryCallState) -> None:
+            reply: PollReply | None = state.outcome.result() if state.outcome else None
+            if reply and state.next_action:
+                tries = state.attempt_number + 1  # one was made before
+                self._tell_wait(job, "word of its request", tries, _amiss(reply), state.next_action.sleep, None)
 
         def says_nothing(reply: PollReply) -> bool:
             if isinstance(reply, Misdirected):
@@ -373,6 +432,7 @@ class Legs:
                 wait=self._wait_to_read,
                 sleep=asyncio.sleep,
                 stop=stop_after_attempt(_TRIES),
+                before_sleep=tell,
                 retry_error_callback=_last_reply,
             )(again)
         if isinstance(reply, Unauthorized | Forbidden):
@@ -441,13 +501,12 @@ class Legs:
                         of_result = _troubled(of_result, renewed, now, asked_anew=True)
                         if move := await self._no_result(of_result, renewed):
                             return replace(move, outputs=_in_order(placed))
-                        await asyncio.sleep(backoff(tries, self._tools.chance))
-                        tries += 1
+                        tries = await self._until_the_next_try(job, "its result", tries, of_result, renewed.message)
                         continue
             to_come = [one for one in job.outputs if one.index not in placed.keys() | given_up.keys()]
             if not to_come:
                 break
-            refresh = False
+            refresh, trouble, answer = False, rules.Trouble(), ""
             for output in to_come:
                 got = await self._try(job, output)
                 if isinstance(got, Output):
@@ -456,7 +515,7 @@ class Legs:
                     continue
                 now, timeout = self._now(), self._retry.fetch_timeout
                 trouble = _troubled(troubles.get(output.index, rules.Trouble()), got, now)
-                troubles[output.index] = trouble
+                troubles[output.index], answer = trouble, got.message
                 if move := rules.given_up(trouble, got, now, timeout):
                     given_up[output.index] = move
                 else:
@@ -464,11 +523,19 @@ class Legs:
             if len(placed) + len(given_up) < len(job.outputs):
                 stale = refresh or _needs_result(job)
                 if not refresh:
-                    await asyncio.sleep(backoff(tries, self._tools.chance))
-                    tries += 1
+                    tries = await self._until_the_next_try(job, "its output", tries, trouble, answer)
         for move in given_up.values():
             return replace(move, outputs=_in_order(placed))
         return await self._finish(job, list(_in_order(placed)))
+
+    async def _until_the_next_try(self, job: Job, what: str, tries: int, trouble: rules.Trouble, answer: str) -> int:
+        """Wait as long as so many tries in vain ask for, and let it be seen; return how many they are now."""
+        seconds, now = backoff(tries, self._tools.chance), self._now()
+        if tries:  # a first one is soon over
+            left = (now if trouble.since is None else trouble.since) + self._retry.fetch_timeout - now
+            self._tell_wait(job, what, tries + 1, answer, seconds, left)
+        await asyncio.sleep(seconds)
+        return tries + 1
 
     async def _no_result(self, trouble: rules.Trouble, got: Dead | Interrupted) -> Move | None:
         """Return what becomes of a job whose result cannot be asked for again; None: it is tried on.
@@ -527,7 +594,7 @@ class Legs:
     async def _renew(self, job: Job) -> Job | Move | Dead | Interrupted:
         """Ask for the result again: its URLs may be fresh."""
         request_id = job.request_id or ""
-        reply = await self._ask(runcomfy.result(request_id, self._tools.store.parts), request_id)
+        reply = await self._ask(runcomfy.result(request_id, self._tools.store.parts), job)
         match reply:
             case Finished(urls) if len(urls) >= max(1, len(job.outputs)):
                 fresh = tuple(Output(index, url) for index, url in enumerate(urls, start=1))
@@ -575,6 +642,19 @@ def _words_of(reply: PollReply) -> str:
             return f"an answer about request {named}"
         case _:
             return f"the request is said to be {type(reply).__name__.lower()}"
+
+
+def _amiss(reply: PollReply) -> str:
+    """Return what a look was answered that says nothing of how far the job has come; nothing where it says so."""
+    match reply:
+        case Missing(message):
+            return message
+        case Unavailable() | Misdirected() | Unknown():
+            return _words_of(reply)
+        case Completed() | Finished(()):
+            return "that it is completed, without outputs"
+        case _:
+            return ""
 
 
 def _last_reply(state: RetryCallState) -> PollReply:

@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 
 from batcher.clock import Clock
 from batcher.errors import BatcherError, LedgerBroken, LedgerUnreadable
-from batcher.events import Event, Listener
+from batcher.events import Event, Listener, Waiting
 from batcher.job import Job, Move, State
 from batcher.ledger.adoption import adopt
 from batcher.ledger.again import Which, go_on
@@ -106,6 +106,25 @@ class Ledger:
         add = statements("moves.sql")["add_event"]
         await self._guard(lambda connection: connection.execute(add, event_row(event)).rowcount)
         self._tell(event)
+
+    async def wait(self, event: Waiting) -> None:
+        """Note what a job waits for, where it does not yet go on, then tell the listeners."""
+        sql = statements("moves.sql")
+        facts = {"job_id": event.job_id, "request_id": event.request_id, "message": event.message or None}
+
+        def note(connection: sqlite3.Connection) -> bool:
+            if not connection.execute(sql["wait"], facts).rowcount:
+                return False
+            connection.execute(sql["add_event"], event_row(event))
+            return True
+
+        if await self._guard(note):
+            self._tell(event)
+
+    async def wait_no_more(self) -> None:
+        """Forget what jobs waited for: whoever said so is gone."""
+        sql = statements("moves.sql")["wait_no_more"]
+        await self._guard(lambda connection: connection.execute(sql).rowcount)
 
     async def ask(self, question: str, **facts: object) -> list[sqlite3.Row]:
         """Ask a named question."""

@@ -64,6 +64,13 @@ DELETE FROM outputs WHERE job_id = :id AND number = :number;
 -- name: add_event
 INSERT INTO events (at, job_id, type, facts) VALUES (:at, :job_id, :type, :facts);
 
+-- name: wait
+-- What a job at the server waits for; nothing once it has gone on.
+UPDATE jobs SET message = :message WHERE id = :job_id AND request_id = :request_id AND state IN ('running', 'fetching');
+
+-- name: wait_no_more
+UPDATE jobs SET message = NULL WHERE state IN ('running', 'fetching') AND message IS NOT NULL;
+
 -- name: put_meta
 INSERT INTO meta (key, value) VALUES (:key, :value) ON CONFLICT (key) DO UPDATE SET value = :value;
 

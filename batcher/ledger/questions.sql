@@ -51,6 +51,11 @@ ORDER BY latest.seq DESC LIMIT 200;
 SELECT id, name, message FROM jobs
 WHERE state IN ('failed', 'uncertain') AND listed = 1 AND selected IN (0, 1) AND kind = :kind LIMIT 1;
 
+-- name: waits
+-- The jobs at the server that wait for something that did not come as it should, and what the one that waits longest says.
+SELECT count(*) AS jobs, id, name, message, min(running_since) FROM jobs
+WHERE state IN ('running', 'fetching') AND message IS NOT NULL;
+
 -- name: uncertain
 -- Submissions whose answers were lost, and that nobody has decided about.
 SELECT total(jobs) AS jobs FROM tally WHERE state = 'uncertain' AND kind = 'lost';

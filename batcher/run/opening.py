@@ -111,6 +111,7 @@ async def recover(ledger: Ledger) -> None:
     for job in await ledger.under_way(State.SUBMITTING):
         if move := after_crash(job):
             await ledger.record(job, move)
+    await ledger.wait_no_more()
 
 
 def _make(out: Path, *, rebuild: bool) -> None:

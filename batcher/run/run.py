@@ -241,7 +241,7 @@ class Run:
         wire = await self.connect()
         pace = await self.pace(policy)
         engine = self.engine = Engine(self.ledger, pace, policy, self.parts.clock)
-        engine.legs = Legs(self.tools(wire, meta), pace, policy.retry, engine.halt, engine.hear, engine.warn)
+        engine.legs = Legs(self.tools(wire, meta), pace, policy.retry, engine)
         self.policy = policy
         if self._early:
             engine.stop(self._early)

@@ -114,7 +114,7 @@ def line(board: Board) -> str:
         parts += [one for one in (rate_of(board.rate), range_of(board.left)) if one]
     if board.money.billed or board.money.end:
         parts.append(bill(board))
-    return "; ".join(parts)
+    return "; ".join([*parts, *board.trouble])
 
 
 def drawn(board: Board, width: int) -> "RenderableType":

@@ -10,7 +10,7 @@ from typing import Any, Final, TextIO
 import structlog
 
 from batcher.clock import rfc3339
-from batcher.events import Ended, Event, Moved, Silence, facts_of
+from batcher.events import Ended, Event, Moved, Silence, Waiting, facts_of
 from batcher.job import State
 from batcher.plain import plain
 from batcher.provider.redaction import Redactor
@@ -39,7 +39,7 @@ class Log:
         level = "info"
         if isinstance(event, Moved):
             level = "warning" if event.to in {State.FAILED, State.UNCERTAIN} else "info"
-        elif (isinstance(event, Ended) and event.stopped) or isinstance(event, Silence):
+        elif (isinstance(event, Ended) and event.stopped) or isinstance(event, Silence | Waiting):
             level = "warning"
         getattr(self._log, level)(type(event).__name__, at=at, level=level, **facts)
 

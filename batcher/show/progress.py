@@ -9,16 +9,18 @@ from typing import Final, TextIO
 from rich.console import Console, RenderableType
 from rich.live import Live
 
-from batcher.events import Changed, Ended, Event, Held, Moved, Noted, Silence, Started, Stopping, Warned
+from batcher.events import Changed, Ended, Event, Held, Moved, Noted, Silence, Started, Stopping, Waiting, Warned
 from batcher.job import SETTLED, State
 from batcher.plain import plain
 from batcher.settings import SANDBOX
 from batcher.show.board import Board, Money, affordable, drawn, line, named
 from batcher.show.pace import Meter, left
-from batcher.show.words import counts, duration, money
+from batcher.show.words import counts, duration, money, waiting
 
 EVERY: Final = 10.0
 """Seconds between plain lines."""
+LONGEST: Final = 25.0
+"""Seconds without a line after which one comes though nothing happened."""
 _REDRAWN: Final = 4
 """Times a second."""
 
@@ -41,6 +43,8 @@ class Tally:
         self._hold: tuple[float, str] | None = None
         """Until when submissions wait, and why."""
         self._silence = ""
+        self._waits: dict[str, str] = {}
+        """By job: what it waits for."""
         self._stopping = ""
         self._meter = Meter(now(), 0)
 
@@ -59,6 +63,10 @@ class Tally:
                 self._hold = (self._now() + seconds, why)
             case Silence(message=message, since=since):
                 self._silence = message if since is not None else ""
+            case Waiting():
+                self._waits.pop(event.job_id, None)
+                if event.tries:
+                    self._waits[event.job_id] = f"{event.name} {event.message}"
             case Changed(concurrency=concurrency, limit_usd=limit) if self._started:
                 self._started = replace(self._started, concurrency=concurrency, limit_usd=limit)
             case Stopping(message=message):
@@ -67,6 +75,7 @@ class Tally:
                 pass
 
     def _take_move(self, event: Moved) -> None:
+        self._waits.pop(event.job_id, None)
         if not self.states[event.came_from]:  # unlisted, or not selected: paid for, and brought to its end
             return
         self.states[event.came_from] -= 1
@@ -99,6 +108,8 @@ class Tally:
             trouble.append(f"the limit pays for about {to_come:,} more of {sum(states.values()) - settled:,}")
         if self._hold and now < self._hold[0]:
             trouble.append(f"submissions wait {duration(self._hold[0] - now)}: {self._hold[1]}")
+        if self._waits:
+            trouble.append(waiting(len(self._waits), next(reversed(self._waits.values()))))
         ceiling = started.concurrency if started else 0
         return Board(
             name=started.name if started else "",
@@ -179,6 +190,11 @@ class Lines:
             case _ if self._now() - self._last >= EVERY:
                 self._say(line(self._tally.board()))
 
+    def tick(self) -> None:
+        """Say where it stands where nothing was said for long: something is waited for."""
+        if self._now() - self._last >= LONGEST:
+            self._say(line(self._tally.board()))
+
     def _say(self, text: str) -> None:
         self._last = self._now()
         print(plain(text), file=self._stream, flush=True)
@@ -216,11 +232,17 @@ class Screen:
             case _:
                 pass
 
+    def tick(self) -> None:
+        """Do nothing: it is redrawn by itself."""
+
     def _drawn(self) -> RenderableType:
         return drawn(self._tally.board(), self._console.width)
 
 
-def listener(now: Now, *, verbose: bool = False) -> Lines | Screen:
+Progress = Lines | Screen
+
+
+def listener(now: Now, *, verbose: bool = False) -> Progress:
     """Give what suits standard error: a board on a terminal, else lines. `now` in seconds."""
     console = Console(file=getattr(sys.stderr, "untamed", sys.stderr))
     on_terminal = console.is_terminal and not console.is_dumb_terminal

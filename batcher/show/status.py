@@ -16,7 +16,7 @@ from batcher.plain import command, plain
 from batcher.settings import SANDBOX
 from batcher.show.board import Board, Money, affordable, named
 from batcher.show.pace import RECENT, Count, left
-from batcher.show.words import duration, left_behind, money
+from batcher.show.words import duration, left_behind, money, waiting
 
 _COLUMN: Final = 48
 
@@ -133,7 +133,7 @@ def board_of(reader: Reader, now: float) -> Board:
     cost = status["cost_usd"]
     in_flight = to_come - states[State.PENDING]
     end, waiting = _end(reader, cost, states[State.PENDING])
-    words = trouble.words
+    words = (*trouble.words, *_waits(reader))
     if trouble.stopping:
         to_come, end = in_flight, None
     elif waiting < states[State.PENDING]:
@@ -179,6 +179,12 @@ def _trouble(reader: Reader, now: float) -> _Trouble:
         until = row["at"] + facts["seconds"]
         hold = f"submissions wait {duration(until - now)}: {facts['why']}" if now < until else ""
     return _Trouble(holds, window, tuple(one for one in (silence, stopping, hold) if one), bool(stopping))
+
+
+def _waits(reader: Reader) -> list[str]:
+    """Return what jobs wait for that did not come as it should, if any do."""
+    row = reader.ask("waits")[0]
+    return [waiting(row["jobs"], f"{row['name']} {row['message']}")] if row["jobs"] else []
 
 
 def _end(reader: Reader, cost: Mapping[str, Any], pending: int) -> tuple[tuple[float, float] | None, int]:

@@ -74,6 +74,11 @@ def left_behind(states: Mapping[str, int]) -> list[str]:
     return said
 
 
+def waiting(count: int, example: str) -> str:
+    """Write how many jobs wait for something that did not come as it should, and what the latest waits for."""
+    return example if count == 1 else f"{jobs(count)} wait so; {example}"
+
+
 def jobs(count: int) -> str:
     """Write a number of jobs."""
     return f"{count:,} job{'' if count == 1 else 's'}"

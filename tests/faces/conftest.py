@@ -1,3 +1,4 @@
+import fcntl
 import json
 import os
 import shutil
@@ -44,14 +45,26 @@ def rehearse(folder: Path, *arguments: str, sandbox: str = "") -> int:
 
 @pytest.fixture(scope="session")
 def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three products in two scenes, with what means something in HTML and in addresses; one job failed."""
-    folder = tmp_path_factory.mktemp("rehearsed")
+    """Three products in two scenes, with what means something in HTML and in addresses; one job failed.
+
+    Made once for all workers: whoever comes first makes it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "rehearsed"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "out/report.html").exists():
+            _make(folder)
+    return folder / "out"
+
+
+def _make(folder: Path) -> None:
     shutil.copytree(PHOTOS, folder / "photos")
     (folder / "m.yaml").write_text(MANIFEST)
     assert rehearse(folder, "run", "m.yaml", "--sandbox", "-o", "out", "--limit", "1", sandbox="--fault fail=1") == 1
     assert rehearse(folder, "run", "m.yaml", "--sandbox", "-o", "out") == 1
     assert rehearse(folder, "report", "out") == 0
-    return folder / "out"
 
 
 @pytest.fixture(scope="module")

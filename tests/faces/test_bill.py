@@ -173,7 +173,7 @@ def test_names_tell_views_of_one_thing_from_many_things(images: list[str], many:
     assert looks_like_many(images) is many
 
 
-@pytest.mark.parametrize("columns", [80, 160])
+@pytest.mark.parametrize("columns", [80, pytest.param(160, marks=pytest.mark.long)])
 def test_the_board_is_drawn_on_a_terminal_of_any_width(batcher: Batcher, api: Api, columns: int) -> None:
     api.delay = 0.6
     drawn = on_a_terminal(

@@ -14,8 +14,6 @@ from tests.faces.conftest import EVIL, rehearse
 from tests.real.api import Api
 from tests.real.conftest import MODEL, Batcher
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 
 class Opened:
     """Opens reports, and hears what goes wrong in them or would leave this disk."""

@@ -297,6 +297,7 @@ def test_a_kept_connection_that_the_server_ends_makes_nothing_uncertain(batcher:
     assert proxy.broken > 0, "no connection was used again: nothing was tried"
 
 
+@pytest.mark.long
 def test_a_host_that_swallows_connections_is_waited_for_and_nothing_is_uncertain(batcher: Batcher, api: Api) -> None:
     """What an IPv6 black hole does to those who believe in it: no refusal, no answer, nothing."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as hole:

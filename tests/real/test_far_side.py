@@ -503,7 +503,9 @@ DRIPS = {
 }
 
 
-@pytest.mark.parametrize("drip", DRIPS)
+@pytest.mark.parametrize(
+    "drip", ["headers", *(pytest.param(one, marks=pytest.mark.long) for one in ("early-hints", "chunk-extension"))]
+)
 def test_a_file_host_that_drips_keeps_no_run_going_and_no_other_file_from_coming(
     batcher: Batcher, api: Api, drip: str
 ) -> None:

@@ -369,7 +369,9 @@ def test_a_service_that_refuses_connections_is_waited_for_no_longer_than_patienc
         assert time.monotonic() - begun < 25
 
 
-@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-", "2>/dev/full"])
+@pytest.mark.parametrize(
+    "closed", ["<&- >&- 2>&-", *(pytest.param(one, marks=pytest.mark.long) for one in (">&-", "2>&-", "2>/dev/full"))]
+)
 def test_a_standard_stream_that_was_never_there_changes_no_exit_code(batcher: Batcher, closed: str) -> None:
     manifest = batcher.csv(["a", "FAIL"])
     command = f'"$0" -m batcher run {manifest} --model {MODEL} {closed}'

@@ -2,8 +2,11 @@
 
 import csv
 import json
+import re
 import shlex
 import signal
+import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -202,3 +205,74 @@ def test_without_a_directory_the_newest_run_is_meant_and_resume_takes_the_only_o
     both = batcher("resume")
     assert both.code == 64 and "2 runs under runs/ are unfinished: runs/second, runs/third" in both.err
     assert Path(batcher.folder / "runs/second/report.html").exists()
+
+
+def test_what_a_job_waits_for_is_seen_wherever_the_run_is_seen(batcher: Batcher, api: Api, until: Until) -> None:
+    api.file_statuses = {"r-1/1": 500}
+    process = batcher.start("run", batcher.csv(["a", "b"]), "--model", MODEL)
+
+    def told() -> bool:
+        listed = batcher("jobs", "runs/jobs", "--state", "fetching", "--json")
+        return any(job["waits"] and "try 4 " in job["waits"] for job in listed.lines() if listed.code == 0)
+
+    until((batcher.folder / "runs/jobs/ledger.sqlite").exists)
+    until(told)
+    (job,) = batcher("jobs", "runs/jobs", "--state", "fetching", "--json").lines()
+    assert (
+        "waits for its output: try 4 brought HTTP 500; again at " in job["waits"] and ", given up at " in job["waits"]
+    )
+    assert job["waits"] in batcher("jobs", "runs/jobs").out
+    assert "waits for its output: try " in batcher("status", "runs/jobs").out
+    log = [json.loads(line) for line in (batcher.folder / "runs/jobs/run.jsonl").read_text().splitlines()]
+    waits = [one for one in log if one["event"] == "Waiting"]
+    assert waits and all(one["level"] == "warning" and one["job_id"] == job["job_id"] for one in waits)
+    api.file_statuses = {}
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert all(job["waits"] is None for job in batcher("jobs", "runs/jobs", "--json").lines())
+
+
+@pytest.mark.parametrize(
+    ("answers", "says"),
+    [
+        ((500, {"error_code": 500001, "error_message": "no such shard"}), "word of its request: try N brought no such"),
+        ((404, {"error_code": 404001, "error_message": "not here"}), "word of its request: try N brought not here"),
+        ((200, {"status": "completed"}), "its outputs: try N brought that it is completed, without outputs"),
+        ((200, {"status": "dreaming"}), "word of its request: try N brought the request is said to be"),
+    ],
+)
+def test_a_job_that_nothing_is_heard_of_says_so_and_when_it_is_heard_of_says_no_more(
+    batcher: Batcher, api: Api, until: Until, answers: tuple[int, dict[str, object]], says: str
+) -> None:
+    status, body = answers
+
+    def poll(api: Api, request: web.Request) -> web.StreamResponse:
+        if request.match_info["id"] != "r-1" and status >= 500:  # the API answers, but of this one
+            return web.json_response({"request_id": request.match_info["id"], "status": "in_progress"})
+        return web.json_response(body, status=status)
+
+    api.on_poll = poll
+    process = batcher.start("run", batcher.csv(["a", "b"] if status >= 500 else ["a"]), "--model", MODEL)
+    until((batcher.folder / "runs/jobs/ledger.sqlite").exists)
+    until(lambda: says in re.sub(r"try \d+", "try N", batcher("jobs", "runs/jobs").out))
+    api.on_poll = lambda api, request: web.json_response(
+        {"request_id": request.match_info["id"], "status": "in_progress"}
+    )
+    if status != 500:
+        until(lambda: "waits for" not in batcher("jobs", "runs/jobs").out)
+    api.on_poll = None
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+
+
+@pytest.mark.long
+def test_off_a_terminal_a_line_comes_while_anything_is_waited_for(batcher: Batcher, api: Api, until: Until) -> None:
+    api.file_statuses = {"r-1/1": 500}
+    process = batcher.start("run", batcher.csv(["a"]), "--model", MODEL)
+    assert process.stderr
+    begun, lines = time.monotonic(), []
+    while time.monotonic() - begun < 75:
+        lines.append((process.stderr.readline(), time.monotonic()))
+    assert max(later - at for (_, at), (_, later) in pairwise(lines)) < 31
+    assert sum("waits for its output: try" in line for line, _ in lines) >= 2, lines
+    end(process)
