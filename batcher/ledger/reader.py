@@ -197,8 +197,8 @@ def bring_forward(out: Path) -> None:
         lock.free()
 
 
-def _unfit(version: int, out: Path) -> LedgerUnreadable:
+def _unfit(version: int, out: Path) -> LedgerUnreadable | NotFound:
     """Name a ledger that is empty, older or newer than what can be read."""
     if version == 0:
-        return LedgerUnreadable(f"{out / 'ledger.sqlite'} has nothing in it yet")
+        return NotFound(f"{out} is no run directory yet: its ledger.sqlite has nothing in it")
     return newer(version)

@@ -51,6 +51,7 @@ def test_a_plan_is_a_bill(catalogue: Batcher, api: Api) -> None:
     assert api.requests == []
 
 
+@pytest.mark.long
 def test_a_sample_tells_the_price_the_pace_and_the_space_of_the_rest(catalogue: Batcher) -> None:
     assert catalogue("run", "m.yaml", "--sample", "6").code == 0
     plan = catalogue("plan", "m.yaml", "--json").json()
@@ -79,7 +80,9 @@ def test_a_run_asks_once_on_a_terminal_and_takes_no_for_an_answer(catalogue: Bat
     assert "Go on?" not in on_a_terminal(catalogue, "run", "m.yaml")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGHUP, 129, marks=pytest.mark.long)]
+)
 def test_a_signal_ends_the_question_and_leaves_nothing_to_buy(
     catalogue: Batcher, api: Api, number: int, code: int
 ) -> None:
@@ -98,6 +101,7 @@ def test_a_signal_ends_the_question_and_leaves_nothing_to_buy(
     assert not (catalogue.folder / "runs/m/ledger.sqlite").exists() and api.journal == []
 
 
+@pytest.mark.long
 def test_what_was_not_agreed_to_is_asked_again_by_resume(catalogue: Batcher, api: Api) -> None:
     """The directory had been begun: what its last `run` was told no for was bought by `resume` without a word."""
     assert catalogue("run", "m.yaml", "--limit", "1").code == 0
@@ -109,6 +113,7 @@ def test_what_was_not_agreed_to_is_asked_again_by_resume(catalogue: Batcher, api
     assert catalogue("resume", "runs/m", "--yes").code == 0 and len(api.journal) == 24
 
 
+@pytest.mark.long
 def test_no_question_where_nobody_is_asked_or_little_is_spent(catalogue: Batcher, api: Api) -> None:
     assert "Go on?" not in on_a_terminal(catalogue, "run", "m.yaml", "--max-cost", "1.5")
     assert "Go on?" not in on_a_terminal(catalogue, "run", "m.yaml", "--yes", "-o", "b")
@@ -299,6 +304,7 @@ def test_results_are_taken_over_from_each_run_that_is_named(batcher: Batcher, ap
     assert len(api.journal) == 6
 
 
+@pytest.mark.long
 def test_resume_says_which_limits_it_keeps(batcher: Batcher, api: Api) -> None:
     api.delay = 3
     assert batcher.run_csv(["a", "b"], "-j", "1", "--max-time", "1s", "--max-cost", "9").code == 75

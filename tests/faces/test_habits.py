@@ -88,6 +88,7 @@ def complete(batcher: Batcher, words: str) -> list[str]:
     return subprocess.check_output([script], cwd=batcher.folder, env=batcher.environ | environ, text=True).split()
 
 
+@pytest.mark.long
 def test_the_shell_completes_commands_directories_and_words(batcher: Batcher) -> None:
     batcher.run_csv(["a"])
     assert complete(batcher, "batcher sta") == ["status"]

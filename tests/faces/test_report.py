@@ -178,7 +178,7 @@ def test_the_slider_on_a_card_follows_the_mouse_and_the_keys(page_of: Opened) ->
     assert page.locator("#zoom").evaluate("e => e.open")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.long)])
 def test_axe_finds_no_serious_fault(page_of: Opened, scheme: str) -> None:
     for view in ("pairs", "grid", "sheet"):
         page = page_of(f"#view={view}", color_scheme=scheme)
@@ -194,7 +194,7 @@ def serious(page: Any) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("width", [360, 768, 1920])
+@pytest.mark.parametrize("width", [360, 768, pytest.param(1920, marks=pytest.mark.long)])
 def test_nothing_is_wider_than_the_window(page_of: Opened, width: int) -> None:
     for view in ("pairs", "grid", "sheet"):
         page = page_of(f"#view={view}", viewport={"width": width, "height": 800})
@@ -286,6 +286,7 @@ def test_links_in_a_run_directory_lead_out_of_it_nowhere(rehearsed: Path, tmp_pa
     assert [file.name for file in mine.iterdir()] == ["letter"]
 
 
+@pytest.mark.long
 def test_reports_written_at_once_are_each_whole(rehearsed: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(rehearsed, out)

@@ -131,6 +131,7 @@ def test_a_start_that_is_refused_leaves_the_reasons_of_an_earlier_one(batcher: B
     assert not (batcher.folder / "runs/jobs/.rejected.csv").exists()
 
 
+@pytest.mark.long
 def test_a_reader_that_goes_away_changes_no_exit_code(batcher: Batcher) -> None:
     assert batcher.run_csv([f"p{n}" for n in range(30)]).code == 0
     for command in ("jobs runs/jobs", "plan jobs.csv --model " + MODEL, "verify runs/jobs --json", "--help"):

@@ -19,6 +19,7 @@ from tests.real.api import TOKEN, Api, accepts_and_hangs_up
 from tests.real.conftest import MODEL, Batcher, Until, end
 
 
+@pytest.mark.long
 def test_a_pause_ends_the_run_and_stands_until_resume(batcher: Batcher, api: Api, until: Until) -> None:
     api.delay = 600
     process = batcher.start("run", batcher.csv([f"p{n}" for n in range(12)]), "--model", MODEL, "-j", "2")
@@ -418,6 +419,7 @@ def test_a_file_that_is_given_up_keeps_no_other_from_coming(batcher: Batcher, ap
     assert len(list((batcher.folder / "runs/m/files").glob("*.png"))) == 3
 
 
+@pytest.mark.long
 def test_files_of_jobs_at_work_under_one_name_do_not_mix(batcher: Batcher, api: Api, until: Until) -> None:
     """A prompt is edited while its job is at the server: both make files of that name, before the ledger knows whose."""
 

@@ -178,6 +178,7 @@ async def test_an_id_that_the_ledger_refuses_is_printed_once_and_not_said_to_be_
     assert "tried again" not in said
 
 
+@pytest.mark.long
 def test_a_run_directory_that_is_moved_away_stops_the_run_and_loses_nothing(
     batcher: Batcher, api: Api, until: Until
 ) -> None:

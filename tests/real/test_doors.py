@@ -83,6 +83,7 @@ def test_a_sidecar_that_names_a_file_elsewhere_is_not_taken_over(batcher: Batche
     assert len(api.journal) == 2 and (batcher.folder / "runs/secret.png").is_file()
 
 
+@pytest.mark.long
 def test_a_folder_of_parts_that_is_swapped_for_a_link_is_not_written_through(
     batcher: Batcher, api: Api, until: Until
 ) -> None:
@@ -249,7 +250,7 @@ def test_files_that_cannot_be_locked_are_said_so_and_not_taken_for_a_run_at_work
     assert api.journal == []
 
 
-@pytest.mark.parametrize(("limit", "code"), [(30, 64), (100, 0)])
+@pytest.mark.parametrize(("limit", "code"), [(30, 64), pytest.param(100, 0, marks=pytest.mark.long)])
 def test_few_open_files_are_enough_or_are_said_to_be_too_few(batcher: Batcher, api: Api, limit: int, code: int) -> None:
     batcher.csv([f"p{n}" for n in range(60)])
     line = f"ulimit -n {limit} && exec {shlex.quote(sys.executable)} -m batcher run jobs.csv --model {MODEL} -j 60"

@@ -44,6 +44,7 @@ def test_a_gateways_own_trouble_counts_at_full_price_and_is_not_bought_again_by_
     assert cost["worst_case"] <= 0.45
 
 
+@pytest.mark.long
 def test_outputs_that_come_late_are_waited_for_and_keep_nobody_from_being_submitted(batcher: Batcher, api: Api) -> None:
     api.outputs_after = 4.0
     begun = time.monotonic()
@@ -53,6 +54,7 @@ def test_outputs_that_come_late_are_waited_for_and_keep_nobody_from_being_submit
     assert time.monotonic() - begun < 20, "six waves of four seconds each"
 
 
+@pytest.mark.long
 def test_a_stop_ends_the_wait_for_late_outputs_at_once(batcher: Batcher, api: Api, until: Until) -> None:
     api.empty = True
     process = batcher.start("run", batcher.csv(["a", "b"]), "--model", MODEL, "--max-time", "4s")
@@ -80,6 +82,7 @@ def test_answers_about_another_request_are_ignored_and_the_first_three_stop_the_
     assert len(files) == 6
 
 
+@pytest.mark.long
 def test_a_file_that_never_comes_fails_its_job_alone_and_retry_fetches_it_again(batcher: Batcher, api: Api) -> None:
     api.file_statuses = {"r-2/1": 500}
     (batcher.folder / "m.yaml").write_text(f"model: {MODEL}\njobs: jobs.csv\nretry: {{fetch_timeout: 3s}}\n")

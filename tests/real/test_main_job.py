@@ -60,7 +60,13 @@ def test_every_output_is_byte_for_byte_what_the_server_made(batcher: Batcher, ap
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+    ("number", "code"),
+    [
+        (signal.SIGKILL, -9),
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long),
+        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.long),
+    ],
 )
 def test_a_run_that_was_ended_goes_on(batcher: Batcher, api: Api, until: Until, number: int, code: int) -> None:
     api.delay = 2.0  # so that it is at work still when the signal comes, also where the machine is busy
@@ -351,6 +357,7 @@ def test_a_second_run_on_the_same_directory_is_refused(batcher: Batcher, api: Ap
     assert batcher("run", manifest, "--model", MODEL).code == 0, "the lock outlived its process"
 
 
+@pytest.mark.long
 def test_a_pipe_that_goes_away_ends_the_printing_not_the_run(batcher: Batcher, api: Api, until: Until) -> None:
     process = batcher.start("run", batcher.csv([f"p{n}" for n in range(10)]), "--model", MODEL, "--json")
     assert process.stdout and process.stderr
@@ -360,6 +367,7 @@ def test_a_pipe_that_goes_away_ends_the_printing_not_the_run(batcher: Batcher, a
     assert batcher.states() == {"done": 10}
 
 
+@pytest.mark.long
 def test_a_service_that_refuses_connections_is_waited_for_no_longer_than_patience(batcher: Batcher) -> None:
     """Where a hold ended between two questions, the run slept for half a minute."""
     for _ in range(3):
@@ -399,6 +407,7 @@ def last(done: Done) -> tuple[int, str, str]:
     return done.code, event["stopped"]["reason"], event["stopped"]["next"]
 
 
+@pytest.mark.long
 def test_a_start_that_cannot_begin_says_why_in_its_last_event_too(batcher: Batcher, api: Api, until: Until) -> None:
     manifest = batcher.csv(["a"])
     again = f"batcher run {manifest} --model {MODEL} --json"

@@ -71,6 +71,7 @@ def test_after_a_kill_status_says_that_nothing_is_at_work_and_what_is_at_the_ser
     assert batcher("status", "runs/jobs", "--json").json()["stopped"] is None
 
 
+@pytest.mark.long
 def test_what_is_being_fetched_is_not_said_to_run_at_the_server(batcher: Batcher, api: Api, until: Until) -> None:
     api.slow_files = {"r-1/1": 60.0, "r-2/1": 60.0}
     process = batcher.start("run", batcher.csv(["a", "b QUEUED"]), "--model", MODEL)
@@ -213,13 +214,13 @@ def test_what_a_job_waits_for_is_seen_wherever_the_run_is_seen(batcher: Batcher,
 
     def told() -> bool:
         listed = batcher("jobs", "runs/jobs", "--state", "fetching", "--json")
-        return any(job["waits"] and "try 4 " in job["waits"] for job in listed.lines() if listed.code == 0)
+        return any(job["waits"] and "try 3 " in job["waits"] for job in listed.lines() if listed.code == 0)
 
     until((batcher.folder / "runs/jobs/ledger.sqlite").exists)
     until(told)
     (job,) = batcher("jobs", "runs/jobs", "--state", "fetching", "--json").lines()
     assert (
-        "waits for its output: try 4 brought HTTP 500; again at " in job["waits"] and ", given up at " in job["waits"]
+        "waits for its output: try 3 brought HTTP 500; again at " in job["waits"] and ", given up at " in job["waits"]
     )
     assert job["waits"] in batcher("jobs", "runs/jobs").out
     assert "waits for its output: try " in batcher("status", "runs/jobs").out
@@ -235,10 +236,22 @@ def test_what_a_job_waits_for_is_seen_wherever_the_run_is_seen(batcher: Batcher,
 @pytest.mark.parametrize(
     ("answers", "says"),
     [
-        ((500, {"error_code": 500001, "error_message": "no such shard"}), "word of its request: try N brought no such"),
-        ((404, {"error_code": 404001, "error_message": "not here"}), "word of its request: try N brought not here"),
+        pytest.param(
+            (500, {"error_code": 500001, "error_message": "no such shard"}),
+            "word of its request: try N brought no such",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            (404, {"error_code": 404001, "error_message": "not here"}),
+            "word of its request: try N brought not here",
+            marks=pytest.mark.long,
+        ),
         ((200, {"status": "completed"}), "its outputs: try N brought that it is completed, without outputs"),
-        ((200, {"status": "dreaming"}), "word of its request: try N brought the request is said to be"),
+        pytest.param(
+            (200, {"status": "dreaming"}),
+            "word of its request: try N brought the request is said to be",
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_a_job_that_nothing_is_heard_of_says_so_and_when_it_is_heard_of_says_no_more(

@@ -5,6 +5,8 @@ import signal
 import sqlite3
 import time
 
+import pytest
+
 from tests.real.api import Api, accepts_and_hangs_up, own
 from tests.real.conftest import MODEL, Batcher, Until, end
 
@@ -114,6 +116,7 @@ def test_a_job_that_was_turned_away_counts_at_its_price_of_now(batcher: Batcher,
         assert ledger.execute("SELECT number, estimated_usd FROM attempts").fetchall() == [(1, 0.60)]
 
 
+@pytest.mark.long
 def test_a_job_without_a_price_that_comes_back_is_not_bought_under_a_limit(
     batcher: Batcher, api: Api, until: Until
 ) -> None:

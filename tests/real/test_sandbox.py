@@ -32,6 +32,7 @@ def size_of(file: Path) -> tuple[int, int]:
         return image.size
 
 
+@pytest.mark.long
 def test_the_catalogue_is_rehearsed_without_a_token(batcher: Batcher, api: Api) -> None:
     done = batcher(
         "run", str(MANIFESTS / "product-restyle.yaml"), "--sandbox", RUNCOMFY_TOKEN="", BATCHER_CONCURRENCY="24"

@@ -89,6 +89,7 @@ sys.exit(code)
 """
 
 
+@pytest.mark.long
 def test_a_result_of_a_hundred_megabytes_is_streamed(batcher: Batcher, api: Api) -> None:
     content = picture("large") + bytes(75_000_000)
     api.output_urls = ["data:image/png;base64," + base64.b64encode(content).decode()]

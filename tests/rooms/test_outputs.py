@@ -261,6 +261,7 @@ def test_a_photo_is_sent_as_it_is_or_shrunk_and_turned_upright(tmp_path: Path) -
     assert json.loads(body(spec, tmp_path))["image_urls"][0].startswith("data:image/jpeg;base64,")
 
 
+@pytest.mark.long
 def test_a_photo_of_over_ten_megabytes_fits_where_it_may_be_shrunk(tmp_path: Path) -> None:
     image = photo(tmp_path / "a.jpg", (5000, 4000))
     assert image.bytes > 10 * 2**20
@@ -270,6 +271,7 @@ def test_a_photo_of_over_ten_megabytes_fits_where_it_may_be_shrunk(tmp_path: Pat
     assert len(uri) * 3 / 4 <= MAX_BYTES + 100
 
 
+@pytest.mark.long
 def test_what_is_shrunk_has_no_more_pixels_than_are_sent_and_counts_by_what_it_comes_to(tmp_path: Path) -> None:
     Image.new("RGB", (9000, 9000), (9, 90, 200)).save(tmp_path / "a.png")
     look = Looks().at(tmp_path / "a.png")
