@@ -56,11 +56,24 @@ PROOFS = {
         '{"jobs": 12, "seed": 4, "concurrency": 4, "mishaps": {"read_other": 0.2}, "strict": true}',
     ),
     "methods": ("-m", "pytest", "-q", "-x", "tests/rooms/test_bounds.py", "-k", "no_text_of_its_own"),
-    "damaged answers": ("-m", "pytest", "-q", "-x", "tests/real/test_far_side.py", "-k", "own_trouble or salvaged"),
     "drips": ("-m", "pytest", "-q", "-x", "tests/real/test_far_side.py", "-k", "drips"),
     "passwords": ("-m", "pytest", "-q", "-x", "tests/real/test_far_side.py", "-k", "password"),
-    "unbilled failures": ("-m", "tests.nights.many", "--count", "1", "--seed", "1190"),
-    "untold ends": ("-m", "tests.nights.many", "--count", "1", "--seed", "122"),
+    "unbilled failures": (
+        *("-m", "tests.nights.play"),
+        '{"jobs": 8, "seed": 1190, "images": 2, "slots": 6, "concurrency": 11, "kills": [30, 312], "signals": [0, 0], '
+        '"busy": 0.001, "timers_first": true, "mishaps": {"fail": 0.057, "file_wrong": 0.164}, "max_outstanding": 5, '
+        '"retry": {"attempts": 1}, "max_cost": 1.47, "estimate": 0.11, "strict": true}',
+    ),
+    "untold ends": (
+        *("-m", "tests.nights.play"),
+        '{"jobs": 9, "seed": 122, "slots": 5, "concurrency": 2, "kills": [-73], "signals": [7.85], "mishaps": '
+        '{"gone": 0.028, "file_scheme": 0.124, "stuck": 0.098, "read_other": 0.197, "read_busy": 0.084}, '
+        '"retry": {"attempts": 1}, "max_cost": 0.36, "estimate": 0.11, "strict": true}',
+    ),
+    "refusals": (
+        *("-m", "tests.nights.play"),
+        '{"jobs": 12, "seed": 4, "mishaps": {"code_504_cut": 0.3, "refusal_with_id": 0.3}, "strict": true}',
+    ),
     "caps": (
         *("-m", "tests.nights.play"),
         '{"jobs": 40, "seed": 4, "concurrency": 20, "slots": 9, "max_cost": 1.0, "estimate": 0.2, "strict": true}',
@@ -399,7 +412,7 @@ BUGS = [
     ),
     Bug(
         "believes a refusal that speaks of the server's own trouble",
-        "damaged answers",
+        "refusals",
         [
             (
                 "provider/runcomfy.py",
@@ -410,7 +423,7 @@ BUGS = [
     ),
     Bug(
         "drops the request id of a refusal",
-        "damaged answers",
+        "refusals",
         [("provider/runcomfy.py", "or meaning not in _NOT_TAKEN", "or meaning not in _NOT_TAKEN | _FOR_GOOD")],
     ),
     Bug(

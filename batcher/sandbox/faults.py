@@ -56,6 +56,8 @@ _OF_SUBMISSIONS: Final = {
     "code_504": "504 with the API's own error code 504001, accepted or not",
     "code_500_in_200": "200 with the API's own error code 500001, accepted or not",
     "code_408": "408 with the API's own error code 408001, accepted or not",
+    "code_504_cut": "400 with the code 504001 in JSON that is cut off, accepted or not",
+    "refusal_with_id": "accepted, and answered 400 with the request id",
     "cut_clean": "accepted, and the answer ends after the request id, in good order",
     "junk": "accepted, in an answer with junk around its JSON",
     "bad_byte": "accepted, in an answer with a byte that is no UTF-8",

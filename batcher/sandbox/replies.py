@@ -14,7 +14,10 @@ _PORTAL: Final = b"<!doctype html><title>Welcome</title><form>Sign in to use thi
 _HUGE: Final = 50_000_000
 _ABSURD: Final = b', "n": ' + b"9" * 6_000 + b', "deep": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 _SERVER_TROUBLES: Final = {"code_504": (504, 504001), "code_500_in_200": (200, 500001), "code_408": (408, 408001)}
-MAYBE_ACCEPTED: Final = frozenset({*_SERVER_TROUBLES, *(f"error_{code}" for code in (408, 500, 502, 503, 504))})
+_CUT_CODE: Final = b'{"error_code": 504001, "error_message": "the upst'
+MAYBE_ACCEPTED: Final = frozenset(
+    {*_SERVER_TROUBLES, "code_504_cut", *(f"error_{code}" for code in (408, 500, 502, 503, 504))}
+)
 """Faults of submissions of which some are accepted, and some are not."""
 
 
@@ -57,7 +60,9 @@ def spoiled(fault: str | None, links: Mapping[str, str], earlier: Mapping[str, s
             return replace(whole, raw=json.dumps(links)[:-1].encode() + _ABSURD)
         case "buried_id":
             return Reply(200, {"data": {"request_id": links["request_id"]}})
-        case "code_504" | "code_500_in_200" | "code_408":
+        case "refusal_with_id":
+            return Reply(400, links)
+        case "code_504" | "code_500_in_200" | "code_408" | "code_504_cut":
             return server_trouble(fault)
         case "html":
             return replace(whole, raw=PAGE, headers={"Content-Type": "text/html"})
@@ -77,6 +82,8 @@ def spoiled(fault: str | None, links: Mapping[str, str], earlier: Mapping[str, s
 
 def server_trouble(fault: str) -> Reply:
     """Answer as a gateway does that does not know what became of a submission."""
+    if fault == "code_504_cut":
+        return Reply(400, {}, raw=_CUT_CODE)
     if fault in _SERVER_TROUBLES:
         status, code = _SERVER_TROUBLES[fault]
         return error(status, code, "the upstream server did not answer in time")
