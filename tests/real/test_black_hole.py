@@ -28,7 +28,7 @@ sandbox = subprocess.Popen(
     [sys.executable, "-m", "batcher.sandbox", "--dir", "sandbox", "--until-stdin-ends", "--latency", "0.2"],
     stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 port = urlsplit(sandbox.stdout.readline().strip()).port
-env = {**os.environ, "RUNCOMFY_MODEL_API_BASE": f"http://api.test:{port}", "RUNCOMFY_TOKEN": "a-token-of-some-length"}
+env = {**os.environ, "RUNCOMFY_MODEL_API_BASE": f"http://localhost:{port}", "RUNCOMFY_TOKEN": "a-token-of-some-length"}
 begun = time.monotonic()
 code = subprocess.run([sys.executable, "-m", "batcher", "run", "m.yaml", "-o", "out", "-j", "4"], env=env).returncode
 print("took", time.monotonic() - begun, flush=True)
@@ -40,7 +40,7 @@ sys.exit(code)
 
 def apart(folder: Path, *command: str) -> "subprocess.CompletedProcess[str]":
     """Run a command where the network is its own: loopback, and a wire on which nobody answers."""
-    (folder / "hosts").write_text("127.0.0.1 localhost\nfd00::2 api.test\n127.0.0.1 api.test\n")
+    (folder / "hosts").write_text("fd00::2 localhost\n127.0.0.1 localhost\n")
     return subprocess.run(
         ["unshare", "-n", "-m", "sh", "-c", APART, "sh", *command],
         cwd=folder,
@@ -57,7 +57,7 @@ def apart(folder: Path, *command: str) -> "subprocess.CompletedProcess[str]":
 def test_an_address_that_leads_nowhere_costs_a_moment_and_no_job(tmp_path: Path) -> None:
     if not (shutil.which("ip") and shutil.which("unshare")) or apart(tmp_path, "true").returncode:
         pytest.skip("a network of one's own is made by root only, with ip and unshare")
-    found = apart(tmp_path, "getent", "ahosts", "api.test").stdout
+    found = apart(tmp_path, "getent", "ahosts", "localhost").stdout
     assert found.startswith("fd00::2") and "127.0.0.1" in found, "the address that leads nowhere comes first"
     (tmp_path / "m.yaml").write_text(
         "model: google/nano-banana/pro/text-to-image\njobs:\n" + "".join(f"  - {{prompt: p{n}}}\n" for n in range(12))
