@@ -17,7 +17,7 @@ class Unusable(BatcherError):
 
 
 async def look_up(wire: Wire, model_id: str) -> Model:
-    """Ask the API's catalogue for a model. Raises WrongUse, Unusable, Unreachable."""
+    """Ask the API's catalogue for a model. Raises WrongUse, Unusable, TokenMissing, Unreachable."""
     answer = await wire.send(runcomfy.catalogue(model_id))
     if isinstance(answer, WireFault):
         raise Unreachable(f"the model {model_id} could not be looked up: {answer.message}")
@@ -32,8 +32,10 @@ async def look_up(wire: Wire, model_id: str) -> Model:
             raise Unreachable(f"asked about the model {model_id}, the API answers about {found.id}")
     except ValueError as error:
         why = f": {error}"
-    if answer.status == 401:  # noqa: PLR2004
-        raise TokenMissing("the API refused the token")
+    if answer.status in {401, 403}:
+        raise TokenMissing(f"the API refused the token: HTTP {answer.status}, asked for the model {model_id}")
+    if answer.status in {408, 429} or answer.status >= 500:  # noqa: PLR2004
+        raise Unreachable(f"the model {model_id} could not be looked up: HTTP {answer.status}")
     if answer.status == 200:  # noqa: PLR2004
         raise Unusable(f"the API's catalogue has {model_id}, and it cannot be used{why}")
     raise WrongUse(

@@ -69,6 +69,8 @@ class Api:
     downloads_with_token: int = 0
     base: str = ""
     catalogue: dict[str, Any] = field(default_factory=dict)
+    catalogue_status: int = 404
+    """Of what it does not have."""
 
     def prompts(self) -> list[str]:
         return [entry.body["prompt"] for entry in self.journal]
@@ -123,7 +125,7 @@ class Api:
         if refused := self._refused(request):
             return refused
         entry = self.catalogue.get(request.match_info["model"])
-        return web.json_response(entry) if entry else web.json_response({"error_code": 400001}, status=404)
+        return web.json_response(entry or {"error_code": 400001}, status=200 if entry else self.catalogue_status)
 
     async def _models(self, request: web.Request) -> web.StreamResponse:
         return self._refused(request) or web.json_response({"models": list(self.catalogue.values())})

@@ -289,3 +289,13 @@ def test_off_a_terminal_a_line_comes_while_anything_is_waited_for(batcher: Batch
     assert max(later - at for (_, at), (_, later) in pairwise(lines)) < 31
     assert sum("waits for its output: try" in line for line, _ in lines) >= 2, lines
     end(process)
+
+
+@pytest.mark.parametrize(("status", "code"), [(404, 65), (403, 77), (429, 69), (503, 69)])
+def test_a_catalogue_that_does_not_answer_is_not_one_without_the_model(
+    batcher: Batcher, api: Api, status: int, code: int
+) -> None:
+    api.catalogue_status = status
+    done = batcher("run", batcher.csv(["a"]), "--model", "some/model")
+    assert done.code == code and ("is no model" in done.err) == (status == 404), done.err
+    assert not (batcher.folder / "runs").exists()
