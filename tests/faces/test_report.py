@@ -222,6 +222,7 @@ def test_files_that_are_gone_or_changed_are_named(page_of: Opened, rehearsed: Pa
     assert shown(page) == 1
 
 
+@pytest.mark.long
 def test_a_run_that_has_no_pictures_yet_has_a_report(page_of: Opened, rehearsed: Path, tmp_path: Path) -> None:
     (tmp_path / "m.yaml").write_text((rehearsed.parent / "m.yaml").read_text())
     shutil.copytree(rehearsed.parent / "photos", tmp_path / "photos")
@@ -270,6 +271,7 @@ def test_originals_named_by_url_are_fetched_once_when_asked_for(batcher: Batcher
     assert len([one for one in api.requests if "original" in one[1]]) == asked
 
 
+@pytest.mark.long
 def test_links_in_a_run_directory_lead_out_of_it_nowhere(rehearsed: Path, tmp_path: Path) -> None:
     out, mine = tmp_path / "out", tmp_path / "mine"
     shutil.copytree(rehearsed, out)

@@ -219,6 +219,7 @@ def test_again_buys_a_done_job_anew_when_asked(batcher: Batcher, api: Api) -> No
     assert api.prompts() == ["a", "a"]
 
 
+@pytest.mark.long
 def test_a_process_that_is_stopped_for_seconds_makes_nothing_uncertain(
     batcher: Batcher, api: Api, until: Until
 ) -> None:

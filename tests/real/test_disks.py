@@ -48,6 +48,7 @@ def grow(folder: Path, size: str) -> None:
     subprocess.run(["mount", "-o", f"remount,size={size}", str(folder)], check=True)
 
 
+@pytest.mark.long
 def test_a_run_on_a_disk_that_fills_up_stops_and_goes_on_when_there_is_room(
     batcher: Batcher, api: Api, disk: Path
 ) -> None:

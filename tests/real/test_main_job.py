@@ -329,6 +329,7 @@ def test_retry_reaches_a_run_that_is_at_work(batcher: Batcher, api: Api, until: 
     assert not (batcher.folder / "runs/jobs/.asks").exists()
 
 
+@pytest.mark.long
 def test_a_second_signal_ends_at_once(batcher: Batcher, api: Api, until: Until) -> None:
     api.stalls = True
     process = batcher.start("run", batcher.csv(["a"]), "--model", MODEL)
@@ -450,7 +451,14 @@ def test_an_interruption_before_the_work_is_said_too(batcher: Batcher, until: Un
     assert last(Done(process.returncode, out, ""))[:2] == (130, "interrupted")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long),
+        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.long),
+    ],
+)
 def test_a_signal_while_a_manifest_is_read_loses_no_limit(batcher: Batcher, api: Api, number: int, code: int) -> None:
     """The jobs were taken in, the limit was not yet: `resume` bought them without one."""
     manifest = batcher.csv([f"p{n}" for n in range(30_000)])

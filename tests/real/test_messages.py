@@ -208,6 +208,7 @@ def test_without_a_directory_the_newest_run_is_meant_and_resume_takes_the_only_o
     assert Path(batcher.folder / "runs/second/report.html").exists()
 
 
+@pytest.mark.long
 def test_what_a_job_waits_for_is_seen_wherever_the_run_is_seen(batcher: Batcher, api: Api, until: Until) -> None:
     api.file_statuses = {"r-1/1": 500}
     process = batcher.start("run", batcher.csv(["a", "b"]), "--model", MODEL)

@@ -59,6 +59,7 @@ def test_every_row_of_the_dataset_is_a_job_without_a_fault(batcher: Batcher) -> 
     assert (plan["jobs"], plan["equal_rows"], plan["fault_count"]) == (200, 0, 0)
 
 
+@pytest.mark.long
 def test_a_rehearsal_that_was_killed_goes_on(batcher: Batcher, until: Until) -> None:
     manifest = str(MANIFESTS / "product-restyle.yaml")
     process = batcher.start("run", manifest, "--sandbox", "--limit", "10")
