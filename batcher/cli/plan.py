@@ -151,7 +151,7 @@ async def _plan_into(found: dict[str, Any], wanted: o.Wanted) -> None:
 
 
 def _said_before(census: Any, manifest: Any, wanted: o.Wanted, out: Any, provider: str, seen: Any) -> list[str]:  # noqa: ANN401
-    """Give what `run` would warn of, or ask."""
+    """Return what `run` would warn of, or ask."""
     from batcher.cli.prepare import is_another, warnings
     from batcher.errors import BatcherError
     from batcher.ledger.enrolment import unlists_most
@@ -201,7 +201,7 @@ def _begun(out: Any, provider: str, ids: list[str]) -> set[str]:  # noqa: ANN401
 
 
 def _reusable(folders: Any, out: Any, provider: str, ids: list[str]) -> tuple[set[str], list[str]]:  # noqa: ANN401 - Paths
-    """Give the jobs that `--reuse` would take over; without it, which runs nearby have some."""
+    """Return the jobs that `--reuse` would take over; without it, which runs nearby have some."""
     from batcher.outputs.finished import finished
     from batcher.run.reuse import held_by_siblings
 

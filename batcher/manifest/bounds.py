@@ -57,6 +57,9 @@ _PADDING: Final = frozenset({"center", "ljust", "rjust", "zfill", "expandtabs"})
 _REFUSED_METHODS: Final = frozenset({"format", "format_map", "translate", "maketrans", "encode", "to_bytes"})
 _WIDE: Final = re.compile(r"%(\([^)]*\))?[^a-zA-Z%(]*(\d{5,}|\*)")
 _EACH_LINE: Final = frozenset({"indent", "tojson"})
+_TEXTS: Final = frozenset({str, bytes})
+_LEAVES: Final = _TEXTS | {int, float, bool, type(None)}
+"""Types of values that have a text of their own, and nothing within them."""
 _REFUSED_FILTERS: Final = ("pprint", "xmlattr", "urlize")
 _PADDING_FILTERS: Final = ("center", "indent", "wordwrap", "truncate", "batch", "slice", "round", "tojson")
 _REFUSED_NODES: Final = (
@@ -262,6 +265,8 @@ def _check_leaves(value: Any, known: set[int]) -> None:  # noqa: ANN401
     if isinstance(value, list | tuple | dict):
         if id(value) not in known:
             known.add(id(value))
+            if not isinstance(value, dict) and _LEAVES.issuperset(map(type, value)):
+                return  # a long and plain list is looked at in one go
             for part in [*value.keys(), *value.values()] if isinstance(value, dict) else value:
                 _check_leaves(part, known)
         return
@@ -288,6 +293,9 @@ def _deep_size(value: Any, known: dict[int, int]) -> int:  # noqa: ANN401
         return 1
     if id(value) not in known:
         known[id(value)] = 0
+        if not isinstance(value, dict) and _TEXTS.issuperset(map(type, value)):
+            known[id(value)] = 1 + sum(map(len, value))
+            return known[id(value)]
         parts = [*value.keys(), *value.values()] if isinstance(value, dict) else value
         known[id(value)] = 1 + sum(_deep_size(part, known) for part in parts)
     return known[id(value)]

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections.abc import Mapping
 from typing import Final
 
 LONGEST_ID: Final = 200
@@ -71,15 +72,15 @@ def hinted_ids(text: str) -> list[str]:
     return [one for one in found if named_id(one) and one.lower() not in _WORDS][:_MOST_HINTS]
 
 
-def codes_in(value: object, body: bytes) -> list[int]:
+def codes_in(fields: Mapping[str, object], body: bytes) -> list[int]:
     """Return the HTTP statuses that the error codes of an answer begin with: of its JSON, one level down too.
 
-    `value`: the JSON that the body holds; where it is no mapping, codes are looked for in the bytes.
+    `fields`: those of the JSON that the body holds; where it has none, codes are looked for in the bytes.
     """
-    if not isinstance(value, dict):
+    if not fields:
         return [int(code[:3]) for code in _CODED.findall(body)]
-    inner = [one for name in ("error", "detail") if isinstance(one := value.get(name), dict)]
-    found = (part.get(name) for part in (value, *inner) for name in ("error_code", "code"))
+    inner = [one for name in ("error", "detail") if isinstance(one := fields.get(name), dict)]
+    found = (part.get(name) for part in (fields, *inner) for name in ("error_code", "code"))
     texts = (str(one) for one in found if one is not None and not isinstance(one, bool))
     return [int(text[:3]) for text in texts if text[:3].isascii() and text[:3].isdigit()]
 

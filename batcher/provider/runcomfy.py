@@ -53,6 +53,8 @@ _FAILED: Final = frozenset({"failed", "error"})
 _FOR_GOOD: Final = frozenset({400, 404, 405, 413, 415, 422, 431})
 _NOT_TAKEN: Final = frozenset({401, 402, 403})
 """What is answered before anyone looks at a request: an id in such an answer is of the answer."""
+_EVIDENCE: Final = 4096
+"""Bytes of an answer that are kept."""
 _TIMED_OUT: Final = 408
 _TROUBLE: Final = 500
 _POLICY: Final = re.compile(r"polic|moderat|safety|nsfw|prohibited|sensitive|violat|unsafe", re.IGNORECASE)
@@ -153,11 +155,11 @@ def read_submit(answer: Answer | WireFault, now: float) -> SubmitReply:
     if isinstance(answer, WireFault):
         if not answer.sent:
             return Unsent(answer.message)
-        return _hinting(
-            f"sent, and no answer that can be read came: {answer.message}",
-            {"phase": "waiting for the answer", "exception": answer.message},
-            answer.message,
-        )
+        if request_id := salvaged_id(answer.came):
+            return Accepted(request_id)
+        why = f"sent, and no answer that can be read came: {answer.message}"
+        evidence: dict[str, object] = {"phase": "waiting for the answer", "exception": answer.message}
+        return _hinting(why, evidence, answer.message + answer.came[:_EVIDENCE].decode("utf-8", "replace"))
     said = _said(answer)
     http = f"HTTP {answer.status}"
     meaning = said.code // 1000 if said.code else answer.status
@@ -203,7 +205,7 @@ def _is_troubled(said: _Said, answer: Answer) -> bool:
     A gateway may have passed the request on, and its words, not those of who looked after it, say that it was turned
     down: what it says of a trouble keeps that from being believed.
     """
-    return any(code == _TIMED_OUT or code >= _TROUBLE for code in codes_in(said.fields or None, answer.body))
+    return any(code == _TIMED_OUT or code >= _TROUBLE for code in codes_in(said.fields, answer.body))
 
 
 def _lost(answer: Answer, said: _Said) -> Lost:
@@ -230,7 +232,7 @@ def _evidence(answer: Answer) -> dict[str, object]:
         "phase": phase,
         "status": answer.status,
         "headers": headers,
-        "body": answer.body[:4096].decode("utf-8", "replace"),
+        "body": answer.body[:_EVIDENCE].decode("utf-8", "replace"),
     }
 
 

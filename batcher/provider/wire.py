@@ -21,7 +21,7 @@ from yarl import URL
 from batcher import __version__
 from batcher.errors import WrongUse
 from batcher.provider.addresses import barred
-from batcher.provider.damaged import readable, salvaged_id
+from batcher.provider.damaged import readable
 from batcher.provider.packing import unpacked
 from batcher.provider.proxies import Proxies
 from batcher.provider.redaction import Redactor, without_passwords
@@ -40,7 +40,6 @@ _SILENT: Final = 60.0
 MERCY: Final = 30.0
 """Seconds that what is on its way gets after a time in which nothing could be heard."""
 _KEPT: Final = 64 * 2**10
-_STATUS: Final = re.compile(rb"HTTP/1\.\d (\d{3})")
 _RAW: ContextVar[bytearray | None] = ContextVar("raw", default=None)
 """Where the connection that is made for a request puts what comes over it."""
 _REFUSED: Final = 401
@@ -92,6 +91,8 @@ class WireFault:
     message: str
     never: bool = False
     """The URL leads nowhere that a file is fetched from, however often it is tried."""
+    came: bytes = b""
+    """What came over a connection of a single request, and could not be read as HTTP."""
 
 
 @dataclass(slots=True)
@@ -234,10 +235,7 @@ class HttpWire:
                 body += _unread(response)
             if response is not None and body:  # cut off: what had come may hold the request id
                 return self._answer(response, body, whole=False, packed=once)
-            if raw and salvaged_id(bytes(raw)):  # nothing of it can be read as HTTP, and it names what was made
-                status = _STATUS.match(raw)
-                return Answer(int(status[1]) if status else 0, {}, self._redactor.content(bytes(raw)), whole=False)
-            return WireFault(trace.sent, self._redactor.text(_words(error)))
+            return WireFault(trace.sent, self._redactor.text(_words(error)), came=self._redactor.content(bytes(raw)))
 
     async def _sifted(self, response: aiohttp.ClientResponse, body: bytearray, folder: Path, limit: int) -> Answer:
         """Read an answer that may be large: what is long in it goes to files, and the rest is as short as any."""

@@ -362,6 +362,24 @@ def test_a_base_url_that_no_server_can_be_at_is_a_wrong_argument(batcher: Batche
 
 
 @contextmanager
+def serving(serve: Callable[[socket.socket], None]) -> Iterator[int]:
+    """Hand each connection to a thread of its own; gives the port."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
+
+        def accept() -> None:
+            while True:
+                try:
+                    client, _ = listening.accept()
+                except OSError:
+                    return
+                threading.Thread(target=serve, args=(client,), daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield listening.getsockname()[1]
+        listening.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
 def forward_proxy() -> Iterator[tuple[str, list[bytes]]]:
     """Carry plain HTTP requests to where they are addressed, and note their first lines."""
     lines: list[bytes] = []
@@ -394,19 +412,8 @@ def forward_proxy() -> Iterator[tuple[str, list[bytes]]]:
                 while block := server.recv(65536):
                     client.sendall(block)
 
-    with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
-
-        def accept() -> None:
-            while True:
-                try:
-                    client, _ = listening.accept()
-                except OSError:
-                    return
-                threading.Thread(target=serve, args=(client,), daemon=True).start()
-
-        threading.Thread(target=accept, daemon=True).start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}", lines
-        listening.shutdown(socket.SHUT_RDWR)
+    with serving(serve) as port:
+        yield f"http://127.0.0.1:{port}", lines
 
 
 def test_the_proxy_of_the_environment_is_used_and_no_proxy_is_honoured(batcher: Batcher, api: Api) -> None:
@@ -479,24 +486,6 @@ def test_a_proxys_password_is_written_nowhere(batcher: Batcher, answer: bytes) -
     assert "s3cretpw" not in done.err + done.out
     for file in batcher.folder.rglob("*"):
         assert not file.is_file() or b"s3cretpw" not in file.read_bytes(), file
-
-
-@contextmanager
-def serving(serve: Callable[[socket.socket], None]) -> Iterator[int]:
-    """Hand each connection to a thread of its own; gives the port."""
-    with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
-
-        def accept() -> None:
-            while True:
-                try:
-                    client, _ = listening.accept()
-                except OSError:
-                    return
-                threading.Thread(target=serve, args=(client,), daemon=True).start()
-
-        threading.Thread(target=accept, daemon=True).start()
-        yield listening.getsockname()[1]
-        listening.shutdown(socket.SHUT_RDWR)
 
 
 DRIPS = {

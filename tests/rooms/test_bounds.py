@@ -209,8 +209,8 @@ def test_a_choice_by_chance_is_the_rows_own_whenever_it_is_filled_in() -> None:
 )
 def test_loops_over_long_texts_end_within_seconds(body: str) -> None:
     """Nested loops with 100,000 turns in all, each going through a text of a megabyte, ran past twenty seconds."""
-    begun = time.process_time()
+    begun = time.thread_time()
     text = "{% for a in n %}{% for b in n %}" + body + "{% endfor %}{% endfor %}"
     with pytest.raises(BadTemplate, match=r"in all|turns"):
         Template(text).fill({"s": "a" * 450_000, "t": "a" * 449_999 + "b", "n": list(range(300))})
-    assert time.thread_time() - begun < 8
+    assert time.thread_time() - begun < 4
