@@ -445,7 +445,7 @@ def test_an_interruption_before_the_work_is_said_too(batcher: Batcher, until: Un
     )
     batcher.started.append(process)
     until(lambda: has_a_loop(process))
-    time.sleep(2)  # until it reads its manifest, which never comes
+    until(lambda: "pipe" in Path(f"/proc/{process.pid}/wchan").read_text())  # it reads its manifest, which never comes
     os.killpg(process.pid, signal.SIGINT)
     out = process.communicate(timeout=30)[0]
     assert last(Done(process.returncode, out, ""))[:2] == (130, "interrupted")
