@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,12 @@ class Batcher:
     def states(self, out: str = "runs/jobs") -> dict[str, int]:
         states: dict[str, int] = self("status", out, "--json").json()["states"]
         return {state: count for state, count in states.items() if count}
+
+    def seconds_at_work(self, out: str = "runs/jobs") -> float:
+        """Return the seconds from the first to the last event of a run directory: without a process's start and end."""
+        lines = (self.folder / out / "run.jsonl").read_text("utf-8").splitlines()
+        times = [datetime.fromisoformat(json.loads(line)["at"]) for line in (lines[0], lines[-1])]
+        return (times[1] - times[0]).total_seconds()
 
 
 @pytest.fixture(scope="session")
