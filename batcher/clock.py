@@ -4,7 +4,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 
@@ -33,6 +33,14 @@ def rfc3339(stamp: float | None) -> str | None:
 def time_of_day(stamp: float) -> str:
     """Write a stamp (seconds since 1970) as this machine's time of day."""
     return datetime.fromtimestamp(stamp).astimezone().strftime("%H:%M:%S")
+
+
+def next_at(now: float, time_of_day: str) -> float:
+    """Return the stamp at which this machine's clocks show `HH:MM` next, after `now` (seconds since 1970)."""
+    hour, minute = map(int, time_of_day.split(":"))
+    today = datetime.fromtimestamp(now).replace(hour=hour, minute=minute, second=0, microsecond=0)  # noqa: DTZ006 - local
+    day = today if today.timestamp() > now else today + timedelta(days=1)
+    return day.timestamp()
 
 
 def from_rfc3339(text: object) -> float | None:

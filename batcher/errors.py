@@ -124,8 +124,8 @@ class ManifestFaulty(BatcherError):
 
     exit_code = EXIT_MANIFEST
 
-    def __init__(self, faults: Sequence[Fault], count: int) -> None:
-        super().__init__(f"{count} fault{'s' if count != 1 else ''} in the manifest; nothing was sent")
+    def __init__(self, faults: Sequence[Fault], count: int, hint: str = "") -> None:
+        super().__init__(f"{count} fault{'s' if count != 1 else ''} in the manifest; nothing was sent", hint)
         self.faults = tuple(faults)
         self.count = count
 

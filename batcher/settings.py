@@ -54,6 +54,20 @@ Seconds = Annotated[
 ]
 
 
+def time_of_day(value: object) -> object:
+    """Read a time of day, `03:00`, as it is written with two digits each."""
+    if not isinstance(value, str):
+        return value
+    if found := re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)", value.strip()):
+        return f"{int(found[1]):02}:{found[2]}"
+    raise ValueError("is no time of day: write 03:00 or 21:30, this machine's time")
+
+
+TimeOfDay = Annotated[
+    str, BeforeValidator(time_of_day), WithJsonSchema({"type": "string", "pattern": r"^([01]?\d|2[0-3]):[0-5]\d$"})
+]
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How much at once, how fast, for how much money."""
@@ -72,6 +86,8 @@ class Limits:
     """USD above which `run` asks first; where nobody can be asked it needs `--yes` or a cap."""
     max_time: Seconds | None = None
     """Time after which no more jobs are submitted: `90s`, `30m`, `8h`."""
+    until: TimeOfDay | None = None
+    """Time of day on this machine after which no more jobs are submitted: `"03:00"`; one that is past is tomorrow's."""
 
 
 @dataclass(frozen=True, slots=True)

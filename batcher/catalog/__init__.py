@@ -17,6 +17,10 @@ _MEDIA_FORMATS: Final = re.compile(r"^(image|video|audio|media|file)_?(uri|url)$
 _MEDIA_NAMES: Final = re.compile(r"(^|_)(images?|photos?|masks?|videos?|audios?|frames?)(_(uri|url)s?)?$")
 
 
+MISSING: Final = "is missing, and the model requires it"
+"""What is said of a required input that is not there."""
+
+
 @dataclass(frozen=True, slots=True)
 class Prices:
     """USD for one output, by resolution; `default` where no resolution is named or known."""
@@ -126,7 +130,7 @@ def _explain(error: jsonschema_rs.ValidationError, inputs: Mapping[str, object])
     value = _at(inputs, path)
     match kind:
         case jsonschema_rs.ValidationErrorKind.Required(property=name):
-            return str(name), "is missing, and the model requires it"
+            return str(name), MISSING
         case jsonschema_rs.ValidationErrorKind.Enum(options=options):
             return where, f"is {json.dumps(value, ensure_ascii=False)}; the model takes {_listed(options)}"
         case jsonschema_rs.ValidationErrorKind.MaxItems(limit=limit) if isinstance(value, list):

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import shutil
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
@@ -14,9 +15,9 @@ from batcher.provider import runcomfy
 from batcher.provider.wire import Answer, Download, Wire, WireFault
 from batcher.settings import FoundToken
 
-MOST_IMAGES: Final = 1_000
+MOST_IMAGES: Final = 10_000
 """Remote images that are looked at; of more, so many spread evenly."""
-_AT_ONCE: Final = 16
+_AT_ONCE: Final = 32
 _SKEW: Final = 60.0
 _SOON: Final = 12 * 3600.0
 _OUTPUT_BYTES: Final = 8 * 2**20
@@ -31,6 +32,8 @@ class Check:
     ok: bool | None
     message: str
     hint: str = ""
+    each: tuple[str, ...] = ()
+    """What is wrong, one by one, where there are several."""
 
 
 def good(name: str, message: str) -> Check:
@@ -120,7 +123,7 @@ def space(folder: Path, outputs: int) -> Check:
 
 
 async def images(wire: Wire, urls: Iterable[str]) -> Check:
-    """Ask for the first byte of each remote image, as the server will."""
+    """Ask for the beginning of each remote image, as the server will, and see that it is one it takes."""
     unique = sorted(set(urls))
     step = max(1, len(unique) // MOST_IMAGES)
     looked = unique[::step][:MOST_IMAGES]
@@ -129,19 +132,74 @@ async def images(wire: Wire, urls: Iterable[str]) -> Check:
     limit = asyncio.Semaphore(_AT_ONCE)
 
     async def look(url: str) -> str | None:
-        async with limit, wire.download(url) as got:
-            if isinstance(got, Download) and 200 <= got.status < 300:  # noqa: PLR2004
-                return None
-            return f"{url}: {f'HTTP {got.status}' if isinstance(got, Download) else got.message}"
+        async with limit:
+            problem = await _look(wire, url)
+        return f"{url}: {problem}" if problem else None
 
     wrong = [one for one in await asyncio.gather(*map(look, looked)) if one]
     some = f"{len(looked):,} of {len(unique):,} remote images"
     if wrong:
-        more = f" (and {len(wrong) - 1:,} more)" if len(wrong) > 1 else ""
-        return bad("images", f"{wrong[0]}{more}", "jobs with such an image fail at the server")
+        of = f"{len(looked):,} remote images" + (
+            f" looked at (of {len(unique):,})" if len(looked) < len(unique) else ""
+        )
+        message = f"{len(wrong):,} of {of} cannot be used"
+        return Check("images", ok=False, message=message, hint="their jobs would fail at the server", each=tuple(wrong))
     return good("images", f"{some} can be fetched from here")
+
+
+async def _look(wire: Wire, url: str) -> str:
+    """Return what is wrong with a remote image, nothing where it looks right."""
+    async with wire.download(url) as got:
+        if not isinstance(got, Download):
+            return got.message
+        if not 200 <= got.status < 300:  # noqa: PLR2004
+            return f"HTTP {got.status}"
+        try:
+            head = b""
+            async for block in got.blocks:
+                head += block
+                if len(head) >= _HEAD:
+                    break
+        except OSError as error:
+            return f"it breaks off: {error}"
+    return why_no_media(head, got.length)
+
+
+def why_no_media(head: bytes, length: int | None) -> str:
+    """Return why a file is no image or video that the API takes, by its beginning and length; nothing if it is."""
+    kind = next((kind for kind, begins in _BEGINNINGS.items() if begins.match(head)), None)
+    if kind is None:
+        if not head:
+            return "it is empty"
+        start = head.lstrip()[:15].lower()
+        if start.startswith((b"<!doctype html", b"<html", b"<head", b"<!--")):
+            return "it is a web page, perhaps one to sign in: the server gets the same"
+        return f"it is neither image nor video: it begins with {head[:16]!r}"
+    most = _MOST_BYTES[kind]
+    if length is not None and length > most:
+        return f"it has {length / 1e6:,.0f} MB; the API takes about {most / 1e6:.0f} MB of {kind}"
+    return ""
+
+
+_HEAD: Final = 64
+"""Bytes that tell what a file is."""
+_MOST_BYTES: Final = {"image": 50_000_000, "video": 100_000_000}
+"""As the vendor recommends: images up to 50 MB, videos up to 100 MB."""
+_BEGINNINGS: Final = {
+    "image": re.compile(
+        rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP|GIF8|II\*\0|MM\0\*|BM|.{4}ftyp(avif|avis|heic|heix|mif1|msf1)",
+        re.DOTALL,
+    ),
+    "video": re.compile(rb".{4}ftyp|\x1a\x45\xdf\xa3|RIFF....AVI ", re.DOTALL),
+}
 
 
 def facts(check: Check) -> Mapping[str, object]:
     """Write a check as JSON has it."""
-    return {"check": check.name, "ok": check.ok, "message": check.message, "hint": check.hint}
+    return {
+        "check": check.name,
+        "ok": check.ok,
+        "message": check.message,
+        "hint": check.hint,
+        "each": [*check.each],
+    }

@@ -106,6 +106,8 @@ def _say_faults(faulty: ManifestFaulty) -> None:
     if faulty.count > len(faulty.faults):
         _say(f"... and {faulty.count - len(faulty.faults):,} more")
     _say(f"batcher: {faulty}")
+    if faulty.hint:
+        _say(f"  {plain(faulty.hint)}")
 
 
 def _say(line: str) -> None:

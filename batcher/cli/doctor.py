@@ -15,6 +15,7 @@ def doctor(
     *,
     out: o.OutOption = None,
     model: o.ModelId = None,
+    skip_invalid: o.SkipInvalid = False,
     sandbox: o.Sandbox = False,
     json: o.Json = False,
 ) -> int:
@@ -29,25 +30,30 @@ def doctor(
     from batcher.errors import EXIT_OK, EXIT_SETTLED
     from batcher.plain import plain
 
-    checks = asyncio.run(_look(manifest, out, model, rehearsing=sandbox))
+    checks = asyncio.run(_look(manifest, out, model, skip_invalid=skip_invalid, rehearsing=sandbox))
     if json:
         typer.echo(json_.dumps([facts(check) for check in checks], ensure_ascii=False))
     else:
         words = {True: "ok", False: "WRONG", None: "unknown"}
         for check in checks:
             typer.echo(fitted(plain(f"{words[check.ok]:<8} {check.name}: {check.message}"), sys.stdout, hang=9))
+            for one in check.each:
+                typer.echo(plain(f"{'':<8}   {one}"))
             if check.ok is False and check.hint:
                 typer.echo(fitted(f"{'':<8} {check.hint}", sys.stdout, hang=9))
     return EXIT_SETTLED if any(check.ok is False for check in checks) else EXIT_OK
 
 
-async def _look(manifest: str | None, out: Path | None, model: str | None, *, rehearsing: bool) -> list[Any]:
+async def _look(
+    manifest: str | None, out: Path | None, model: str | None, *, skip_invalid: bool, rehearsing: bool
+) -> list[Any]:
     import os
     from contextlib import AsyncExitStack
     from tempfile import TemporaryDirectory
 
     from batcher.checks import doctor as checks
     from batcher.clock import Clock
+    from batcher.manifest.expand import Options
     from batcher.provider.rehearsal import sandbox
     from batcher.run.parts import http_wire
     from batcher.settings import Endpoint, FoundToken, balance_base, look_for_token, remote
@@ -57,7 +63,8 @@ async def _look(manifest: str | None, out: Path | None, model: str | None, *, re
     found = []
     beside = Path(manifest).parent if manifest and manifest != "-" else None
     if manifest:
-        found.append(await _expand(named, manifest, out, model, rehearsing=rehearsing))
+        options = Options({}, None, skip_invalid)
+        found.append(await _expand(named, manifest, out, model, options, rehearsing=rehearsing))
     async with AsyncExitStack() as stack:
         if rehearsing:
             folder = Path(stack.enter_context(TemporaryDirectory()))
@@ -93,18 +100,26 @@ class _Named:
         self.out = Path()
 
 
-async def _expand(named: _Named, manifest: str, out: Path | None, model: str | None, *, rehearsing: bool) -> Any:  # noqa: ANN401
+async def _expand(
+    named: _Named,
+    manifest: str,
+    out: Path | None,
+    model: str | None,
+    options: Any,  # noqa: ANN401 - Options, imported late
+    *,
+    rehearsing: bool,
+) -> Any:  # noqa: ANN401
     """Expand the manifest; take down its remote images, its cost and how many files it makes."""
     from batcher.checks.doctor import bad, good
     from batcher.cli.plan import find_model
     from batcher.cli.prepare import Selection, expansion, model_id, out_dir
     from batcher.errors import ManifestFaulty
     from batcher.hosting.inline import Looks
-    from batcher.manifest.expand import Options
     from batcher.manifest.manifest import open_manifest
     from batcher.plain import command
+    from batcher.settings import SANDBOX, remote
 
-    options = Options({}, None, skip_invalid=False)
+    rejected = []
     try:
         opened = open_manifest(manifest, name=out.name if out else None)
         named.out = out_dir(opened, out, sandbox=rehearsing)
@@ -112,11 +127,14 @@ async def _expand(named: _Named, manifest: str, out: Path | None, model: str | N
         found = await find_model(wanted, opened, model_id(opened, model), named.out)
         costs = []
         capped = opened.document.limits.max_cost_usd is not None
-        for spec, _ in expansion(opened, found, Looks(), options, None, capped=capped):
+        provider = SANDBOX if rehearsing else remote(opened.root).provider
+        reject = lambda *_: rejected.append(1)  # noqa: E731
+        for spec, _ in expansion(opened, found, Looks(), options, reject, capped=capped, provider=provider):
             named.outputs += found.outputs(spec.inputs)
             named.urls.update(one for one in spec.sources if one.startswith(("http://", "https://")))
             costs.append(spec.estimated_usd)
     except ManifestFaulty as faulty:
         return bad("manifest", f"{faulty.faults[0]}", f"{faulty.count} in all: {command('plan', Path(manifest))}")
     named.cost = None if None in costs else sum(cost or 0.0 for cost in costs)
-    return good("manifest", f"{len(costs):,} jobs, {named.outputs:,} outputs")
+    left_out = f"; {len(rejected):,} bad rows are left out" if rejected else ""
+    return good("manifest", f"{len(costs):,} jobs, {named.outputs:,} outputs{left_out}")

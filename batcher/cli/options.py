@@ -81,6 +81,14 @@ MaxCost = Annotated[
     ),
 ]
 MaxTime = Annotated[str | None, typer.Option(envvar="BATCHER_MAX_TIME", help="Submit nothing after this long: 8h.")]
+Until = Annotated[
+    str | None,
+    typer.Option(
+        "--until",
+        envvar="BATCHER_UNTIL",
+        help="Submit nothing after this time of day, as this machine shows it: 03:00.",
+    ),
+]
 PatienceOption = Annotated[
     str | None,
     typer.Option("--patience", envvar="BATCHER_PATIENCE", help="How long a silent service is waited for: 6h."),
@@ -109,6 +117,7 @@ class Given:
     max_cost: float | None = None
     max_time: str | None = None
     patience: str | None = None
+    until: str | None = None
     by_environment: frozenset[str] = frozenset()
     """The parameters that stand in the environment, not on the command line."""
 
@@ -118,6 +127,7 @@ class Given:
             "concurrency": self.concurrency,
             "max_cost_usd": self.max_cost,
             "max_time": _seconds("--max-time", self.max_time),
+            "until": _time_of_day("--until", self.until),
         }
         patience = _seconds("--patience", self.patience)
         retry = policy.retry if patience is None else replace(policy.retry, patience=patience)
@@ -134,6 +144,8 @@ class Given:
             kept.append(f"--max-cost {limits.max_cost_usd:g}")
         if self.max_time is None and limits.max_time is not None:
             kept.append(f"--max-time {span(limits.max_time)}")
+        if self.until is None and limits.until is not None:
+            kept.append(f"--until {limits.until}")
         if self.patience is None and policy.retry.patience != type(policy.retry)().patience:
             kept.append(f"--patience {span(policy.retry.patience)}")
         return ", ".join(kept)
@@ -144,6 +156,7 @@ class Given:
             "concurrency": self.concurrency,
             "max_cost_usd": self.max_cost,
             "max_time": self.max_time,
+            "until": self.until,
             "patience": self.patience,
         }
         found: dict[str, Mapping[str, object]] = {}
@@ -195,6 +208,7 @@ class Wanted:
             "--concurrency": self.given.concurrency,
             "--max-cost": self.given.max_cost,
             "--max-time": self.given.max_time,
+            "--until": self.given.until,
             "--patience": self.given.patience,
         }
         hidden = {f"--{name.replace('_', '-')}" for name in self.given.by_environment}
@@ -272,6 +286,15 @@ def _seconds(option: str, text: str | None) -> float | None:
     if not isinstance(found, int | float) or found <= 0:
         raise WrongUse(f"{option} {text}: must be more than nothing")
     return float(found)
+
+
+def _time_of_day(option: str, text: str | None) -> str | None:
+    from batcher.settings import time_of_day
+
+    try:
+        return None if text is None else str(time_of_day(text))
+    except ValueError as error:
+        raise WrongUse(f"{option} {text}: {error}") from None
 
 
 def all_sets(sets: list[str] | None) -> dict[str, str]:

@@ -3,7 +3,7 @@
 import asyncio
 import json as json_
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -28,11 +28,15 @@ def plan(
     reuse: o.Reuse = None,
     max_cost: o.MaxCost = None,
     max_time: o.MaxTime = None,
+    until: o.Until = None,
     patience: o.PatienceOption = None,
     sandbox: o.Sandbox = False,
     yes: o.Yes = False,
     replace_done: o.ReplaceDone = False,
     json: o.Json = False,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="Name each photo that cannot be sent, with --skip-invalid.")
+    ] = False,
 ) -> int:
     """Say what `run` would do and cost, and every fault of the manifest; submit nothing.
 
@@ -46,12 +50,13 @@ def plan(
         out=out,
         model=model,
         options=Options(o.all_sets(sets), where, skip_invalid),
-        given=o.Given(concurrency, max_cost, max_time, patience, o.by_environment(context)),
+        given=o.Given(concurrency, max_cost, max_time, patience, until, o.by_environment(context)),
         selection=Selection(limit, sample, where),
         sandbox=sandbox,
         reuse=tuple(reuse or ()),
         yes=yes,
         replace_done=replace_done,
+        verbose=verbose,
     )
     return asyncio.run(show_plan(wanted, as_json=json))
 
@@ -81,7 +86,7 @@ async def show_plan(wanted: o.Wanted, *, as_json: bool) -> int:
         _say_faults(faults)
         return EXIT_MANIFEST
     if not as_json:
-        _print(found)
+        _print(found, verbose=wanted.verbose)
     return EXIT_OK
 
 
@@ -98,6 +103,7 @@ async def _plan_into(found: dict[str, Any], wanted: o.Wanted) -> None:
     out = out_dir(manifest, wanted.out, sandbox=wanted.sandbox)
     model = await find_model(wanted, manifest, model_id(manifest, wanted.model), out)
     settings = wanted.given.over(policy(manifest))
+    provider = SANDBOX if wanted.sandbox else remote(manifest.root).provider
     rejected: list[str] = []
     jobs = expansion(
         manifest,
@@ -106,14 +112,18 @@ async def _plan_into(found: dict[str, Any], wanted: o.Wanted) -> None:
         wanted.options,
         lambda _row, _header, reason: rejected.append(reason),
         capped=settings.limits.max_cost_usd is not None,
+        provider=provider,
     )
     seen = Seen()
     try:
         for spec, chosen in jobs:
             seen.take(spec, model.outputs(spec.inputs), chosen=chosen)
     finally:
-        found |= {"jobs": jobs.census.jobs, "equal_rows": jobs.census.equal_rows}
-    provider = SANDBOX if wanted.sandbox else remote(manifest.root).provider
+        found |= {
+            "jobs": jobs.census.jobs,
+            "equal_rows": jobs.census.equal_rows,
+            "photos": jobs.census.photos.facts(),
+        }
     kept = seen.kept(wanted.selection.limit, wanted.selection.sample)
     if not kept and jobs.census.jobs:
         raise nothing_selected(manifest, wanted.selection)
@@ -157,7 +167,7 @@ def _said_before(census: Any, manifest: Any, wanted: o.Wanted, out: Any, provide
     from batcher.ledger.enrolment import unlists_most
     from batcher.ledger.reader import Reader
 
-    said = warnings(census.unkept, census.outside)
+    said = warnings(census.unkept, census.outside, census.blank)
     try:
         with Reader(out) as reader:
             known = reader.meta()
@@ -257,11 +267,11 @@ async def find_model(wanted: o.Wanted, manifest: Any, asked: str, out: Any) -> A
             return await ask(endpoint)
 
 
-def _print(found: dict[str, Any]) -> None:
+def _print(found: dict[str, Any], *, verbose: bool) -> None:
     import sys
 
     from batcher.cli.fitted import fitted
     from batcher.show.bill import lines
 
-    for line in lines(found):
+    for line in lines(found, verbose=verbose):
         typer.echo(line if line.startswith("\n") else fitted(line, sys.stdout, hang=12))

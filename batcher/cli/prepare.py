@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -17,8 +17,9 @@ from batcher.manifest.faults import did_you_mean
 from batcher.manifest.manifest import Manifest
 from batcher.manifest.media import MOST_OUTSIDE
 from batcher.manifest.names import safe_name
-from batcher.settings import Policy
-from batcher.show.words import jobs
+from batcher.manifest.urls import is_local_server
+from batcher.settings import SANDBOX, Policy
+from batcher.show.words import jobs, rows
 
 _NAMED: Final = 5
 """Images outside of the manifest's folder that are named; `plan --json` names all."""
@@ -88,14 +89,26 @@ def policy(manifest: Manifest) -> Policy:
 
 
 def expansion(
-    manifest: Manifest, model: Model, looks: Looks, options: Options, reject: Reject | None, *, capped: bool
+    manifest: Manifest,
+    model: Model,
+    looks: Looks,
+    options: Options,
+    reject: Reject | None,
+    *,
+    capped: bool,
+    provider: str,
 ) -> Expansion:
-    """Begin to expand, once what depends on the model is checked. `capped`: there is a limit to the cost."""
+    """Begin to expand, once what depends on the model is checked.
+
+    `capped`: there is a limit to the cost. `provider`: the sandbox, or the API's base URL; where that runs on this
+    machine, it can fetch images from it.
+    """
     if capped and not manifest.document.prices and model.prices is None:
         line = manifest.marked.line("limits", "max_cost_usd")
         message = f"the price of {model.id} is not known: say it under `prices:`, or drop the limit"
         raise faulty(manifest, Fault(manifest.file, line, "limits.max_cost_usd", message))
-    return Expansion(manifest, model, looks, options, reject, capped=capped)
+    here = replace(options, loopback=provider == SANDBOX or is_local_server(provider))
+    return Expansion(manifest, model, looks, here, reject, capped=capped)
 
 
 def fingerprint(manifest: Manifest, model: Model, options: Options, selection: Selection, *, capped: bool) -> str:
@@ -117,10 +130,11 @@ def fingerprint(manifest: Manifest, model: Model, options: Options, selection: S
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def warnings(unkept: int, outside: Collection[str]) -> list[str]:
+def warnings(unkept: int, outside: Collection[str], blank: Mapping[str, int]) -> list[str]:
     """Return what should be said before the run.
 
-    `unkept`: jobs with `sync_mode`; `outside`: local images that do not lie in the manifest's folder.
+    `unkept`: jobs with `sync_mode`; `outside`: local images that do not lie in the manifest's folder; `blank`: by
+    variable that a template writes, the rows in which its cell is empty.
     """
     found = []
     if unkept:
@@ -133,4 +147,7 @@ def warnings(unkept: int, outside: Collection[str]) -> list[str]:
             f"{count} of the images that are sent {'does' if len(outside) == 1 else 'do'} not lie in the manifest's "
             f"folder: {', '.join(islice(outside, _NAMED))}{more}"
         )
+    found += [
+        f"`{name}` is empty in {rows(empty)}, and a template writes it all the same" for name, empty in blank.items()
+    ]
     return found

@@ -14,6 +14,7 @@ def resume(
     concurrency: o.Concurrency = None,
     max_cost: o.MaxCost = None,
     max_time: o.MaxTime = None,
+    until: o.Until = None,
     patience: o.PatienceOption = None,
     yes: o.Yes = False,
     accept_moved: o.AcceptMoved = False,
@@ -24,7 +25,7 @@ def resume(
 
     Example: batcher resume runs/products
     """
-    given = o.Given(concurrency, max_cost, max_time, patience)
+    given = o.Given(concurrency, max_cost, max_time, patience, until)
     found = o.only_unfinished(out)
     answers = _Answers(yes, accept_moved)
     return loop_run(lambda lines: _resume(found, given, lines, answers, quiet=quiet), as_json=json)

@@ -27,6 +27,7 @@ def run(
     reuse: o.Reuse = None,
     max_cost: o.MaxCost = None,
     max_time: o.MaxTime = None,
+    until: o.Until = None,
     patience: o.PatienceOption = None,
     sandbox: o.Sandbox = False,
     dry_run: Annotated[
@@ -52,7 +53,7 @@ def run(
         out=out,
         model=model,
         options=Options(o.all_sets(sets), where, skip_invalid),
-        given=o.Given(concurrency, max_cost, max_time, patience, o.by_environment(context)),
+        given=o.Given(concurrency, max_cost, max_time, patience, until, o.by_environment(context)),
         selection=Selection(limit, sample, where),
         sandbox=sandbox,
         reuse=tuple(reuse or ()),
@@ -169,13 +170,13 @@ async def _take_in(opened: Any, manifest: Any, asked: str, wanted: o.Wanted, set
     stands_for = fingerprint(manifest, model, wanted.options, wanted.selection, capped=capped)
     if await opened.has_taken(stands_for):
         meta = await opened.meta()
-        counted: dict[str, Any] = {"rejected": 0, "unkept": 0, "outside": []} | {
+        counted: dict[str, Any] = {"rejected": 0, "unkept": 0, "outside": [], "blank": {}} | {
             name: meta[name] for name in _COUNTED if name in meta
         }
     else:
         counted = await _expand(opened, manifest, model, wanted, stands_for, settings)
     await opened.note(_facts(manifest, settings, wanted) | counted)
-    for warning in warnings(counted["unkept"], counted["outside"]):
+    for warning in warnings(counted["unkept"], counted["outside"], counted["blank"]):
         say(f"warning: {warning}")
         await opened.warn(warning)
 
@@ -201,7 +202,7 @@ async def _expand(
     sure = wanted.replace_done
     while True:
         reject = Rejected(opened.out / "rejected.csv")
-        jobs = expansion(manifest, model, looks, wanted.options, reject, capped=capped)
+        jobs = expansion(manifest, model, looks, wanted.options, reject, capped=capped, provider=opened.provider)
         counted = partial(_counted, reject, jobs.census)
         facts = partial(_with, _facts(manifest, settings, wanted), counted)
         try:
@@ -222,11 +223,16 @@ async def _expand(
             reject.discard()
 
 
-_COUNTED = ("rejected", "unkept", "outside")
+_COUNTED = ("rejected", "unkept", "outside", "blank")
 
 
 def _counted(reject: Any, census: Any) -> dict[str, Any]:  # noqa: ANN401 - Rejected, Census
-    return {"rejected": reject.count, "unkept": census.unkept, "outside": [*census.outside]}
+    return {
+        "rejected": reject.count,
+        "unkept": census.unkept,
+        "outside": [*census.outside],
+        "blank": dict(census.blank),
+    }
 
 
 def _with(facts: dict[str, object], counted: Callable[[], dict[str, Any]]) -> dict[str, object]:

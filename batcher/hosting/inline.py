@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import math
+import mmap
 import os
 import stat
 import warnings
@@ -19,19 +20,32 @@ from PIL import ImageOps, UnidentifiedImageError
 
 from batcher.job import Image, Spec
 from batcher.pixels import DECODING
+from batcher.structure import NotWhole, check_whole
 
 MAX_BYTES: Final = 6 * 2**20
 MAX_PIXELS: Final = 32_000_000
 MAX_REQUEST: Final = 64 * 2**20
-_MIME: Final = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
+_MIME: Final = {"JPEG": "image/jpeg", "MPO": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
+"""By Pillow's name. MPO is a JPEG with further pictures behind the first, as phones and stereo cameras write it."""
 _BLOCK: Final = 2**20
 _HEAD: Final = 2**16
 """Bytes around the pixels of an image, and around the images of a request."""
 _QUALITIES: Final = (92, 85, 75, 60)
 
 
+_HEIC: Final = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
+"""Brands of ISO 23008-12 files, which phones write; AVIF has its own."""
+_MOST_DECODED: Final = 100_000
+"""Digests of photos that are known to decode: some 10 MB."""
+
+
 class NotUsable(Exception):
     """The image cannot be sent, and why."""
+
+    def __init__(self, message: str, problem: str = "broken") -> None:
+        """`problem`: what is the matter, in a word: `missing`, `broken`, `too large`, or the format's name."""
+        super().__init__(message)
+        self.problem = problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +72,9 @@ class Looks:
         try:
             found = path.stat()
         except (OSError, ValueError):  # a NUL byte in its name
-            raise NotUsable(f"{path} does not exist") from None
+            raise NotUsable(f"{path} does not exist", "missing") from None
         if not stat.S_ISREG(found.st_mode):
-            raise NotUsable(f"{path} is no regular file")
+            raise NotUsable(f"{path} is no regular file", "missing")
         key = str(path)
         size, mtime, facts = self._known.get(key, (-1, -1, ""))
         if (size, mtime) == (found.st_size, found.st_mtime_ns):
@@ -91,7 +105,9 @@ def _look_into(file: IO[bytes], name: str) -> Look:
     """Look at an image that is open at its beginning. Raises NotUsable where it is none; OSError is the disk's."""
     digest = hashlib.sha256()
     size = 0
+    head = b""
     while block := file.read(_BLOCK):
+        head = head or block[:_HEAD]
         digest.update(block)
         size += len(block)
     file.seek(0)
@@ -101,22 +117,69 @@ def _look_into(file: IO[bytes], name: str) -> Look:
             with Pillow.open(file) as image:
                 found, (width, height) = str(image.format), image.size
                 image.verify()
-    except (UnidentifiedImageError, Pillow.DecompressionBombError, OSError, SyntaxError, ValueError):
-        raise NotUsable(f"{name} is no JPEG, PNG or WebP that can be read; convert it, or give an https URL") from None
+        _check_whole(file, found)
+    except NotWhole as cut:
+        raise NotUsable(f"{name} is a {found} that is not whole: {cut}; copy it anew") from None
+    except (UnidentifiedImageError, Pillow.DecompressionBombError, OSError, SyntaxError, ValueError, EOFError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
+        raise _unreadable(name, head) from None
     return Look(digest.hexdigest(), size, found, width, height)
 
 
-def why_not(look: Look, max_side: int | None) -> str | None:
-    """Say why an image cannot be sent inline, and what helps; None where it can."""
+def _check_whole(file: IO[bytes], kind: str) -> None:
+    """Raise NotWhole if an image's file is cut off or damaged, as far as its structure tells."""
+    try:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError):  # in memory, or where nothing can be mapped
+        file.seek(0)
+        check_whole(file.read(), kind)
+        return
+    with mapped:
+        check_whole(mapped, kind)
+
+
+def _unreadable(name: str, head: bytes) -> NotUsable:
+    """Return what to say of a file that Pillow cannot open, by its first bytes."""
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIC:
+        return NotUsable(f"{name} is a HEIC photo; {_converted('HEIC')}", "HEIC")
+    if head[4:8] == b"ftyp" and head[8:12] in {b"avif", b"avis"}:
+        return NotUsable(f"{name} is an AVIF; {_converted('AVIF')}", "AVIF")
+    begins = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
+    if begins:
+        return NotUsable(f"{name} begins like a {begins}, and cannot be read: it is cut off or damaged; copy it anew")
+    if not head:
+        return NotUsable(f"{name} is empty; copy it anew")
+    helps = "convert it, or give an https URL"
+    return NotUsable(f"{name} is no JPEG, PNG or WebP that can be read; {helps}", "no picture")
+
+
+_MAGIC: Final = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG", b"RIFF": "WebP"}
+
+
+def _converted(kind: str) -> str:
+    """Return how a photo of another format is made one that can be sent."""
+    how = "`heif-convert IN.heic OUT.jpg`" if kind == "HEIC" else "`magick IN OUT.jpg`"
+    return (
+        "local images are sent as JPEG, PNG or WebP: convert it "
+        f"(macOS: `sips -s format jpeg IN --out OUT.jpg`; Linux: {how}), or give an https URL"
+    )
+
+
+def why_not(look: Look, max_side: int | None) -> NotUsable | None:
+    """Return why an image cannot be sent inline, and what helps; None where it can."""
     if look.format not in _MIME:
-        return f"is a {look.format}; local images are sent as JPEG, PNG or WebP: convert it, or give an https URL"
+        article = "an" if look.format[0] in "AEIOU" else "a"
+        return NotUsable(f"is {article} {look.format}; {_converted(look.format)}", look.format)
     if shrinks(look, max_side):
         return None
     helps = "set `images: {max_side: 4096}` to have larger photos shrunk, or give an https URL"
     if look.bytes > MAX_BYTES:
-        return f"has {look.bytes / 2**20:.1f} MiB; local images are sent up to 6 MiB: {helps}"
+        message = f"has {look.bytes / 2**20:.1f} MiB; local images are sent up to 6 MiB: {helps}"
+        return NotUsable(message, "too large")
     if look.width * look.height > MAX_PIXELS:
-        return f"has {look.width * look.height / 1e6:.0f} megapixels; local images are sent up to 32: {helps}"
+        message = f"has {look.width * look.height / 1e6:.0f} megapixels; local images are sent up to 32: {helps}"
+        return NotUsable(message, "too large")
     return None
 
 
@@ -138,8 +201,8 @@ def why_no_data_uri(text: str, kinds: Collection[str]) -> str | None:
         return None
     try:
         problem = why_not(_look_into(io.BytesIO(content), "the data URI"), None)
-    except NotUsable as why:
-        return str(why)
+    except NotUsable as unusable:
+        return str(unusable)
     return f"the data URI {problem}" if problem else None
 
 
@@ -194,19 +257,30 @@ def data_uri(image: Image, root: Path) -> str:
     if hashlib.sha256(content).hexdigest() != image.sha256:
         raise NotUsable(f"{image.path} has changed since the manifest was read: run the manifest again")
     try:
-        content, mime = _encoded(content, image.max_side)
-    except (OSError, SyntaxError, ValueError, EOFError) as error:  # cut off: its head was sound when it was looked at
+        content, mime = _encoded(content, image)
+    except (OSError, SyntaxError, ValueError, EOFError) as error:  # its structure was sound when it was looked at
         raise NotUsable(f"{image.path} cannot be decoded: {error}") from None
     return f"data:{mime};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def _encoded(content: bytes, max_side: int | None) -> tuple[bytes, str]:
+_decoded: Final[dict[str, None]] = {}
+"""Digests of photos that were decoded whole: what many jobs send is decoded once."""
+
+
+def _encoded(content: bytes, image: Image) -> tuple[bytes, str]:
+    """Return what is sent of a photo, once all of it has been decoded. Raises what Pillow does."""
+    max_side = image.max_side
     with Pillow.open(io.BytesIO(content)) as picture:
         if max_side is not None and (max(picture.size) > max_side or len(content) > MAX_BYTES):
-            if picture.format == "JPEG":
+            if picture.format in {"JPEG", "MPO"}:
                 picture.draft("RGB", (max_side, max_side))
             with DECODING.of(*picture.size):
                 return _shrunk(picture, max_side)
+        if image.sha256 not in _decoded:
+            with DECODING.of(*picture.size):
+                picture.load()
+            if len(_decoded) < _MOST_DECODED:
+                _decoded[image.sha256] = None
         return content, _MIME[str(picture.format)]
 
 

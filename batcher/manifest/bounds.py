@@ -22,6 +22,8 @@ from jinja2.nodes import EvalContext
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from batcher.manifest.cells import EMPTY, of_the_row
+
 MAX_LENGTH: Final = 1_000_000
 """Characters, or items, that anything in a template may have."""
 MAX_BITS: Final = 20_000
@@ -104,7 +106,7 @@ class Filling:
         The row's number is left out: a row that is put in before it changes no other.
         """
         if not self._seed:
-            row = {name: value for name, value in self._values.items() if name != "index"}
+            row = {name: value for name, value in of_the_row(self._values).items() if name != "index"}
             text = json.dumps([self._field, row], sort_keys=True, default=str)
             self._seed = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
         self._drawn += 1
@@ -185,6 +187,9 @@ def bounded() -> Bounded:
     environment.filters["join"] = _joined(environment.filters["join"])
     environment.filters["sum"] = _summed
     environment.filters["random"] = _drawn
+    environment.filters["default"] = environment.filters["d"] = _defaulted(environment.filters["default"])
+    environment.tests["defined"] = _is_defined
+    environment.tests["undefined"] = lambda value: not _is_defined(value)
     environment.filters["concatenated"] = _concatenated
     for name in environment.filters:
         guard(environment, name)
@@ -409,6 +414,21 @@ def _joined(plain: Callable[..., Any]) -> Callable[..., Any]:
         return text
 
     return joined
+
+
+def _defaulted(plain: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the filter `default`, for which an empty cell has no value."""
+
+    @wraps(plain)
+    def defaulted(value: Any, default: Any = "", boolean: bool = False) -> Any:  # noqa: ANN401 - Jinja's
+        return default if value is EMPTY else plain(value, default, boolean)
+
+    return defaulted
+
+
+def _is_defined(value: object) -> bool:
+    """Return whether a name has a value: an empty cell has none."""
+    return value is not EMPTY and not isinstance(value, Undefined)
 
 
 def _summed(items: Iterable[Any], attribute: Any = None, start: float = 0) -> Any:  # noqa: ANN401

@@ -22,6 +22,8 @@ class RowsFile(_Section):
     """The file, relative to the manifest."""
     columns: dict[str, str] = {}
     """Variable or input: the column's heading, where they differ."""
+    fill_down: list[str] = []
+    """Columns whose cells are carried down into empty ones below, as shops' exports leave them."""
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     """Of a CSV file; comma, semicolon and tab are told apart without it."""
     encoding: str | None = None
@@ -31,8 +33,9 @@ class RowsFile(_Section):
 class RowsGlob(_Section):
     """A job for each file that matches; it gives `path`, `stem` and `index`."""
 
-    glob: str
-    """A pattern of files, relative to the manifest: `photos/*.jpg`."""
+    glob: str | Annotated[list[str], Field(min_length=1)]
+    """Files, relative to the manifest: a pattern (`photos/*.jpg`), a folder (its photos), `photos/**` (and those of all
+    folders in it), or a list of these. The case of letters does not matter, hidden files are left out."""
 
 
 class OutputSection(_Section):

@@ -6,12 +6,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from batcher.catalog import Model, Prices
+from batcher.catalog import MISSING, Model, Prices
 from batcher.errors import Fault
 from batcher.hosting.inline import MAX_REQUEST, Looks
 from batcher.job import Image, Spec
+from batcher.manifest.cells import EMPTY, ROW, Cells
 from batcher.manifest.census import Census
-from batcher.manifest.document import RowsFile
+from batcher.manifest.document import RowsFile, RowsGlob
+from batcher.manifest.faults import did_you_mean
 from batcher.manifest.identity import Ids, NotCanonical, canonical, fingerprint
 from batcher.manifest.manifest import Manifest
 from batcher.manifest.media import Bad, Media, counted
@@ -28,6 +30,8 @@ class Options:
     sets: Mapping[str, str] = field(default_factory=dict)
     where: str | None = None
     skip_invalid: bool = False
+    loopback: bool = False
+    """The server runs on this machine: it can fetch what is at this machine's own addresses."""
 
 
 _LOOKED_AT: Final = 200
@@ -59,13 +63,23 @@ class Expansion:
         document = manifest.document
         self._prices = Prices(document.prices) if document.prices else None
         self._ignores = document.id_ignores
-        self._media = Media(looks, manifest, document.images.max_side, self.census.outside)
+        self._media = Media(looks, manifest, self.census, loopback=options.loopback)
         self._recipe = Recipe(manifest, model, options.sets, self.faults)
-        self._naming = Naming(self._recipe.name, model, self.census)
+        self._naming = Naming(self._recipe.name, model, self.census, self._row_named)
         self._where = self._condition()
         self._known: set[str] = set()
         """Names that rows may have a value of."""
         self._ids = Ids(model.id)
+        self._headings: list[str] = []
+        """Of the columns of a CSV file."""
+        self._known_by_row = False
+        """Each row has names of its own, as in JSONL."""
+        self._whole_rows = False
+        """A template reads the row as a whole."""
+        self._paths: list[str] = []
+        """Of photos that are rows, once one has to be named."""
+        self._missing: dict[str, list[Fault]] = {}
+        """By input that a row of JSONL lacks: where; one fault where every row does."""
         self._told: set[Fault] = set()
         """What was said of the manifest itself already."""
         self._media_inputs = model.media
@@ -85,16 +99,27 @@ class Expansion:
                 checked = True
                 if columns := self._columns(row, rows):
                     self._known = columns[0] | set(self._manifest.document.matrix) | PER_RUN
+                    self._recipe.check_required(*columns)
                     self._recipe.check_variables(*columns)
-                    self._naming = Naming(self._recipe.name, self._model, self.census)
+                    self._check_condition(*columns)
+                    self._naming = Naming(self._recipe.name, self._model, self.census, self._row_named)
+                self._whole_rows = self._recipe.uses_rows or (self._where is not None and ROW in self._where.names)
             yield from self._row(row, rows)
+        self._note_missing()
         if not self._manifest.readable:
             self._check_without_rows()
         if not self.faults and self.census.jobs == 0:
             why = "; every row was rejected, see rejected.csv for the reasons" if self.census.rejected else ""
             self.faults.add(Fault(self._manifest.file, 1, "jobs", f"names no job{why}"))
         if self.faults:
-            raise self.faults.error()
+            raise self.faults.error(self._about_photos())
+
+    def _about_photos(self) -> str:
+        """Say how many of the local photos can be sent, where that is what faults are about."""
+        photos = self.census.photos
+        if not photos.others or photos.total == 1:
+            return ""
+        return f"{photos}; --skip-invalid goes on with what is usable" if photos.usable else str(photos)
 
     # What the manifest itself says, checked once.
 
@@ -105,20 +130,40 @@ class Expansion:
             self.faults.add(Fault("--where", 1, "", str(bad)))
             return None
 
+    def _check_condition(self, columns: set[str], where: str) -> None:
+        """Say once that `--where` reads a column that is not there."""
+        if self._where is None or ROW in columns:
+            return
+        for name in sorted(self._where.cells - columns):
+            message = f"asks for `{name}`, which is {where}" + did_you_mean(name, columns)
+            self.faults.add(Fault("--where", 1, "", message))
+            self._where = None
+
+    def _row_named(self, number: int) -> str:
+        """Return how a message names a row: a photo by its path."""
+        jobs = self._manifest.document.jobs
+        if not isinstance(jobs, RowsGlob):
+            return f"row {number}"
+        if not self._paths:
+            self._paths = [row.file for row in self._manifest.rows(self.faults)]
+        return self._paths[number - 1]
+
     def _columns(self, row: Row, rows: object) -> tuple[set[str], str] | None:
         """Give the names that rows have, and what to call where they are from; None where each row has its own."""
         jobs = self._manifest.document.jobs
         if isinstance(rows, Rows):
             if rows.header is None:
+                self._known_by_row = True
                 return None
-            header = {heading.strip() for heading in rows.header}
+            self._headings = [heading.strip() for heading in rows.header]
+            header = set(self._headings)
             columns = jobs.columns if isinstance(jobs, RowsFile) else {}
             renamed = {name for name, heading in columns.items() if heading in header}
             self._recipe.misspelt = self._recipe.misspelt or len(renamed) < len(columns)
-            return header | renamed | set(row.values), f"no column of {rows.label}"
+            return header | renamed | set(row.values) | set(row.empty), f"no column of {rows.label}"
         if isinstance(jobs, list):
             return {str(key) for job in jobs for key in job}, "in no job"
-        return set(row.values), "nothing that is known of a file" if jobs else "no variable"
+        return {*row.values, *row.empty}, "nothing that is known of a file" if jobs else "no variable"
 
     def _check_without_rows(self) -> None:
         """Note what is wrong with inputs and matrix, whatever the rows may be, for these cannot be read."""
@@ -154,7 +199,7 @@ class Expansion:
         self.census.jobs += count
 
     def _bad_row(self, row: Row, rows: object, wrong: Sequence[Bad]) -> None:
-        its_own = (self._manifest.rows_label, row.line)
+        its_own = self._place_of(row)
         if self._reject is None or any(bad.of_manifest or self._place(row, bad) != its_own for bad in wrong):
             for bad in wrong:
                 self._note(row, bad)
@@ -168,7 +213,8 @@ class Expansion:
         if row.problem:
             return [first]
         wrong = dict.fromkeys([first]) if first.field == "output.name" else {}
-        for variables in itertools.islice(self._variables(row), _LOOKED_AT):
+        looked_at = (one for one in self._variables(row, self._cells(row)) if self._is_looked_at(one))
+        for variables in itertools.islice(looked_at, _LOOKED_AT):
             wrong |= dict.fromkeys(self._wrong_with(variables))
         if wrong or self.faults:  # where it is nothing of its own, that has been said of the manifest
             return [*wrong]
@@ -216,14 +262,22 @@ class Expansion:
             return manifest.file, manifest.marked.line("matrix", top)
         if self._recipe.is_fixed(top) and top not in row.values:
             return manifest.file, manifest.marked.line("inputs", top)
-        return manifest.rows_label, row.line
+        return self._place_of(row)
+
+    def _place_of(self, row: Row) -> tuple[str, int]:
+        """Return where a row stands: a photo is its own file."""
+        return row.file or self._manifest.rows_label, row.line
 
     def _note(self, row: Row, bad: Bad) -> None:
         """Note what is wrong; what every row has, once."""
         file, line = self._place(row, bad)
         field = "" if bad.field == "--where" else bad.field
-        fault = Fault(file, line, field, str(bad))
-        if (file, line) != (self._manifest.rows_label, row.line):
+        message = str(bad)
+        fault = Fault(file, line, field, message.removeprefix(f"{row.file} ") if file == row.file else message)
+        if message == MISSING and self._known_by_row:
+            self._missing.setdefault(field, []).append(fault)
+            return
+        if (file, line) != self._place_of(row):
             if fault in self._told:
                 return
             self._told.add(fault)
@@ -232,28 +286,62 @@ class Expansion:
     def _jobs_of(self, row: Row) -> Iterator[tuple[Spec, bool]]:
         if row.problem:
             raise Bad("", row.problem)
-        if self._single:
-            variables = {"index": row.number, **row.values, "sample": 1}
-            spec, equal = self._job(row, variables, 1)
-            self.census.equal_rows += equal
-            yield spec, self._where is None or self._chosen(variables)
-            return
-        equal = False
-        for number, variables in enumerate(self._variables(row)):
+        cells = self._cells(row) if self._whole_rows or row.empty else {}
+        equal = looked_at = False
+        for number, variables in enumerate(
+            [{"index": row.number, **cells, **row.values, "sample": 1}] if self._single else self._variables(row, cells)
+        ):
             turn = number % self._manifest.document.repeat + 1
-            spec, again = self._job(row, variables, turn)
+            chosen = self._where is None or self._chosen(variables)
+            looked_at = looked_at or chosen
+            self._media.counts = chosen
+            try:
+                spec, again = self._job(row, variables, turn)
+            except Bad:
+                if chosen:
+                    raise
+                continue  # what is left out need not be right
             equal = equal or (again and turn == 1)
-            yield spec, self._chosen(variables)
+            yield spec, chosen
         self.census.equal_rows += equal
+        if looked_at and not self._recipe.written.isdisjoint(row.empty):
+            self.census.blank.update(self._recipe.written.intersection(row.empty))
 
-    def _variables(self, row: Row) -> Iterator[dict[str, object]]:
-        """Give what templates see of each job of a row: every combination of the matrix, each so many times."""
+    def _cells(self, row: Row) -> dict[str, object]:
+        """Return what templates see of a row beside its values: cells that are empty, and the row as a whole."""
+        cells: dict[str, object] = dict.fromkeys(row.empty, EMPTY)
+        if self._whole_rows:
+            by_heading = {
+                heading.strip(): cell or EMPTY for heading, cell in zip(self._headings, row.cells, strict=False)
+            }
+            cells = {ROW: Cells({**dict.fromkeys(self._headings, EMPTY), **by_heading, **cells, **row.values}), **cells}
+        return cells
+
+    def _variables(self, row: Row, cells: Mapping[str, object]) -> Iterator[dict[str, object]]:
+        """Yield what templates see of each job of a row: every combination of the matrix, each so many times."""
         matrix = self._manifest.document.matrix
         for combination in itertools.product(*matrix.values()):
             chosen = {name: value for name, value in zip(matrix, combination, strict=True) if value is not None}
-            named = {"index": row.number, **row.values, **chosen}
+            named = {"index": row.number, **cells, **row.values, **chosen}
             for turn in range(1, self._manifest.document.repeat + 1):
                 yield {**named, "sample": turn}
+
+    def _is_looked_at(self, variables: Mapping[str, object]) -> bool:
+        """Return whether a job is not left out by `--where`, as far as that can be told."""
+        try:
+            return self._chosen(variables)
+        except Bad:
+            return True
+
+    def _note_missing(self) -> None:
+        """Note what rows of JSONL lack: once where every row lacks it."""
+        for name, faults in self._missing.items():
+            if len(faults) < max(2, self.census.rows):
+                for fault in faults:
+                    self.faults.add(fault)
+                continue
+            where = f"no row of {self._manifest.rows_label} has it, and it is not in `inputs`"
+            self.faults.add(Fault(self._manifest.file, 1, name, f"{MISSING}: {where}"))
 
     def _chosen(self, variables: Mapping[str, object]) -> bool:
         try:
@@ -306,7 +394,11 @@ class Expansion:
     @staticmethod
     def _vars(row: Row, variables: Mapping[str, object], inputs: Mapping[str, object]) -> dict[str, object]:
         """Give what a sidecar says of the row: its own `index` and `sample` too, where it has columns of that name."""
-        said = {key: value for key, value in variables.items() if key not in inputs and key not in PER_RUN}
+        said = {
+            key: value
+            for key, value in variables.items()
+            if key not in inputs and key not in PER_RUN and value is not EMPTY and type(value) is not Cells
+        }
         if not PER_RUN.isdisjoint(row.values):
             said |= {key: row.values[key] for key in PER_RUN & row.values.keys() if key not in inputs}
         return said

@@ -30,9 +30,9 @@ class Faults:
     def __bool__(self) -> bool:
         return self.count > 0
 
-    def error(self) -> ManifestFaulty:
-        """Give them all as one error."""
-        return ManifestFaulty(self.shown, self.count)
+    def error(self, hint: str = "") -> ManifestFaulty:
+        """Return them all as one error."""
+        return ManifestFaulty(self.shown, self.count, hint)
 
 
 def did_you_mean(word: str, known: "list[str] | dict[str, object] | set[str]") -> str:

@@ -88,7 +88,8 @@ class Manifest:
 
 def _inline(number: int, line: int, job: dict[str, object]) -> Row:
     values = {str(key): value for key, value in job.items() if value is not None}
-    return Row(number, line, values, problem="has a NUL byte" if has_nul(values) else "")
+    empty = [str(key) for key, value in job.items() if value is None]
+    return Row(number, line, values, problem="has a NUL byte" if has_nul(values) else "", empty=empty)
 
 
 def open_manifest(file: str, *, name: str | None = None, stdin: IO[bytes] | None = None) -> Manifest:
@@ -174,14 +175,15 @@ def _has_rows(document: Document, root: Path, marked: Marked, file: str, faults:
         elif not (root / rows_file).is_file():
             faults.add(Fault(file, line, "jobs", f"{rows_file} does not exist in {root}"))
     elif isinstance(document.jobs, RowsGlob):
-        pattern = document.jobs.glob
-        try:
-            matches = any(True for _ in glob_rows(pattern, root))
-        except (ValueError, NotImplementedError, OSError) as error:  # what pathlib says of patterns that are none
-            faults.add(Fault(file, line, "jobs.glob", f"{pattern!r} is no pattern that can be matched: {error}"))
-        else:
-            if not matches:
-                faults.add(Fault(file, line, "jobs.glob", f"{pattern} matches no file in {root}"))
+        patterns = document.jobs.glob
+        for pattern in [patterns] if isinstance(patterns, str) else patterns:
+            try:
+                matches = any(True for _ in glob_rows(pattern, root))
+            except (ValueError, OSError) as error:
+                faults.add(Fault(file, line, "jobs.glob", f"{pattern!r} is no pattern that can be matched: {error}"))
+            else:
+                if not matches:
+                    faults.add(Fault(file, line, "jobs.glob", f"{pattern} matches no file in {root}"))
     return faults.count == before
 
 

@@ -8,7 +8,9 @@ from typing import Final, NamedTuple
 from batcher.catalog import Model
 from batcher.hosting.inline import Looks, NotUsable, at_most, why_no_data_uri, why_not
 from batcher.job import Image
+from batcher.manifest.census import Census
 from batcher.manifest.manifest import Manifest
+from batcher.manifest.urls import why_not_fetchable
 
 Path = tuple[str | int, ...]
 MOST_OUTSIDE: Final = 10_000
@@ -51,15 +53,19 @@ class Placed(NamedTuple):
 class Media:
     """Finds and measures the local images that a manifest names; URLs are kept as they are written."""
 
-    def __init__(self, looks: Looks, manifest: Manifest, max_side: int | None, outside: dict[str, None]) -> None:
-        """`outside`: takes up the local images that do not lie in the manifest's folder."""
-        self._outside = outside
+    def __init__(self, looks: Looks, manifest: Manifest, census: Census, *, loopback: bool) -> None:
+        """`census`: counts local images. `loopback`: the server can fetch what is at this machine's own addresses."""
+        self._outside = census.outside
+        self._photos = census.photos
+        self._loopback = loopback
         self._root = os.path.realpath(manifest.root)
         self._folders: dict[str, str] = {}
         """A folder that images lie in, and where it really is."""
         self._looks = looks
         self._manifest = manifest
-        self._max_side = max_side
+        self._max_side = manifest.document.images.max_side
+        self.counts = True
+        """The job at hand is not left out: its photos are counted."""
         self._last: dict[str, tuple[object, Placed]] = {}
         """What is the same object in every job is looked at once."""
 
@@ -105,20 +111,30 @@ class Media:
                 raise Bad(field, problem)
             return None
         if scheme in {"http", "https"}:
+            if problem := why_not_fetchable(text, loopback=self._loopback):
+                raise Bad(field, f"{text[:200]} {problem}")
             return None
         if "://" in text:
             raise Bad(field, f"`{text}` is neither an https URL nor a local file")
         if not text.strip():
             raise Bad(field, "is an empty text where an image is wanted")
+        path_of_it = self._manifest.root / text
         try:
-            look = self._looks.at(self._manifest.root / text)
-        except NotUsable as why:
-            raise Bad(field, str(why).replace(str(self._manifest.root / text), text)) from None
-        if problem := why_not(look, self._max_side):
-            raise Bad(field, f"{text} {problem}")
+            look = self._looks.at(path_of_it)
+        except NotUsable as unusable:
+            self._count(text, unusable.problem)
+            raise Bad(field, str(unusable).replace(str(path_of_it), text)) from None
+        if unusable_so := why_not(look, self._max_side):
+            self._count(text, unusable_so.problem)
+            raise Bad(field, f"{text} {unusable_so}")
+        self._count(text)
         if len(self._outside) < MOST_OUTSIDE and self._is_outside(text):
             self._outside[text] = None
         return Image(path, text, look.sha256, at_most(look, self._max_side), self._max_side)
+
+    def _count(self, text: str, problem: str = "") -> None:
+        if self.counts:
+            self._photos.count(text, problem)
 
     @staticmethod
     def _kinds(field: str) -> frozenset[str]:

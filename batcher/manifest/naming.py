@@ -1,6 +1,6 @@
 """How a job's files are named, and that no two jobs could make the same one."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -25,7 +25,11 @@ _ENDINGS: Final = frozenset(
 class Naming:
     """Names files as the manifest's template says, or by the prompt's first words and the job's id."""
 
-    def __init__(self, template: Template | None, model: Model, census: Census) -> None:
+    def __init__(
+        self, template: Template | None, model: Model, census: Census, row_named: Callable[[int], str]
+    ) -> None:
+        """`row_named`: how a message names the row of this number."""
+        self._row_named = row_named
         self._name = template
         self._model = model
         self._census = census
@@ -63,18 +67,22 @@ class Naming:
         for taken in [name] if count == 1 else [name, *(f"{name}-{index}" for index in range(1, count + 1))]:
             key = _key(taken)
             if other := self._census.names.get(key):
-                message = f"`{taken}` is also a file of row {other}; let the name tell them apart"
+                message = f"`{taken}` is also a file of {self._row_named(other)}; let the name tell them apart"
                 raise Bad("output.name", message)
             self._census.put(self._census.names, key, row.number)
             if self._has_folders and (other := self._census.folders.get(key)):
-                raise Bad("output.name", f"`{taken}` could be a file where row {other} has a folder of that name")
+                raise Bad(
+                    "output.name", f"`{taken}` could be a file where {self._row_named(other)} has a folder of that name"
+                )
         for folder in PurePosixPath(name).parents if "/" in name else ():
             if folder.suffix.lower() not in _ENDINGS:
                 continue
             self._has_folders = True
             key = _key(str(folder.with_suffix("")))
             if other := self._census.names.get(key):
-                raise Bad("output.name", f"`{folder}` could be a file of row {other}, and is a folder here")
+                raise Bad(
+                    "output.name", f"`{folder}` could be a file of {self._row_named(other)}, and is a folder here"
+                )
             self._census.put(self._census.folders, key, row.number)
 
 

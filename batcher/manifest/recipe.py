@@ -1,10 +1,13 @@
 """What a manifest says of a job's inputs: its templates compiled, what is wrong with them noted once, not by row."""
 
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from functools import cached_property
 from typing import Final
 
 from batcher.catalog import COUNT_FIELDS, Model
 from batcher.errors import Fault
+from batcher.manifest.cells import EMPTY, ROW
 from batcher.manifest.faults import Faults, did_you_mean
 from batcher.manifest.manifest import Manifest
 from batcher.manifest.media import Bad
@@ -32,7 +35,7 @@ class Recipe:
         self.sets = self._read_sets(sets)
         self.name = self._template("output.name", manifest.document.output.name)
         self._check_names_of_inputs()
-        self._fields = frozenset(model.properties) - PER_RUN
+        self._fields = frozenset(model.properties) - PER_RUN - {ROW}
         self._readers = {name: reader(schema) for name, schema in model.properties.items()}
         self._makers: dict[str, Make] = {}
         """Of the inputs that change from job to job."""
@@ -82,17 +85,44 @@ class Recipe:
                 del inputs[name]
         return inputs | given | self._set_values, wrong
 
+    @cached_property
+    def uses_rows(self) -> bool:
+        """Whether a template reads the row as a whole."""
+        return any(ROW in template.names for template in self._all_templates())
+
+    @cached_property
+    def written(self) -> frozenset[str]:
+        """The variables and columns whose text some template takes whatever they hold."""
+        return frozenset().union(*(template.written for template in self._all_templates()))
+
+    def _all_templates(self) -> list[Template]:
+        return [*(one for value in self._inputs.values() for one in _templates_in(value)), *filter(None, [self.name])]
+
+    def check_required(self, columns: set[str], where: str) -> None:
+        """Say once, not for every row, that nothing gives an input that the model requires."""
+        required = self._model.schema.get("required")
+        given = columns | self._manifest.document.matrix.keys() | self._inputs.keys() | self.sets.keys() | self.unmade
+        for name in required if isinstance(required, list) and not self.misspelt else ():
+            if name in given:
+                continue
+            message = f"is missing, and the model requires it: there is {where} of that name, and it is not in `inputs`"
+            near = get_close_matches(name, columns, n=1, cutoff=0.6)
+            meant = f"; did you mean `{near[0]}`?" if near else ""
+            self._faults.add(Fault(self._manifest.file, 1, name, message + meant))
+            self.unmade.add(name)
+
     def check_variables(self, columns: set[str], where: str) -> None:
         """Say once, not for every row, that a template asks for a name that is neither in a row nor in the matrix."""
         matrix = set(self._manifest.document.matrix)
-        known = columns | matrix | PER_RUN
+        known = columns | matrix | PER_RUN | {ROW}
         asks = [
-            (("inputs", name), _names_in(value) - known)
+            (("inputs", name), (_names_in(value) - known) | _missing_cells(value, columns))
             for name, value in self._inputs.items()
             if name not in columns | matrix and name not in self.sets
         ]
         if self.name:
-            asks.append((("output", "name"), self.name.names - known - set(self._model.properties) - {"job_id"}))
+            unknown = self.name.names - known - set(self._model.properties) - {"job_id"}
+            asks.append((("output", "name"), unknown | _missing_cells(self.name, columns)))
         for path, names in asks:
             for asked in sorted(names):
                 message = f"asks for `{asked}`, which is {where} and not in the matrix" + did_you_mean(asked, known)
@@ -186,7 +216,7 @@ class Recipe:
         return {
             name: self._readers[name](value)
             for name, value in variables.items()
-            if name in self._fields and name not in self.sets
+            if name in self._fields and name not in self.sets and value is not EMPTY
         }
 
     def _filled(self, field: str, value: object, variables: Mapping[str, object]) -> object:
@@ -209,8 +239,19 @@ def _is_fixed(value: object) -> bool:
     return all(map(_is_fixed, items))
 
 
-def _names_in(value: object) -> frozenset[str]:
+def _templates_in(value: object) -> list[Template]:
     if isinstance(value, Template):
-        return value.names
+        return [value]
     items = value if isinstance(value, list) else value.values() if isinstance(value, dict) else ()
-    return frozenset().union(*(_names_in(item) for item in items))
+    return [template for item in items for template in _templates_in(item)]
+
+
+def _names_in(value: object) -> frozenset[str]:
+    return frozenset().union(*(template.names for template in _templates_in(value)))
+
+
+def _missing_cells(value: object, columns: set[str]) -> frozenset[str]:
+    """Return the columns that `row["..."]` reads and that no row has; none where a column itself is called `row`."""
+    if ROW in columns:
+        return frozenset()
+    return frozenset().union(*(template.cells for template in _templates_in(value))) - columns

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, TextIO
 
 from batcher.errors import Fault
+from batcher.manifest import globs
 from batcher.manifest.document import RowsFile
 from batcher.manifest.faults import Faults, did_you_mean
 
@@ -29,6 +30,10 @@ class Row(NamedTuple):
     """As they stood, in CSV; of a bad line of JSONL, that line."""
     problem: str = ""
     """Why no job can be made of it."""
+    empty: Sequence[str] = ()
+    """Names whose cell is there and empty."""
+    file: str = ""
+    """The photo that the row is, where there is no table."""
 
 
 class BadRows(Exception):
@@ -48,12 +53,14 @@ class Rows:
         self.header: list[str] | None = None
         self._also: list[tuple[str, int]] = []
         """Further names of columns that have several, and where these stand."""
+        self._names: list[str] = []
+        """All names that a row may have a value of."""
         self._form = form
         self._faults = faults
 
     def __iter__(self) -> Iterator[Row]:
         suffix = self.path.suffix.lower()
-        read = _read_jsonl if suffix in {".jsonl", ".ndjson"} else self._read_csv
+        read = self._read_jsonl if suffix in {".jsonl", ".ndjson"} else self._read_csv
         try:
             with self._opened() as text:
                 yield from read(text)
@@ -94,10 +101,13 @@ class Rows:
         reader = csv.reader(_chained(first, text), delimiter=self._delimiter(first), strict=True)
         try:
             header = self._header(next(reader))
+            filled = self._filled_columns(header)
             line, number = reader.line_num + 1, 0
+            above: dict[int, str] = {}
             for cells in reader:
                 if cells:
                     number += 1
+                    _fill_down(cells, filled, above)
                     yield self._row(number, line, header, cells)
                 line = reader.line_num + 1
         except csv.Error as error:
@@ -136,6 +146,28 @@ class Rows:
             self._faults.add(Fault(self.label, 1, f"columns.{name}", said))
         return found
 
+    def _read_jsonl(self, text: TextIO) -> Iterator[Row]:
+        above: dict[str, object] = {}
+        for row in _read_jsonl(text):
+            if not self._form.fill_down or row.problem:
+                yield row
+                continue
+            above |= {name: row.values[name] for name in self._form.fill_down if row.values.get(name) not in (None, "")}
+            values = {**row.values, **{key: above[key] for key in above if row.values.get(key) in (None, "")}}
+            yield row._replace(values=values, empty=[name for name in row.empty if name not in values])
+
+    def _filled_columns(self, header: list[str | None]) -> list[int]:
+        """Return the places of the columns whose cells are carried down, named by heading or by variable."""
+        headings = [cell.strip() for cell in self.header or ()]
+        places = []
+        for name in self._form.fill_down:
+            if name not in headings and name not in header:
+                message = f"there is no column `{name}`" + did_you_mean(name, headings)
+                self._faults.add(Fault(self.label, 1, "fill_down", message))
+                continue
+            places.append(headings.index(name) if name in headings else header.index(name))
+        return places
+
     def _row(self, number: int, line: int, header: list[str | None], cells: list[str]) -> Row:
         if len(cells) > len(header):
             return Row(number, line, {}, cells, f"has {len(cells)} cells, the header has {len(header)}")
@@ -149,7 +181,21 @@ class Rows:
         for name, place in self._also:
             if place < len(cells) and cells[place]:
                 values[name] = cells[place]
-        return Row(number, line, values, cells)
+        if len(values) == len(header) + len(self._also):
+            return Row(number, line, values, cells)
+        if not self._names:
+            self._names = [*filter(None, header), *(name for name, _ in self._also)]
+        return Row(number, line, values, cells, empty=[name for name in self._names if name not in values])
+
+
+def _fill_down(cells: list[str], places: Sequence[int], above: dict[int, str]) -> None:
+    """Put the last cell above into each empty cell of these columns."""
+    for place in places:
+        if place < len(cells) and cells[place].strip():
+            above[place] = cells[place]
+        elif place in above:
+            cells += [""] * (place + 1 - len(cells))
+            cells[place] = above[place]
 
 
 def _read_jsonl(text: TextIO) -> Iterator[Row]:
@@ -172,7 +218,9 @@ def _read_jsonl(text: TextIO) -> Iterator[Row]:
         elif "\\u0000" in content:
             yield Row(number, line, {}, (content.strip(),), problem="has a NUL byte")
         else:
-            yield Row(number, line, {key: item for key, item in value.items() if item is not None})
+            values = {key: item for key, item in value.items() if item is not None}
+            empty = [key for key in value if key not in values] if len(values) < len(value) else ()
+            yield Row(number, line, values, empty=empty)
 
 
 class _Twice(ValueError):
@@ -224,17 +272,8 @@ def _bad_line(path: Path) -> int:
     return 1
 
 
-def glob_rows(pattern: str, root: Path) -> Iterator[Row]:
-    """Give a row for each file that matches, in the order of their names."""
-    found = (
-        [file for file in root.glob(pattern) if file.is_file()]
-        if not Path(pattern).is_absolute()
-        else [
-            file
-            for file in Path(Path(pattern).anchor).glob(str(Path(pattern).relative_to(Path(pattern).anchor)))
-            if file.is_file()
-        ]
-    )
-    for number, file in enumerate(sorted(found), start=1):
-        path = file.relative_to(root) if file.is_relative_to(root) else file
-        yield Row(number, 1, {"path": path.as_posix(), "stem": file.stem})
+def glob_rows(patterns: str | Sequence[str], root: Path) -> Iterator[Row]:
+    """Yield a row for each file that matches. Raises what `globs.files` does."""
+    for number, file in enumerate(globs.files(patterns, root), start=1):
+        path = (file.relative_to(root) if file.is_relative_to(root) else file).as_posix()
+        yield Row(number, 1, {"path": path, "stem": file.stem}, file=path)

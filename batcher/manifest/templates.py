@@ -9,10 +9,15 @@ from typing import Any, Final
 from jinja2 import TemplateError, UndefinedError, meta, nodes
 
 from batcher.manifest.bounds import MAX_LENGTH, bounded, checked, filling, guard, written
+from batcher.manifest.cells import ROW, Empty
 
 _ENDS_OF_LINES: Final = re.compile("\r\n?")
-_PLAIN: Final = frozenset({str, int, float, bool})
+_PLAIN: Final = frozenset({str, int, float, bool, Empty})
 """Types whose text is what `str` says, quickly."""
+
+
+_NO_CELL: Final = re.compile(r"cells\.Cells object' has no attribute '(.*)'")
+"""What Jinja says of a column that a row does not have."""
 
 
 class BadTemplate(Exception):
@@ -55,6 +60,16 @@ class Template:
         """The variables it asks for."""
         return frozenset() if self.plain else frozenset(meta.find_undeclared_variables(_ENVIRONMENT.parse(self.text)))
 
+    @cached_property
+    def cells(self) -> frozenset[str]:
+        """The columns that it asks for by `row["..."]`."""
+        return frozenset() if self.plain else _cells(_ENVIRONMENT.parse(self.text))
+
+    @cached_property
+    def written(self) -> frozenset[str]:
+        """The variables and columns whose text goes into it whatever they hold: not within `if`, not with a default."""
+        return frozenset() if self.plain else _written(_ENVIRONMENT.parse(self.text))
+
     def fill(self, values: Mapping[str, object]) -> str:
         """Fill it in. Raises BadTemplate."""
         if self._parts is not None and (filled := _joined(self._parts, values)) is not None:
@@ -64,6 +79,33 @@ class Template:
             return self.text
         with filling(values, self._field):
             return str(_careful(lambda: template.render(values)))
+
+
+def _cells(parsed: nodes.Template) -> frozenset[str]:
+    """Return the columns that are read of the row as a whole, by names that are written out."""
+    return frozenset(cell for node in parsed.find_all(nodes.Getitem) if (cell := _cell(node)) is not None)
+
+
+def _cell(node: nodes.Expr) -> str | None:
+    """Return the column that `row["..."]` reads, None for any other expression."""
+    match node:
+        case nodes.Getitem(node=nodes.Name(name=name), arg=nodes.Const(value=str(column))) if name == ROW:
+            return column
+    return None
+
+
+def _written(parsed: nodes.Template) -> frozenset[str]:
+    found = set()
+    for output in parsed.body:
+        for node in output.nodes if isinstance(output, nodes.Output) else ():
+            inner: nodes.Expr | None = node
+            while isinstance(inner, nodes.Filter):
+                inner = None if inner.name in {"default", "d"} else inner.node
+            if isinstance(inner, nodes.Name):
+                found.add(inner.name)
+            elif inner is not None and (cell := _cell(inner)) is not None:
+                found.add(cell)
+    return frozenset(found)
 
 
 def _parts(parsed: nodes.Template) -> list[tuple[str, str]] | None:
@@ -104,8 +146,11 @@ class Condition:
     def __init__(self, text: str) -> None:
         try:
             self._holds = _ENVIRONMENT.compile_expression(text, undefined_to_none=False)
-            self.names = meta.find_undeclared_variables(_ENVIRONMENT.parse("{{ " + text + " }}"))
+            parsed = _ENVIRONMENT.parse("{{ " + text + " }}")
+            self.names = meta.find_undeclared_variables(parsed)
             """What it asks for."""
+            self.cells = _cells(parsed)
+            """The columns that it asks for by `row["..."]`."""
         except (TemplateError, RecursionError) as error:
             raise BadTemplate(f"is no expression that can be read: {error}") from None
 
@@ -119,6 +164,8 @@ def _careful(fill: Callable[[], Any]) -> Any:  # noqa: ANN401 - a text or a trut
     try:
         result = fill()
     except UndefinedError as error:
+        if missing := _NO_CELL.search(str(error.message)):
+            raise BadTemplate(f"the row has no column `{missing.group(1)}`") from None
         raise BadTemplate(f"{error.message} here: no column, matrix or variable of that name has a value") from None
     except (
         TemplateError,

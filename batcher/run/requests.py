@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 _AT_ONCE: Final = 16
 _CANCELS: Final = Path("cancellations")
 """Stands among the requests for the cancellations that follow one."""
-_FIXED: Final = frozenset({"max_time", "confirm_above_usd", "uncertain"})
+_FIXED: Final = frozenset({"max_time", "until", "confirm_above_usd", "uncertain"})
 """Settings that mean something only at a start."""
 _ALSO: Final = {"max_cost": "max_cost_usd"}
 

@@ -8,12 +8,14 @@ import sqlite3
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import TypeAdapter
 
 from batcher.catalog import Model, bundled, read_entry
+from batcher.engine.deadline import Deadline
 from batcher.engine.ending import HALTS, Drain, Halt
 from batcher.engine.engine import Engine
 from batcher.engine.legs import Legs, Tools
@@ -245,8 +247,13 @@ class Run:
         self.policy = policy
         if self._early:
             engine.stop(self._early)
-        timer = self._timer(engine, policy)
-        pulse = Pulse(self.parts.clock, engine.stood_still) if self.parts.pulse else None
+        deadline = Deadline(self.parts.clock, policy.limits, partial(engine.halt, "time"))
+
+        def stood_still(seconds: float) -> None:
+            engine.stood_still(seconds)
+            deadline.look()
+
+        pulse = Pulse(self.parts.clock, stood_still) if self.parts.pulse else None
         try:
             while True:
                 ended = asyncio.Event()
@@ -259,8 +266,7 @@ class Run:
         finally:
             if pulse:
                 pulse.stop()
-            if timer:
-                timer.cancel()
+            deadline.stop()
 
     async def _last_answers(self, asked: asyncio.Task[int]) -> int:
         """Let requests that came late be carried out too; after a signal not for long, after a second not at all."""
@@ -281,12 +287,6 @@ class Run:
             self.engine.stop(halt)
         else:
             self._early = halt
-
-    def _timer(self, engine: Engine, policy: Policy) -> asyncio.TimerHandle | None:
-        if policy.limits.max_time is None:
-            return None
-        words = f"the time set, {policy.limits.max_time:g} s, is over"
-        return asyncio.get_running_loop().call_later(policy.limits.max_time, engine.halt, "time", words)
 
     def tools(self, wire: Wire, meta: Mapping[str, Any]) -> Tools:
         """Put together what legs work with."""

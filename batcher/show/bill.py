@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from batcher.manifest.photos import kinds
 from batcher.plain import plain
 from batcher.show.words import duration, jobs, money, rows, size
 
@@ -11,12 +12,15 @@ _LONG: Final = 200
 _WHICH: Final = {1: ("the one",), 2: ("first", "last"), 3: ("first", "between", "last")}
 
 
-def lines(found: Mapping[str, Any]) -> Iterator[str]:
-    """Give the lines."""
+def lines(found: Mapping[str, Any], *, verbose: bool = False) -> Iterator[str]:
+    """Yield the lines; `verbose`: each photo that cannot be sent by its name."""
     yield f"{found['name']}: {jobs(found['jobs'])} from {rows(found['rows'])}, for {found['model']}"
     yield ""
     for name, text in _facts(found):
         yield f"  {name:<9} {text}"
+    if verbose:
+        named = found["photos"]["named"].items()
+        yield from (f"  {'':<9} {problem}: {path}" for problem, paths in named for path in paths)
     yield from (f"  {'warning':<9} {one}" for one in found["warnings"])
     samples = found["samples"]
     for which, sample in zip(_WHICH.get(len(samples), ()), samples, strict=True):
@@ -42,6 +46,9 @@ def _facts(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "done", f"{found['begun']:,} are done or under way already, and cost nothing more"
     if found["reused"]:
         yield "reused", f"{found['reused']:,} are taken over from another run, and cost nothing"
+    if (photos := found["photos"])["total"]:
+        named = " (-v names them)" if photos["others"] else ""
+        yield "photos", f"{photos['total']:,}: {kinds(photos['usable'], photos['others'])}{named}"
     if found["rejected"]:
         yield "rejected", f"{found['rejected']:,} bad rows would be skipped"
     if not found["to_buy"]:

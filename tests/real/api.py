@@ -95,6 +95,7 @@ class Api:
         app.router.add_post("/v1/requests/{id}/cancel", self._cancel)
         app.router.add_get("/files/{id}/{name}", self._file)
         app.router.add_get("/redirect", self._redirect)
+        app.router.add_get("/sign-in", self._sign_in)
         return app
 
     def _refused(self, request: web.Request) -> web.Response | None:
@@ -194,6 +195,9 @@ class Api:
         entry.cancelled = self._state(entry) == "in_queue"
         outcome = "cancelled" if entry.cancelled else "not_cancellable"
         return web.json_response({"request_id": entry.id, "status": self._state(entry), "outcome": outcome})
+
+    async def _sign_in(self, _request: web.Request) -> web.Response:
+        return web.Response(text="<!DOCTYPE html><title>Sign in</title>", content_type="text/html")
 
     async def _redirect(self, request: web.Request) -> web.StreamResponse:
         to = request.query["to"]

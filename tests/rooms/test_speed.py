@@ -19,8 +19,8 @@ from batcher.ledger.enrolment import Choice, enrol
 from batcher.ledger.ledger import MIGRATIONS, Ledger, _split, migrate
 from batcher.ledger.rows import spec_of
 from batcher.ledger.sql import script, statements
-from batcher.manifest.census import Seen
 from batcher.manifest.identity import Ids, canonical, fingerprint
+from batcher.manifest.seen_keys import SeenKeys
 from batcher.manifest.templates import _ENVIRONMENT, BadTemplate, Template
 from tests.bench.books import spec
 
@@ -68,7 +68,7 @@ def test_a_plain_template_fills_in_as_jinja_does(template: str, values: dict[str
 
 
 def test_what_was_seen_stays_exact_beyond_what_is_held_in_memory() -> None:
-    seen = Seen(held=700)
+    seen = SeenKeys(held=700)
     exact: dict[int, int] = {}
     for number in range(20_000):
         key = fingerprint(str(number % 9000).encode())

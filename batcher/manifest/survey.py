@@ -1,0 +1,169 @@
+"""Looks over what a new manifest could be made of: a folder's photos, or a table's columns. Decides nothing."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from glob import escape
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from batcher.hosting.inline import Looks, NotUsable, why_not
+from batcher.manifest.document import RowsFile
+from batcher.manifest.faults import Faults
+from batcher.manifest.globs import is_photo
+from batcher.manifest.photos import Photos
+from batcher.manifest.rows import Rows
+from batcher.manifest.templates import slug
+
+SHRUNK_TO: Final = 4096
+"""Pixels of a side: what a 4K output has; larger photos gain nothing."""
+_MOST_ROWS: Final = 2_000
+"""Rows of a table that are looked at."""
+_IMAGE: Final = re.compile(r"^\s*(https?://|data:image/)|\.(jpe?g|png|webp|heic|tiff?|avif|gif)\s*$", re.IGNORECASE)
+_TITLES: Final = ("title", "name", "product", "product title", "item name", "description", "caption", "alt")
+_HANDLES: Final = ("handle", "url handle")
+_KEYS: Final = ("sku", "variant sku", *_HANDLES, "id", "product id", "item id", "asin", "ean", "gtin")
+_PROMPTS: Final = ("prompt", "text prompt", "instruction", "edit")
+
+
+@dataclass(slots=True)
+class Folder:
+    """The photos below a folder: the patterns that name them, and what they are."""
+
+    patterns: list[str] = field(default_factory=list)
+    photos: Photos = field(default_factory=Photos)
+    too_large: int = 0
+    """Photos that can be sent only if they are shrunk."""
+    name: str = "{{ stem | slug }}"
+    """A template that gives each photo's result a name of its own."""
+
+
+def survey_folder(folder: Path) -> Folder:
+    """Look at the photos in a folder and below it, but not in hidden folders and in those of runs. Raises OSError."""
+    found, looks = Folder(), Looks()
+    names: dict[str, set[str]] = {"{{ stem | slug }}": set(), "{{ path | slug }}": set()}
+    for place in [folder, *_inner(folder)]:
+        photos = [file for file in _photos(place, deep=place != folder) if str(file).isprintable()]
+        if not photos:
+            continue
+        deep = any(file.parent != place for file in photos)
+        name = place.relative_to(folder).as_posix()
+        found.patterns.append("./" if place == folder else escape(name) + ("/**" if deep else "/"))
+        for file in photos:
+            path = file.relative_to(folder).as_posix()
+            try:
+                look = looks.at(file)
+                found.photos.count(path, getattr(why_not(look, SHRUNK_TO), "problem", ""))
+                found.too_large += look.format in {"JPEG", "MPO", "PNG", "WEBP"} and why_not(look, None) is not None
+            except NotUsable as unusable:
+                found.photos.count(path, unusable.problem)
+            names["{{ stem | slug }}"].add(slug(file.stem))
+            names["{{ path | slug }}"].add(slug(path))
+    unique = (template for template, given in names.items() if len(given) == found.photos.total)
+    found.name = next(unique, "{{ path | slug }}-{{ index }}")
+    return found
+
+
+def _inner(folder: Path) -> list[Path]:
+    return sorted(one for one in folder.iterdir() if _is_searched(one))
+
+
+def _is_searched(folder: Path) -> bool:
+    if folder.name.startswith(".") or not folder.is_dir() or folder.is_symlink():
+        return False
+    return folder.name != "runs" and not (folder / "ledger.sqlite").exists()
+
+
+def _photos(folder: Path, *, deep: bool) -> Iterator[Path]:
+    for one in sorted(folder.iterdir()):
+        if deep and _is_searched(one):
+            yield from _photos(one, deep=True)
+        elif is_photo(one) and not one.name.startswith(".") and one.is_file():
+            yield one
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What the columns of a table hold, as far as its first rows tell. Columns by their headings."""
+
+    form: RowsFile
+    headings: list[str]
+    image: str | None
+    title: str | None
+    key: str | None
+    prompt: str | None
+    fill_down: list[str]
+    without_image: bool
+    """Some rows name no image."""
+
+
+def survey_table(file: Path) -> Table:
+    """Look over the first rows of a CSV or JSONL file. Raises ManifestFaulty where it cannot be read."""
+    form = RowsFile(file=file.name)
+    faults = Faults()
+    rows = Rows(file, file.name, form, faults)
+    seen = [*islice(rows, _MOST_ROWS)]
+    if faults and "not UTF-8" in faults.shown[0].message:
+        form = RowsFile(file=file.name, encoding="cp1252")
+        faults = Faults()
+        rows = Rows(file, file.name, form, faults)
+        seen = [*islice(rows, _MOST_ROWS)]
+    if faults:
+        raise faults.error()
+    headings = list(dict.fromkeys(name for row in seen for name in (*row.values, *row.empty)))
+    if rows.header is not None:
+        headings = [heading.strip() for heading in rows.header if heading.strip()]
+    cells = {name: [str(_first(row.values[name])) for row in seen if row.values.get(name)] for name in headings}
+    image = next((name for name in headings if _holds_images(cells[name])), None)
+    title, prompt = _one_of(_TITLES, headings), _one_of(_PROMPTS, headings)
+    with_image = [row.values for row in seen if image and row.values.get(image)]
+    keys = [name for key in _KEYS if (name := _one_of((key,), headings))]
+    key = next((name for name in keys if all(row.get(name) for row in with_image)), None)
+    grouped = [title, _one_of(_HANDLES, headings)]
+    return Table(
+        form=form,
+        headings=headings,
+        image=image,
+        title=title,
+        key=key,
+        prompt=prompt,
+        fill_down=[name for name in dict.fromkeys(grouped) if name and _is_grouped(name, with_image)],
+        without_image=len(with_image) < len(seen),
+    )
+
+
+def _first(value: object) -> object:
+    return value[0] if isinstance(value, list) and value else value
+
+
+def _holds_images(cells: list[str]) -> bool:
+    return bool(cells) and sum(bool(_IMAGE.search(cell)) for cell in cells) > len(cells) / 2
+
+
+def _one_of(names: tuple[str, ...], headings: list[str]) -> str | None:
+    by_name = {re.sub(r"[_\s-]+", " ", heading).strip().lower(): heading for heading in reversed(headings)}
+    return next((by_name[name] for name in names if name in by_name), None)
+
+
+def _is_grouped(name: str, rows: list[Mapping[str, object]]) -> bool:
+    """Return whether a column is filled in the first row and empty in some below: rows belong together by it."""
+    filled = [bool(row.get(name)) for row in rows]
+    return bool(filled) and filled[0] and not all(filled)
+
+
+def as_template(heading: str) -> str:
+    """Return how a template reads a column: by its name where that is one, else `row["..."]`."""
+    if heading.isidentifier() and heading not in {
+        "row",
+        "index",
+        "sample",
+        "true",
+        "false",
+        "none",
+        "not",
+        "and",
+        "or",
+    }:
+        return heading
+    return 'row["' + heading.replace("\\", "\\\\").replace('"', '\\"') + '"]'
