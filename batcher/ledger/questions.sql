@@ -161,9 +161,10 @@ SELECT attempts.job_id, attempts.billed_usd FROM json_each(:places) AS place CRO
 JOIN attempts ON jobs.id = attempts.job_id AND jobs.attempt = attempts.number WHERE attempts.billed_usd IS NOT NULL;
 
 -- name: known_files
+-- What gave way to another file is not looked after any more.
 SELECT outputs.*, jobs.state, jobs.request_id FROM json_each(:places) AS place CROSS JOIN jobs ON jobs.rowid = place.value
 JOIN outputs ON jobs.id = outputs.job_id AND jobs.attempt = outputs.number
-WHERE outputs.file IS NOT NULL ORDER BY place.key, outputs.idx;
+WHERE outputs.file NOT GLOB 'replaced/*' ORDER BY place.key, outputs.idx;
 
 -- name: meta
 SELECT key, value FROM meta;
@@ -198,6 +199,10 @@ ORDER BY seq;
 
 -- name: listed_places
 SELECT rowid FROM jobs WHERE listed = 1 ORDER BY position;
+
+-- name: older
+-- Jobs that the manifest names no more and that have results: where each is, and the row that it was made of.
+SELECT rowid AS place, json_extract(spec, '$.row') AS row FROM jobs WHERE listed = 0 AND state = 'done' ORDER BY settled_at;
 
 -- name: span
 -- From the first submission to the last end, of what was done.

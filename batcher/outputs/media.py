@@ -87,6 +87,7 @@ def _video(content: Content) -> Media | None:
         _see_boxes(content)
         return Media("mov", "video/quicktime") if brand == b"qt  " else Media("mp4", "video/mp4")
     if head[:4] == b"\x1a\x45\xdf\xa3":
+        _see_segment(content)
         return Media("webm", "video/webm") if b"webm" in head else Media("mkv", "video/x-matroska")
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
         check_riff(content)
@@ -112,3 +113,24 @@ def _see_boxes(content: Content) -> None:
         raise NotMedia("it begins like a video, and has no film in it")
     if at != len(content):
         raise NotMedia("it cannot be decoded: it ends too soon")
+
+
+def _see_segment(content: Content) -> None:
+    """See that a Matroska or WebM file has all of the segment that it announces (RFC 9559), where it says how long."""
+    head, width = _length(content, 4)
+    at = 4 + width + head
+    if content[at : at + 4] != b"\x18\x53\x80\x67":
+        raise NotMedia("it begins like a video, and has no film in it")
+    size, width = _length(content, at + 4)
+    unknown = (1 << 7 * width) - 1
+    if size != unknown and at + 4 + width + size > len(content):
+        raise NotMedia("it cannot be decoded: it ends too soon")
+
+
+def _length(content: Content, at: int) -> tuple[int, int]:
+    """Read an element's length (RFC 8794): the number, and the bytes that it is written in."""
+    first = content[at] if at < len(content) else 0
+    width = 9 - first.bit_length()
+    if not first or at + width > len(content):
+        raise NotMedia("it cannot be decoded: it ends too soon")
+    return int.from_bytes(content[at : at + width], "big") & (1 << 7 * width) - 1, width

@@ -3,12 +3,13 @@
 import hashlib
 import io
 import random
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from PIL import Image, ImageChops, ImageDraw, ImageEnhance, ImageFilter, ImageOps
+
+from batcher.sandbox.webm import webm
 
 Colour = tuple[int, int, int]
 _LONG_SIDE: Final = {"1K": 1024, "2K": 2048, "4K": 4096}
@@ -96,17 +97,15 @@ def render(inputs: Mapping[str, Any], photos: Sequence[bytes], index: int) -> by
 
 
 def render_video(inputs: Mapping[str, Any], photos: Sequence[bytes]) -> bytes:
-    """Make a slow zoom into the photo, as motion JPEG in an AVI file."""
+    """Make a slow zoom into the photo, as a WebM film."""
     photo = ImageOps.fit(_opened(photos[0]), (480, 360))
     frames = []
     for step in range(max(6, int(12 * float(inputs.get("duration", 1))))):
         zoom = 1 + step * 0.01
         width, height = int(480 / zoom), int(360 / zoom)
         left, top = (480 - width) // 2, (360 - height) // 2
-        out = io.BytesIO()
-        photo.crop((left, top, left + width, top + height)).resize((480, 360)).save(out, "JPEG", quality=80)
-        frames.append(out.getvalue())
-    return _avi(frames, 480, 360, 12)
+        frames.append(photo.crop((left, top, left + width, top + height)).resize((480, 360)))
+    return webm(frames, 12)
 
 
 def why_unreadable(content: bytes) -> str:
@@ -285,31 +284,3 @@ def _encoded(picture: Image.Image, kind: str) -> bytes:
     else:
         picture.save(out, "PNG", compress_level=1)
     return out.getvalue()
-
-
-def _avi(frames: Sequence[bytes], width: int, height: int, rate: int) -> bytes:
-    """Write motion JPEG as a RIFF AVI file."""
-
-    def chunk(name: bytes, body: bytes) -> bytes:
-        return name + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)
-
-    def group(name: bytes, body: bytes) -> bytes:
-        return chunk(b"LIST", name + body)
-
-    largest = max(map(len, frames))
-    header = struct.pack(
-        "<14I", 1_000_000 // rate, largest * rate, 0, 0x10, len(frames), 0, 1, largest, width, height, 0, 0, 0, 0
-    )
-    stream = b"vidsMJPG" + struct.pack(
-        "<IHHIIIIIIII4H", 0, 0, 0, 0, 1, rate, 0, len(frames), largest, 0xFFFFFFFF, 0, 0, 0, width, height
-    )
-    form = struct.pack("<IiiHH4sIiiII", 40, width, height, 1, 24, b"MJPG", width * height * 3, 0, 0, 0, 0)
-    movie, index = b"", b""
-    for frame in frames:
-        index += b"00dc" + struct.pack("<III", 0x10, 4 + len(movie), len(frame))
-        movie += chunk(b"00dc", frame)
-    streams = group(b"strl", chunk(b"strh", stream) + chunk(b"strf", form))
-    return chunk(
-        b"RIFF",
-        b"AVI " + group(b"hdrl", chunk(b"avih", header) + streams) + group(b"movi", movie) + chunk(b"idx1", index),
-    )

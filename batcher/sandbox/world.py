@@ -375,7 +375,7 @@ class World:
 
     def _output(self, request: Request, files: str) -> dict[str, Any]:
         video = "video" in str(self.models[request.model].get("categories"))
-        suffix = "avi" if video else str(request.inputs.get("output_format", "png"))
+        suffix = "webm" if video else str(request.inputs.get("output_format", "png"))
         place = quote(request.id, safe="")
         if request.fault == "file_scheme":
             files = "file:///sandbox"

@@ -4,11 +4,12 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.real.conftest import api, batcher, nursery, until
 
@@ -45,18 +46,41 @@ def rehearse(folder: Path, *arguments: str, sandbox: str = "") -> int:
 
 @pytest.fixture(scope="session")
 def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three products in two scenes, with what means something in HTML and in addresses; one job failed.
+    """Three products in two scenes, with what means something in HTML and in addresses; one job failed."""
+    return _once(tmp_path_factory, "rehearsed", _make)
 
-    Made once for all workers: whoever comes first makes it.
-    """
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "rehearsed"
+
+@pytest.fixture(scope="session")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photos of mixed shapes in two scenes, sampled six times each; the prompt was edited once."""
+    return _once(tmp_path_factory, "mixed", _make_mixed)
+
+
+def _once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """Return a run directory that is made once for all workers: whoever comes first makes it."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
     folder.mkdir(exist_ok=True)
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "out/report.html").exists():
-            _make(folder)
+            make(folder)
     return folder / "out"
+
+
+def _make_mixed(folder: Path) -> None:
+    for name, size in (("wide", (900, 500)), ("tall", (500, 900)), ("square", (600, 600))):
+        Image.effect_noise(size, 40).convert("RGB").save(folder / f"{name}.jpg")
+    text = (
+        "model: google/nano-banana/pro/edit\nname: mixed\n"
+        "inputs:\n  prompt: PROMPT on {{ scene }}\n  image_urls: ['{{ path }}']\n"
+        "jobs: {glob: '*.jpg'}\nmatrix: {scene: [marble, slate]}\nrepeat: REPEAT\n"
+        "output: {name: '{{ stem }}/{{ scene }}-{{ sample }}'}\n"
+    )
+    for prompt, repeat in (("soft", "1"), ("hard", "6")):
+        (folder / "m.yaml").write_text(text.replace("PROMPT", prompt).replace("REPEAT", repeat))
+        assert rehearse(folder, "run", "m.yaml", "--sandbox", "-o", "out") == 0
+    assert rehearse(folder, "report", "out") == 0
 
 
 def _make(folder: Path) -> None:

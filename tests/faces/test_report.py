@@ -1,6 +1,7 @@
 """The report in a real browser, opened from disk."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,9 +10,12 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 
+from batcher.show.report import charts
+from batcher.show.report.report import in_page
 from tests.faces.conftest import EVIL, rehearse
-from tests.real.api import Api
+from tests.real.api import Api, own
 from tests.real.conftest import MODEL, Batcher
 
 
@@ -94,12 +98,16 @@ def test_what_a_manifest_holds_is_text(page_of: Opened) -> None:
     page_of.wrong.clear()
 
 
-def test_a_rehearsal_says_so_in_large_letters(page_of: Opened) -> None:
-    for width in (390, 1280):
+def test_a_rehearsal_says_so_on_a_slim_band_and_on_every_picture(page_of: Opened) -> None:
+    letters = "e => parseFloat(getComputedStyle(e).fontSize)"
+    for width, slim in ((390, 80), (1280, 40)):
         page = page_of(viewport={"width": width, "height": 800})
-        banner = page.locator(".rehearsal-band strong")
-        assert banner.inner_text().upper() == "REHEARSAL"
-        assert float(banner.evaluate("e => parseFloat(getComputedStyle(e).fontSize)")) >= 28
+        band = page.locator(".rehearsal-band")
+        assert "REHEARSAL" in band.inner_text().upper() and band.is_visible()
+        assert band.bounding_box()["height"] <= slim
+        largest = max(page.locator("body *").evaluate_all(f"all => all.map({letters})"))
+        assert page.locator("h1").evaluate(letters) == largest > band.locator("strong").evaluate(letters)
+        assert page.locator("#show .stamp").count() == 5
         page.locator("button.title").nth(1).click()
         assert page.locator("#stage .stamp").is_visible()
 
@@ -127,9 +135,9 @@ def test_a_contact_sheet_groups_by_any_two_variables(page_of: Opened) -> None:
     page = page_of()
     page.locator('input[value="sheet"]').check(force=True)
     heads = page.locator(".sheet thead th").all_inner_texts()
-    assert heads[1:] == ["white marble", "a slate table top"]
+    assert heads[1:] == ["original", "white marble", "a slate table top"]
     assert page.locator(".sheet tbody tr").count() == 3
-    assert page.locator(".sheet tbody tr").nth(1).locator(".frame").count() == 2
+    assert page.locator(".sheet tbody tr").nth(1).locator(".frame").count() == 3
     page.locator("#by-rows").select_option("scene")
     page.locator("#by-columns").select_option("sku")
     assert page.locator(".sheet tbody th").all_inner_texts() == ["white marble", "a slate table top"]
@@ -179,19 +187,142 @@ def test_the_slider_on_a_card_follows_the_mouse_and_the_keys(page_of: Opened) ->
 
 
 @pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.long)])
-def test_axe_finds_no_serious_fault(page_of: Opened, scheme: str) -> None:
+def test_axe_finds_no_fault(page_of: Opened, scheme: str) -> None:
     for view in ("pairs", "grid", "sheet"):
         page = page_of(f"#view={view}", color_scheme=scheme)
-        assert serious(page) == []
+        assert faults(page) == []
     page.locator("#show .frame").nth(1).click()
-    assert serious(page) == []
+    assert faults(page) == []
 
 
-def serious(page: Any) -> list[str]:
+def faults(page: Any) -> list[str]:
     found = Axe().run(page).response["violations"]
-    return [
-        f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in found if one["impact"] in {"serious", "critical"}
+    return [f"{one['id']}: {one['nodes'][0]['html'][:200]}" for one in found]
+
+
+def ratios(page: Any, selector: str) -> list[float]:
+    """Return width by height of each of these, as they stand in the page."""
+    found: list[float] = page.locator(selector).evaluate_all(
+        "all => all.map(e => e.getBoundingClientRect()).map(b => b.width / b.height)"
+    )
+    return found
+
+
+def test_pictures_of_mixed_shape_have_each_their_own_stage(page_of: Opened, mixed: Path) -> None:
+    for view in ("pairs", "grid"):
+        page = page_of(f"#view={view}", out=mixed)
+        until(page, "[...document.querySelectorAll('#show img')].slice(0, 8).every(i => i.complete)")
+        shapes = {round(ratio, 1) for ratio in ratios(page, "#show .frame")}
+        assert shapes == {1.8, 0.6, 1.0}, "nothing is cropped, and no stage is larger than its picture"
+        fit = "e => getComputedStyle(e).objectFit"
+        assert page.locator("#show .frame img").first.evaluate(fit) == "contain"
+
+
+def test_a_contact_sheet_shows_all_of_a_cell_and_the_original_beside_it(page_of: Opened, mixed: Path) -> None:
+    page = page_of("#view=sheet", out=mixed)
+    assert page.locator(".sheet thead th").all_inner_texts() == [
+        "stem \N{MULTIPLICATION SIGN} scene",
+        "original",
+        "marble",
+        "slate",
     ]
+    assert page.locator(".sheet tbody tr").first.locator("td.first img").count() == 1
+    cell = page.locator(".sheet tbody td").nth(1)
+    assert cell.locator(".frame").count() == 4 and cell.locator(".more").inner_text() == "+2"
+    cell.locator(".more").click()
+    assert cell.locator(".frame").count() == 6
+    assert page.evaluate("document.activeElement.textContent") == "fewer"
+    page.keyboard.press("Enter")
+    assert cell.locator(".frame").count() == 4
+    narrow = page.locator(".sheet .frame").first.bounding_box()["width"]
+    page.locator("#size").fill("8")
+    assert page.locator(".sheet .frame").first.bounding_box()["width"] > 1.4 * narrow
+    assert (
+        "size=8" in page.url
+        and page_of("#" + page.url.partition("#")[2], out=mixed).locator("#size").input_value() == "8"
+    )
+
+
+def test_earlier_results_of_a_row_are_beside_the_new_one(page_of: Opened, mixed: Path) -> None:
+    page = page_of("#search=square/marble-1", out=mixed)
+    assert shown(page) == 1 and page.locator(".earlier button").count() == 1
+    page.locator(".earlier button").click()
+    assert page.locator("#stage .side").all_inner_texts() == ["earlier", "now"]
+    assert "replaced/" in (page.locator("#stage .under").get_attribute("src") or "")
+    until(page, "[...document.querySelectorAll('#stage img')].every(i => i.naturalWidth > 0)")
+    facts = page.locator("#facts").inner_text()
+    assert "Earlier results of this row" in facts and "soft on marble" in facts
+    page.locator(".older").click()
+    assert page.locator("#stage .side").all_inner_texts() == ["before", "after"]
+
+
+def test_the_first_screen_of_a_phone_shows_a_picture(page_of: Opened, mixed: Path) -> None:
+    page = page_of(out=mixed, viewport={"width": 390, "height": 844})
+    box = page.locator("#show .frame").first.bounding_box()
+    assert box["y"] < 844 * 0.45, "half of the screen and more is the picture's"
+    assert not page.locator("#search").is_visible()
+    page.locator("#more").click()
+    assert page.locator("#search").is_visible() and page.locator("#more").get_attribute("aria-expanded") == "true"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert faults(page) == []
+
+
+def test_chips_count_jobs_as_the_head_does(page_of: Opened, batcher: Batcher, api: Api) -> None:
+    (batcher.folder / "m.yaml").write_text(
+        f"model: {MODEL}\njobs: jobs.csv\ninputs: {{num_images: 3}}\noutput: {{name: 'x{{{{ index }}}}'}}\n"
+    )
+    batcher.csv(["a", "b"])
+    api.specials = [None, own(400, 400001, "not like this")]
+    assert batcher("run", "m.yaml", "-j", "1").code == 1
+    batcher("report", "runs/m")
+    page = page_of(out=batcher.folder / "runs/m")
+    assert page.locator("#found").inner_text() == "3 pictures and 1 job without one"
+    jobs = page.get_by_role("group", name="Jobs").locator(".chip")
+    assert jobs.all_inner_texts() == ["done 1", "failed 1"]
+    assert "Done\n1 of 2" in page.locator(".summary").inner_text()
+    assert page.get_by_role("group", name="Pictures").locator(".chip").first.is_visible(), "what is odd of pictures"
+
+
+def test_any_page_is_a_step_away(page_of: Opened, rehearsed: Path, tmp_path: Path) -> None:
+    shutil.copytree(rehearsed, tmp_path / "out")
+    text = (tmp_path / "out/report.html").read_text()
+    head, mark, rest = text.partition('<script type="application/json" id="data">')
+    content, end, tail = rest.partition("</script>")
+    data = json.loads(content) | {"twins": []}
+    data["cards"] = [card for _ in range(140) for card in data["cards"][1:6]]
+    (tmp_path / "out/report.html").write_text(head + mark + in_page(data) + end + tail)
+    page = page_of(out=tmp_path / "out")
+    number = page.locator(".pager input").first
+    assert number.get_attribute("max") == "12"
+    for asked, given, count in (("7", "7", 60), ("99", "12", 40), ("0", "1", 60)):
+        page.locator(".pager input").first.fill(asked)
+        page.locator(".pager input").first.press("Enter")
+        until(page, f"document.querySelector('.pager input').value === '{given}'")
+        assert shown(page) == count
+
+
+def test_a_film_shows_its_beginning_and_plays(page_of: Opened, tmp_path: Path) -> None:
+    Image.effect_noise((300, 200), 40).convert("RGB").save(tmp_path / "a.jpg")
+    (tmp_path / "v.yaml").write_text("model: sandbox/turntable/image-to-video\ninputs: {image: a.jpg, duration: 1}\n")
+    assert rehearse(tmp_path, "run", "v.yaml", "--sandbox", "-o", "out") == 0
+    assert rehearse(tmp_path, "report", "out") == 0
+    page = page_of(out=tmp_path / "out")
+    until(page, "document.querySelector('#show video').readyState >= 2")
+    page.locator("#show .frame").click()
+    until(page, "document.querySelector('#stage video').readyState >= 3")
+    page.locator("#stage video").evaluate("v => { v.muted = true; return v.play(); }")
+    until(page, "document.querySelector('#stage video').currentTime > 0.3")
+    assert faults(page) == []
+    (film,) = (tmp_path / "out/files").rglob("*.webm")
+    film.write_bytes(b"RIFF\x04\0\0\0AVI " + bytes(film.stat().st_size - 12))
+    bad = page_of(out=tmp_path / "out")
+    until(bad, "document.querySelector('#show').textContent.includes('this browser cannot play it')")
+
+
+def test_an_axis_shows_the_whole_of_its_largest_sum() -> None:
+    svg = charts.area([(0.0, 0.0), (9.0, 600_000.0)], label="x", x=str, y=lambda value: f"${value:,.0f}")
+    ends = [float(found[1]) for found in re.finditer(r'<text x="([\d.]+)"[^>]*text-anchor="end">\$', svg)]
+    assert ends and min(ends) >= 7 * len("$600,000") - 4, "a digit of 11 pixels is under 7 wide"
 
 
 @pytest.mark.parametrize("width", [360, 768, pytest.param(1920, marks=pytest.mark.long)])

@@ -533,3 +533,4 @@ def test_what_is_bought_again_leaves_the_old_file_and_its_sidecar(batcher: Batch
     assert [file.read_bytes() for file in kept.glob("*.png")] == [old]
     assert [json.loads(file.read_text())["request_id"] for file in kept.glob("*.json")] == ["r-1"]
     assert batcher("verify", "runs/jobs").code == 0
+    assert batcher("status", "runs/jobs", "--json").json()["files"] == 1

@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -291,6 +292,12 @@ def test_an_unlisted_jobs_files_give_way_to_the_new_owner_of_its_name(batcher: B
     (old,) = (out / "replaced").iterdir()
     assert (old / "same.png").read_bytes() == picture("r-1 1")
     assert json.loads((old / "same.json").read_text())["request_id"] == "r-1"
+    assert batcher("status", "runs/m", "--json").json()["files"] == 1
+    for _ in range(2):
+        verified = batcher("verify", "runs/m")
+        assert verified.code == 0 and "replaced" not in verified.out + verified.err, verified.out
+        shutil.rmtree(old, ignore_errors=True)  # what gave way is the user's to keep or to throw away
+    assert not old.exists() and len(api.journal) == 2
 
 
 def test_cancel_takes_back_what_is_queued(batcher: Batcher, api: Api, until: Until) -> None:

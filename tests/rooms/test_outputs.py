@@ -77,6 +77,9 @@ def encoded(kind: str, size: tuple[int, int] = (8, 6)) -> bytes:
     return out.getvalue()
 
 
+FILM = render_video({"duration": 0.5}, [encoded("PNG", (64, 48))])
+
+
 @pytest.mark.parametrize(
     ("content", "extension", "size"),
     [
@@ -86,8 +89,14 @@ def encoded(kind: str, size: tuple[int, int] = (8, 6)) -> bytes:
         (encoded("GIF"), "gif", (8, 6)),
         (b"\0\0\0\x18ftypisom" + bytes(12) + b"\0\0\0\x10moov" + bytes(8), "mp4", (None, None)),
         (b"\0\0\0\x14ftypqt  " + bytes(8) + b"\0\0\0\x10moov" + bytes(8) + b"\0\0\0\0mdatxyz", "mov", (None, None)),
-        (b"\x1a\x45\xdf\xa3" + b"webm" + bytes(40), "webm", (None, None)),
-        (render_video({"duration": 0.5}, [encoded("PNG", (64, 48))]), "avi", (None, None)),
+        (FILM, "webm", (None, None)),
+        (FILM.replace(b"webm", b"mkv ", 1), "mkv", (None, None)),
+        (
+            b"\x1a\x45\xdf\xa3\x88\x42\x82\x84webm\0\x18\x53\x80\x67\xff" + bytes(40),
+            "webm",
+            (None, None),
+        ),  # a live stream
+        (b"RIFF\x0c\0\0\0AVI LIST\0\0\0\0", "avi", (None, None)),
     ],
 )
 def test_the_extension_follows_the_bytes(
@@ -109,6 +118,11 @@ def bomb() -> bytes:
     [
         (b"<html>an error page</html>", "it is no image or video"),
         (b"", "it is no image or video"),
+        (FILM[: len(FILM) // 2], "it ends too soon"),
+        (FILM[:70], "it ends too soon"),
+        (FILM[:4] + b"\x01", "it ends too soon"),
+        (FILM[:4] + b"\x81webm" + bytes(40), "has no film in it"),
+        (b"RIFF\xff\0\0\0AVI LIST\0\0\0\0", "it ends too soon"),
         (b"<!--ftypisom--><html>sign in</html>", "it begins like a video"),
         (b"\0\0\0\x18ftypisom" + bytes(12) + b"\0\0\0\x10moov" + bytes(7), "it ends too soon"),
         (b"\0\0\0\x00ftypisom<html>", "it begins like a video"),
@@ -116,7 +130,21 @@ def bomb() -> bytes:
         (encoded("ICO", (16, 16)), "which no model makes"),
         (bomb(), "over the cap of 128 megapixels"),
     ],
-    ids=["html", "empty", "html-like-video", "video-cut", "video-of-nothing", "truncated", "icon", "bomb"],
+    ids=[
+        "html",
+        "empty",
+        "film-cut",
+        "film-head",
+        "film-length",
+        "film-of-nothing",
+        "avi-cut",
+        "html-like-video",
+        "video-cut",
+        "video-of-nothing",
+        "truncated",
+        "icon",
+        "bomb",
+    ],
 )
 def test_what_is_not_what_was_promised_is_named(tmp_path: Path, content: bytes, why: str) -> None:
     (tmp_path / "x").write_bytes(content)

@@ -93,7 +93,7 @@ def counted(connection: sqlite3.Connection) -> tuple[object, ...]:
         "SELECT state, listed, selected, kind, count(*) FROM jobs GROUP BY 1, 2, 3, 4",
         "SELECT outcome, count(*), total(billed_usd), total(CASE WHEN billed_usd IS NULL THEN estimated_usd END) "
         "FROM attempts GROUP BY 1",
-        "SELECT count(file), coalesce(sum(bytes) FILTER (WHERE file IS NOT NULL), 0) FROM outputs",
+        "SELECT count(*), coalesce(sum(bytes), 0) FROM outputs WHERE file GLOB 'files/*'",
     )
     return tuple(sorted(map(tuple, connection.execute(one).fetchall()), key=repr) for one in questions)
 
@@ -139,7 +139,9 @@ def test_a_ledger_of_the_first_version_comes_forward_with_its_sums(tmp_path: Pat
             "INSERT INTO jobs (id, position, name, spec, sample, estimated_usd, state, created_at) "
             "VALUES (?, ?, 'n', '{}', 1, 0.1, 'pending', 0)", (str(n), n))  # fmt: skip
     connection.execute("INSERT INTO attempts VALUES ('3', 1, 'r', 0, 0, 0, 'done', 0.1, 0.3, NULL)")
-    connection.execute("INSERT INTO outputs VALUES ('3', 1, 1, 'u', 'f', 5, 'h', 'm', 1, 1, 0)")
+    connection.execute("INSERT INTO attempts VALUES ('3', 2, 'r2', 0, 0, 0, 'done', 0.1, 0.3, NULL)")
+    for job, number, name in (("3", 1, "files/f.png"), ("3", 2, "files/f.png"), ("4", 1, "replaced/4/f.png")):
+        connection.execute("INSERT INTO outputs VALUES (?, ?, 1, 'u', ?, 5, 'h', 'm', 1, 1, 0)", (job, number, name))
     connection.execute("BEGIN")
     migrate(connection)
     connection.execute("ROLLBACK")  # a kill on the way leaves it as it was
@@ -150,7 +152,16 @@ def test_a_ledger_of_the_first_version_comes_forward_with_its_sums(tmp_path: Pat
     connection.execute("COMMIT")
     assert connection.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS)
     assert sums(connection) == counted(connection)
-    assert json.dumps(sums(connection)[2]) == "[[1, 5]]"
+    assert json.dumps(sums(connection)[2]) == "[[1, 5]]", (
+        "one lies in files/: of an older attempt and of replaced/ none"
+    )
+    connection.execute("INSERT INTO outputs VALUES ('3', 3, 1, 'u', 'files/f.png', 7, 'h', 'm', 1, 1, 0)")
+    assert json.dumps(sums(connection)[2]) == "[[1, 7]]", "a third attempt's file took its name"
+    connection.execute("INSERT INTO outputs VALUES ('3', 4, 1, 'u', NULL, NULL, NULL, NULL, NULL, NULL, NULL)")
+    connection.execute("UPDATE outputs SET file = 'files/f.png', bytes = 9 WHERE number = 4")
+    assert json.dumps(sums(connection)[2]) == "[[1, 9]]", "and a fourth's, once it came"
+    connection.execute("UPDATE outputs SET file = 'replaced/3/f.png' WHERE number = 4")
+    assert json.dumps(sums(connection)[2]) == "[[0, 0]]"
     connection.close()
 
 

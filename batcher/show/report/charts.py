@@ -5,7 +5,8 @@ from html import escape
 from typing import Final
 
 WIDTH, HEIGHT = 360, 170
-_LEFT, _RIGHT, _TOP, _BOTTOM = 40, 10, 10, 24
+_LEFT, _RIGHT, _TOP, _BOTTOM = 66, 10, 10, 24
+"""Pixels around a figure; to the left there is room for `$600,000`."""
 _MARKS: Final = 3
 
 Say = Callable[[float], str]

@@ -73,6 +73,10 @@ def _quantile(reader: Reader, jobs: int, share: float) -> float:
     return float(rows[0]["seconds"]) if rows else 0.0
 
 
+_WHOLE: Final = 10.0
+"""USD from which an axis shows no cents."""
+
+
 def _cost(reader: Reader, first: float, last: float) -> Figure:
     step = max((last - first) / _STRETCHES, 1e-3)
     rows = {row["stretch"]: row["usd"] for row in reader.ask("spent_by", first=first, step=step)}
@@ -84,7 +88,7 @@ def _cost(reader: Reader, first: float, last: float) -> Figure:
         points,
         label=f"Cost over time, {money(total)} at the end",
         x=_clock(last - first),
-        y=lambda value: f"${value:,.4g}",
+        y=lambda value: f"${value:,.0f}" if value >= _WHOLE else f"${value:,.4g}",
     )
     return Figure("Cost", svg, f"{money(total)} for what is done")
 

@@ -1,6 +1,6 @@
 """From the ledger's jobs to what the page shows of them: a stream of cards, one an output. Memory holds their looks."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -11,6 +11,7 @@ from batcher.clock import rfc3339
 from batcher.job import Job, Output, State
 from batcher.outputs.sidecar import shortened, sidecar_file
 from batcher.show.report.album import Album, Look, Wanted
+from batcher.show.report.earlier import Earlier, History
 from batcher.show.report.flags import Flags, Twins, flags
 
 _AT_ONCE: Final = 200
@@ -47,8 +48,9 @@ class Words:
 class Gallery:
     """Makes cards of jobs, and counts what it sees on the way."""
 
-    def __init__(self, places: Places, album: Album) -> None:
+    def __init__(self, places: Places, album: Album, history: History) -> None:
         self._places = places
+        self._history = history
         self._album = album
         self._twins = Twins()
         self.words = Words()
@@ -61,10 +63,14 @@ class Gallery:
         """Give a card for each output, or one for a job that has none; thumbnails are made on the way."""
         stream = iter(jobs)
         while some := list(islice(stream, _AT_ONCE)):
-            self._album.look_at(self._wanted(some))
+            earlier = self._history.of([job for job, _ in some])
+            self._album.look_at(self._wanted(some, earlier))
             for job, outputs in some:
+                older = self._older(earlier.get(job.id, ()))
                 for output in [one for one in outputs if one.file] or _NONE:
                     card = self._card(job, output, len(outputs))
+                    if older:
+                        card["older"] = older
                     for flag in card.get("flags", ()):
                         self.flags[flag] = self.flags.get(flag, 0) + 1
                     yield card
@@ -77,7 +83,9 @@ class Gallery:
             self.flags["twin"] = sum(map(len, groups))
         return groups
 
-    def _wanted(self, jobs: Iterable[Shown]) -> Iterator[Wanted]:
+    def _wanted(self, jobs: Iterable[Shown], earlier: Mapping[str, Sequence[Earlier]]) -> Iterator[Wanted]:
+        for results in earlier.values():
+            yield from (Wanted(one.file, one.sha256) for one in results if one.mime in _SHOWN)
         for job, outputs in jobs:
             for image in job.spec.images:
                 yield Wanted(self._places.root / image.path, image.sha256, original=True)
@@ -124,13 +132,29 @@ class Gallery:
         for source in job.spec.sources:
             sha256 = local.get(source) or self._album.by_url(source)
             card: Card = {"name": str(shortened(source))}
-            if sha256 and self._album.of(sha256) and not self._album.trouble(sha256):
+            look = self._album.of(sha256) if sha256 else None
+            if sha256 and look and not self._album.trouble(sha256):
                 card |= {"thumb": self._album.thumb(sha256), "src": self._album.view(sha256)}
+                card |= {"width": look.width, "height": look.height}
             elif source.startswith(("https://", "http://")):
                 card["link"] = source
                 self.elsewhere.add(source)
             found.append(card)
         return found
+
+    def _older(self, results: Sequence[Earlier]) -> list[Card]:
+        """Return what the page shows of a job's earlier results; what is not there any more is left out."""
+        return [
+            {
+                "src": _address(one.file),
+                "thumb": self._album.thumb(one.sha256),
+                "prompt": self.words.number(one.prompt),
+                "at": rfc3339(one.at),
+                "name": one.file,
+            }
+            for one in results
+            if self._album.of(one.sha256) and not self._album.trouble(one.sha256)
+        ]
 
     def _after(self, job: Job, output: Output) -> Card:
         file, sha256 = str(output.file), str(output.sha256)

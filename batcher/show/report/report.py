@@ -17,6 +17,7 @@ from batcher.clock import Clock, rfc3339
 from batcher.ledger.reader import Reader
 from batcher.settings import SANDBOX
 from batcher.show.report.album import Album
+from batcher.show.report.earlier import History
 from batcher.show.report.figures import Figure, figures
 from batcher.show.report.flags import WORDS
 from batcher.show.report.gallery import Gallery, Places, Shown
@@ -55,7 +56,7 @@ def write_report(out: Path, *, most: int = MOST, told: Told | None = None) -> Wr
         places = spread_places(every, most)
         album = Album(out)
         try:
-            gallery = Gallery(Places(out, Path(str(meta.get("root") or "."))), album)
+            gallery = Gallery(Places(out, Path(str(meta.get("root") or "."))), album, History(reader, out))
             jobs = _counted(reader.shown(places), len(places), told)
             head = {
                 "name": status["name"],
@@ -155,8 +156,8 @@ def _banner(*, rehearsal: bool) -> str:
     if not rehearsal:
         return ""
     return (
-        '<div class="rehearsal-band" role="note"><strong>Rehearsal</strong><span>The sandbox made these pictures, not '
-        "the model. They show what goes where; they are no results, and nothing was paid.</span></div>"
+        '<div class="rehearsal-band"><strong>Rehearsal</strong>'
+        "<span>made by the sandbox, not the model: no results, nothing was paid</span></div>"
     )
 
 

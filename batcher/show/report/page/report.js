@@ -54,20 +54,33 @@
     else if (length(field) < length(fields[same])) fields[same] = field;
   }
 
-  // Rows: what has most values without every card being one of its own; columns: the next that fits beside each other.
-  const usualRows = () => fields.filter((field) => size(field) < cards.length).sort((a, b) => size(b) - size(a))[0] ?? fields[0];
-  const usualColumns = (rows) => fields.filter((field) => field !== rows && size(field) <= MOST_COLUMNS).sort((a, b) => size(b) - size(a))[0] ?? rows;
+  // Rows and columns at first: the two variables whose table has the fewest empty cells, and the fewest cards in one.
+  function usualAxes() {
+    let best = { rows: fields[0], columns: fields[0], fill: 0 };
+    const others = fields.filter((field) => field !== "sample");  // samples of the same stand in one cell, unless nothing else differs
+    const offered = others.length > 1 ? others : fields;
+    for (const columns of offered.filter((field) => size(field) <= MOST_COLUMNS)) {
+      for (const rows of offered.filter((field) => field !== columns && size(field) >= size(columns))) {
+        const filled = new Set(cards.map(({ values }) => `${values[rows]} ${values[columns]}`)).size;
+        const fill = (filled / (size(rows) * size(columns))) * (filled / cards.length);
+        if (fill > best.fill + 1e-9 || (fill > best.fill - 1e-9 && size(rows) > size(best.rows))) best = { rows, columns, fill };
+      }
+    }
+    return best;
+  }
 
   // What is chosen, kept in the address so that a view can be sent to someone.
-  const rows = usualRows();
+  const axes = usualAxes();
   const anyBefore = cards.some((card) => card.before.some((one) => one.thumb));
-  const chosen = { view: anyBefore ? "pairs" : "grid", rows, columns: usualColumns(rows), page: 0, search: "", state: "", flag: "", where: {} };
+  const SIZE = 4;  // of 9
+  const chosen = { view: anyBefore ? "pairs" : "grid", rows: axes.rows, columns: axes.columns, size: SIZE, page: 0, search: "", state: "", flag: "", where: {} };
 
   function readAddress() {
     const said = new URLSearchParams(location.hash.slice(1));
     if (said.get("view") in PAGE) chosen.view = said.get("view");
     for (const key of ["rows", "columns"]) if (fields.includes(said.get(key))) chosen[key] = said.get(key);
     for (const key of ["search", "state", "flag"]) chosen[key] = said.get(key) ?? "";
+    chosen.size = Math.min(9, Math.max(1, Number.parseInt(said.get("size") ?? SIZE, 10) || SIZE));
     chosen.page = Math.max(0, Number.parseInt(said.get("page") ?? "1", 10) - 1 || 0);
     chosen.where = {};
     for (const [key, value] of said) if (key.startsWith("v.") && fields.includes(key.slice(2))) chosen.where[key.slice(2)] = value;
@@ -79,6 +92,7 @@
     if (chosen.view === "sheet") { said.set("rows", chosen.rows); said.set("columns", chosen.columns); }
     for (const key of ["search", "state", "flag"]) if (chosen[key]) said.set(key, chosen[key]);
     for (const [field, value] of Object.entries(chosen.where)) said.set(`v.${field}`, value);
+    if (chosen.size !== SIZE) said.set("size", String(chosen.size));
     if (chosen.page) said.set("page", String(chosen.page + 1));
     if (open) said.set("open", open);
     history[how](open ? { open } : null, "", `#${said}`);
@@ -110,6 +124,11 @@
   const short = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
   const alt = (card) => short(`${card.name}: ${words[card.prompt]}`, 160);
   const before = (card) => card.before.find((one) => one.thumb);
+  const isVideo = (card) => /^video\//.test(card.mime ?? "");
+  const ratio = (card) => {
+    const [width, height] = card.width ? [card.width, card.height] : isVideo(card) ? [4, 3] : before(card)?.width ? [before(card).width, before(card).height] : [4, 3];
+    return Math.min(2.4, Math.max(0.45, width / height));
+  };
   const picture = (src, text, more = {}) => make("img", { src, alt: text, loading: "lazy", decoding: "async", ...more });
 
   function standsIn(card) {
@@ -117,14 +136,29 @@
     const flag = Object.values(card.flags ?? {})[0];
     const title = failed ? `${card.state}: ${card.kind}` : card.src ? card.name.split("/").pop() : EXPLAINED[card.state];
     const more = card.message ?? flag ?? (card.src ? card.mime : "");
-    return make("span", { class: failed || flag ? "words bad" : "words" }, make("strong", {}, title), make("span", {}, short(more ?? "", 140)));
+    return make("span", { class: failed || flag ? "words bad" : "words", title: more }, make("strong", {}, title), make("span", {}, short(more ?? "", 240)));
+  }
+
+  // A film stands for itself, at its first moment; one that the browser cannot play says so.
+  function film(card, more = {}) {
+    const video = make("video", { src: `${card.src}#t=0.1`, preload: "metadata", playsinline: true, "aria-label": alt(card), ...more });
+    video.muted = !more.controls;
+    video.addEventListener("error", () => video.replaceWith(make("span", { class: "words" }, make("strong", {}, card.mime), make("span", {}, "this browser cannot play it: open the file"))), { once: true });
+    return video;
   }
 
   function frame(card, withBefore) {
     const open = make("button", { class: "frame", type: "button", "aria-label": `Look at ${card.name}`, onclick: () => zoom.open(card) });
+    open.style.setProperty("--ratio", ratio(card).toFixed(4));
+    if (isVideo(card) && !card.flags) {
+      open.append(film(card, { tabindex: -1 }), make("span", { class: "play", "aria-hidden": "true" }, "▶"));
+      if (run.rehearsal) open.append(make("span", { class: "stamp" }, "rehearsal"));
+      return open;
+    }
     const original = withBefore && card.thumb ? before(card) : undefined;
     if (!card.thumb && before(card)) open.append(picture(before(card).thumb, "", { class: "faint" }));
     if (original) open.append(picture(original.thumb, "", { class: "under" }));
+    if (!card.thumb) open.classList.add("wordy");
     open.append(card.thumb ? picture(card.thumb, alt(card), original ? { class: "over" } : {}) : standsIn(card));
     if (run.rehearsal && card.thumb) open.append(make("span", { class: "stamp" }, "rehearsal"));
     if (!original) return open;
@@ -158,8 +192,18 @@
 
   function cardItem(card, withBefore) {
     const title = make("button", { class: "title", type: "button", onclick: () => zoom.open(card) }, card.name);
-    return make("li", { class: "card", id: `card-${card.place}` }, frame(card, withBefore),
-      make("div", { class: "caption" }, title, words[card.prompt] ? make("p", {}, words[card.prompt]) : null, flagList(card, false)));
+    const item = make("li", { class: "card", id: `card-${card.place}` }, frame(card, withBefore),
+      make("div", { class: "caption" }, title, words[card.prompt] ? make("p", {}, words[card.prompt]) : null, flagList(card, false), earlier(card)));
+    item.style.setProperty("--ratio", ratio(card).toFixed(4));
+    return item;
+  }
+
+  // What the row gave before: under another prompt, or bought once more.
+  function earlier(card) {
+    if (!card.older) return null;
+    return make("div", { class: "earlier" }, make("span", {}, card.older.length === 1 ? "earlier" : `${card.older.length} earlier`),
+      ...card.older.slice(0, 6).map((one) => make("button", { type: "button", "aria-label": `Compare ${card.name} with what it was${one.at ? ` on ${one.at.slice(0, 10)}` : ""}`, title: words[one.prompt], onclick: () => zoom.open(card, one) },
+        make("img", { src: one.thumb ?? one.src, alt: "", loading: "lazy", decoding: "async" }))));
   }
 
   // The three views.
@@ -169,12 +213,12 @@
     const start = chosen.page * PAGE[chosen.view];
     const shown = found.slice(start, start + PAGE[chosen.view]);
     const list = make("ul", { class: `cards ${chosen.view}` }, ...shown.map((card) => cardItem(card, chosen.view === "pairs")));
-    const ratios = shown.filter((card) => card.width).map((card) => card.width / card.height).sort((a, b) => a - b);
-    if (ratios.length) list.style.setProperty("--ratio", String(Math.min(1.8, Math.max(0.6, ratios[Math.floor(ratios.length / 2)]))));
+    list.style.setProperty("--tall", `${(chosen.view === "grid" ? 5 : 8) + chosen.size * (chosen.view === "grid" ? 1.6 : 2.6)}rem`);
     return list;
   }
 
   let sheetRows = [];
+  const widened = new Set();  // cells that show all they hold
   function grouped() {
     const across = new Map(), down = new Map();
     for (const card of found) {
@@ -193,22 +237,38 @@
     sheetRows = down;
     const start = chosen.page * PAGE.sheet;
     const heads = across.slice(0, MOST_COLUMNS);
+    const shownRows = down.slice(start, start + PAGE.sheet);
+    const originals = shownRows.map(([, cells]) => oneOriginal([...cells.values()].flat()));
+    const withOriginals = originals.some(Boolean) && chosen.rows !== "original";
     const head = make("tr", {}, make("th", { scope: "col" }, chosen.rows === chosen.columns ? chosen.rows : `${chosen.rows} × ${chosen.columns}`),
+      withOriginals ? make("th", { scope: "col" }, "original") : null,
       ...heads.map((name) => make("th", { scope: "col" }, name || "(none)")));
-    const body = down.slice(start, start + PAGE.sheet).map(([name, cells]) => make("tr", {}, make("th", { scope: "row" }, name || "(none)"),
+    const body = shownRows.map(([name, cells], number) => make("tr", {}, make("th", { scope: "row" }, name || "(none)"),
+      withOriginals ? make("td", { class: "first" }, originals[number] ? originalTile(originals[number], [...cells.values()].flat()[0]) : make("span", { class: "none" }, "—")) : null,
       ...heads.map((column) => {
-        const here = cells.get(column) ?? [];
+        const here = cells.get(column) ?? [], key = `${name}\n${column}`;
         if (!here.length) return make("td", {}, make("span", { class: "none" }, "—"));
-        const more = here.length > CELL ? make("span", { class: "more" }, `+${here.length - CELL}`) : null;
-        return make("td", {}, make("div", { class: "cell" }, ...here.slice(0, CELL).map((card) => frame(card, false)), more));
+        const all = widened.has(key) || here.length <= CELL;
+        const more = here.length > CELL ? make("button", { type: "button", class: "more", "aria-expanded": String(all), onclick: () => { if (!widened.delete(key)) widened.add(key); draw(); document.querySelector(`[data-cell="${CSS.escape(key)}"]`)?.focus(); }, "data-cell": key },
+          all ? "fewer" : `+${here.length - CELL}`) : null;
+        return make("td", {}, make("div", { class: "cell" }, ...here.slice(0, all ? here.length : CELL).map((card) => frame(card, false)), more));
       })));
-    const most = Math.max(1, ...down.slice(start, start + PAGE.sheet).flatMap(([, cells]) => heads.map((column) => Math.min(CELL, (cells.get(column) ?? []).length))));
-    const tile = Math.min(30 * 16, Math.max(7 * 16, (document.documentElement.clientWidth * 0.94 - 160) / (heads.length * most) - 16));
     const table = make("table", { class: "sheet" }, make("thead", {}, head), make("tbody", {}, ...body));
     const box = make("div", { class: "sheet-scroll", tabindex: 0, role: "region", "aria-label": `Contact sheet of ${chosen.rows} by ${chosen.columns}` }, table);
-    box.style.setProperty("--tile", `${Math.floor(tile)}px`);
+    box.style.setProperty("--tile", `min(${3.5 + chosen.size * 1.5}rem, ${20 + chosen.size * 4}vw)`);
     if (across.length <= MOST_COLUMNS) return box;
     return make("div", {}, make("p", { class: "some" }, `${MOST_COLUMNS} of ${count(across.length, "column")} are shown: choose another variable, or filter.`), box);
+  }
+
+  // The original that all of a row's cards share.
+  function oneOriginal(row) {
+    const first = row[0] && before(row[0]);
+    return first && row.every((card) => before(card)?.thumb === first.thumb) ? first : null;
+  }
+  function originalTile(one, card) {
+    const open = make("button", { class: "frame", type: "button", "aria-label": `Look at the original ${one.name}`, onclick: () => zoom.open(card) }, picture(one.thumb, `Original: ${one.name}`));
+    open.style.setProperty("--ratio", Math.min(2.4, Math.max(0.45, one.width && one.height ? one.width / one.height : 1)).toFixed(4));
+    return open;
   }
 
   const units = () => (chosen.view === "sheet" ? sheetRows.length : found.length);
@@ -219,7 +279,7 @@
     if (pages < 2) return;
     const turn = (by) => () => { chosen.page += by; draw("pushState"); $("gallery").scrollIntoView(); };
     box.append(make("button", { type: "button", disabled: chosen.page === 0, onclick: turn(-1) }, "Earlier"),
-      make("span", {}, `page ${chosen.page + 1} of ${pages}`),
+      make("label", {}, "page ", make("input", { type: "number", min: 1, max: pages, value: chosen.page + 1, "aria-label": `Page, 1 to ${pages}`, onchange: (event) => { const to = Math.round(Number(event.target.value)); turn(Math.min(pages, Math.max(1, to || 1)) - 1 - chosen.page)(); } }), ` of ${pages.toLocaleString("en")}`),
       make("button", { type: "button", disabled: chosen.page >= pages - 1, onclick: turn(1) }, "Later"));
   }
 
@@ -256,7 +316,8 @@
   const refocus = (key, value) => document.querySelector(`[data-chip="${key}:${value}"]`)?.focus();
 
   const tally = (list) => list.reduce((counts, one) => counts.set(one, (counts.get(one) ?? 0) + 1), new Map());
-  const byState = tally(cards.map((card) => card.state));
+  const jobs = new Map(cards.map((card) => [card.id, card.state]));  // a job with several outputs has several cards
+  const byState = tally([...jobs.values()]);
   const byFlag = tally(cards.flatMap((card) => Object.keys(card.flags ?? {})));
 
   function choice(field) {
@@ -266,11 +327,13 @@
   }
 
   function filters() {
-    const chips = [];
-    if (byState.size > 1) chips.push(...STATES.filter((state) => byState.has(state)).map((state) => chip(state, byState.get(state), "state", state)));
-    for (const [flag, number] of byFlag) chips.push(chip(run.flagWords[flag], number, "flag", flag));
+    const states = byState.size > 1 ? STATES.filter((state) => byState.has(state)).map((state) => chip(state, byState.get(state), "state", state)) : [];
+    const flags = [...byFlag].map(([flag, number]) => chip(run.flagWords[flag], number, "flag", flag));
+    const group = (name, chips) => (chips.length ? [make("div", { class: "chips", role: "group", "aria-label": name }, make("span", { class: "of" }, name), ...chips)] : []);
     const selects = fields.filter((field) => size(field) <= 300).slice(0, 6).map(choice);
-    $("filters").replaceChildren(...(chips.length ? [make("div", { class: "chips", role: "group", "aria-label": "States and oddities" }, ...chips)] : []), ...selects);
+    $("filters").replaceChildren(...group("Jobs", states), ...group("Pictures", flags), ...selects);
+    const set = [chosen.search, chosen.state, chosen.flag, ...Object.values(chosen.where)].filter(Boolean).length;
+    $("more").textContent = set ? `Search and filter (${set})` : "Search and filter";
   }
 
   function setUp() {
@@ -285,6 +348,9 @@
     }
     if (fields.length < 2) document.querySelector('input[value="sheet"]').closest("label").remove();
     if (!anyBefore) document.querySelector('input[value="pairs"]').closest("label").remove();
+    $("size").value = String(chosen.size);
+    $("size").addEventListener("input", () => { chosen.size = Number($("size").value); draw(); });
+    $("more").addEventListener("click", () => { const open = $("choices").classList.toggle("open"); $("more").setAttribute("aria-expanded", String(open)); });
     $("search").value = chosen.search;
     let typing;
     $("search").addEventListener("input", () => { clearTimeout(typing); typing = setTimeout(() => { chosen.search = $("search").value.trim(); chosen.page = 0; draw(); }, 120); });
@@ -301,13 +367,16 @@
   // One picture, large.
   const zoom = (() => {
     const dialog = $("zoom"), stage = $("stage"), range = $("slider");
-    let card, scale = 0, holder, comes, kept = 50, closed = false;
+    let card, scale = 0, holder, comes, kept = 50, closed = false, base;
 
-    const original = () => before(card);
+    // What the picture is compared with: its original, or what the row gave earlier.
+    const original = () => base ?? before(card);
     const step = (by) => { const next = found[found.indexOf(card) + by]; if (next) show(next); };
 
     function fitted() {
-      const width = card.width || 1000, height = card.height || 1000;
+      const video = holder?.querySelector("video");
+      const only = !card.thumb && !video ? before(card) : undefined;
+      const width = card.width || video?.videoWidth || only?.width || 1000, height = card.height || video?.videoHeight || only?.height || 1000;
       const fit = Math.min(stage.clientWidth / width, stage.clientHeight / height, 1.5);
       const factor = scale || fit;
       holder?.style.setProperty("--w", `${width * factor}px`);
@@ -329,16 +398,20 @@
     }
 
     function large() {
-      if (!card.thumb && !/^video\//.test(card.mime ?? "")) {
-        const only = original();
+      if (!card.thumb && !isVideo(card)) {
+        const only = before(card);
         return only ? make("div", { class: "picture" }, make("img", { src: only.src, alt: `Original: ${only.name}`, class: "faint" }), standsIn(card)) : null;
       }
-      if (/^video\//.test(card.mime ?? "")) return make("div", { class: "picture" }, make("video", { src: card.src, controls: true }));
+      if (isVideo(card)) {
+        const video = film(card, { controls: true });
+        video.addEventListener("loadedmetadata", () => fitted());
+        return make("div", { class: "picture" }, video);
+      }
       const box = make("div", { class: "picture" });
       const one = original();
       if (one) box.append(make("img", { src: one.src, alt: `Original: ${one.name}`, class: "under" }));
       box.append(make("img", { src: card.src, alt: alt(card), class: one ? "over" : null }));
-      if (one) box.append(make("span", { class: "cut" }), make("span", { class: "side left" }, "before"), make("span", { class: "side right" }, "after"));
+      if (one) box.append(make("span", { class: "cut" }), make("span", { class: "side left" }, base ? "earlier" : "before"), make("span", { class: "side right" }, base ? "now" : "after"));
       box.addEventListener("pointermove", (event) => { if (scale || (one && (event.pointerType === "mouse" || event.buttons))) drag(event); });
       box.addEventListener("pointerdown", (event) => { if (scale || one) { event.preventDefault(); drag(event); } });
       if (run.rehearsal) box.append(make("span", { class: "stamp" }, "rehearsal"));
@@ -377,13 +450,17 @@
       const links = [card.src ? make("a", { href: card.src, target: "_blank", rel: "noopener" }, "Open the file") : null,
         card.sidecar ? make("a", { href: card.sidecar, target: "_blank", rel: "noopener" }, "Open its sidecar") : null,
         ...card.before.filter((one) => one.link).map((one) => make("a", { href: one.link, target: "_blank", rel: "noopener noreferrer" }, "Open the original"))];
+      const older = (card.older ?? []).map((one) => make("button", { type: "button", class: "older", "aria-pressed": String(base === one), onclick: () => show(card, base === one ? undefined : one) },
+        make("img", { src: one.thumb ?? one.src, alt: "", loading: "lazy" }), make("span", {}, make("b", {}, one.at ? one.at.slice(0, 16).replace("T", " ") : "earlier"), words[one.prompt] === prompt ? "the same prompt" : words[one.prompt])));
       $("facts").replaceChildren(make("h2", {}, card.name), ...(prompt ? [make("p", { class: "prompt" }, prompt), copy] : []), ...(twin ? [twin] : []),
         ...(flagList(card, true) ? [flagList(card, true)] : []), ...(card.message ? [make("ul", { class: "flags" }, make("li", {}, `${card.kind}: ${card.message}`))] : []),
-        make("dl", {}, ...listed().flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)])), make("p", { class: "links" }, ...links));
+        make("dl", {}, ...listed().flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)])), make("p", { class: "links" }, ...links),
+        ...(older.length ? [make("h3", {}, "Earlier results of this row"), ...older] : []));
     }
 
-    function show(next) {
+    function show(next, compared) {
       card = next;
+      base = compared;
       holder = large();
       stage.replaceChildren(holder ?? standsIn(card));
       $("compare").hidden = !(card.thumb && original());
@@ -400,11 +477,11 @@
       $("facts").scrollTop = 0;
     }
 
-    function open(next) {
+    function open(next, compared) {
       comes = document.activeElement;
       writeAddress(next.name, "pushState");
       dialog.showModal();
-      show(next);
+      show(next, compared);
       stage.focus();
     }
 
