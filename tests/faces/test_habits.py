@@ -5,18 +5,22 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from batcher.catalog import bundled
 from batcher.cli.app import app
 from batcher.manifest.schema import editor_schema
 from tests.faces.conftest import PHOTOS
 from tests.real.conftest import MODEL, Batcher
+
+ROOT = Path(__file__).parents[2]
 
 MANIFESTS = PHOTOS.parent
 
@@ -104,6 +108,17 @@ def test_the_shell_completes_commands_directories_and_words(batcher: Batcher) ->
 )
 def test_every_command_shows_an_example(batcher: Batcher, name: str) -> None:
     assert f"batcher {name}" in batcher(name, "--help").out
+
+
+def test_the_lock_has_what_the_two_commands_install_as_the_metadata_asks_for_it() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lock = [
+        Requirement(line) for line in (ROOT / "scripts/requirements.lock").read_text().splitlines() if line[0] != "#"
+    ]
+    pinned = {one.name.lower(): next(iter(one.specifier)).version for one in lock}
+    for needed in map(Requirement, project["dependencies"] + project["optional-dependencies"]["test"]):
+        version = pinned[needed.name.lower()]
+        assert needed.specifier.contains(version), f"{needed}: scripts/lock writes the lock anew"
 
 
 def test_a_word_that_is_near_is_offered(batcher: Batcher) -> None:
