@@ -45,10 +45,11 @@ def jobs(
     check(state, kind)
     out = o.newest(out)
     with Reader(out) as reader:
-        found = reader.jobs(state, kind, listed=not unlisted)
         if rows is not None:
-            _write_rows(reader, found, rows, as_json=json)
-        elif json:
+            _write_rows(reader, reader.places_by_row(state, kind, listed=not unlisted), rows, as_json=json)
+            return
+        found = reader.jobs(state, kind, listed=not unlisted)
+        if json:
             for job, files in found:
                 typer.echo(json_.dumps(_facts(job, files), ensure_ascii=False))
         else:
@@ -114,23 +115,24 @@ def _width(text: str) -> int:
     return cell_len(text)
 
 
-def _write_rows(reader: Any, found: Iterator[Any], file: Path, *, as_json: bool) -> None:  # noqa: ANN401 - a Reader
+def _write_rows(reader: Any, places: Any, file: Path, *, as_json: bool) -> None:  # noqa: ANN401 - a Reader, an array
     """Write the rows of jobs, and say how many jobs they make: with a matrix a row makes more than were meant."""
+    from itertools import groupby
+
     from batcher.run.rows_again import write_rows
     from batcher.show import words
 
-    reasons: dict[int, str] = {}
-    selected = 0
-    for job, _ in found:
-        selected += 1
-        why = f"{job.kind}: {job.message}" if job.kind else str(job.state)
-        known = reasons.get(job.spec.row)
-        reasons[job.spec.row] = why if known in {None, why} else f"{known}; {why}"
-    written = write_rows(reader.meta(), reasons, file) if reasons else 0
-    makes = reader.ask("jobs_of_rows", rows=json_.dumps([*reasons]))[0]["jobs"]
+    def reasons() -> Iterator[tuple[int, str]]:
+        for number, jobs in groupby(reader.jobs_at(places), lambda job: job.spec.row):
+            whys = dict.fromkeys(f"{job.kind}: {job.message}" if job.kind else str(job.state) for job in jobs)
+            yield number, "; ".join(whys)
+
+    selected = len(places)
+    written = write_rows(reader.meta(), reasons, file) if selected else 0
+    makes = reader.jobs_of_rows(number for number, _ in reasons())
     if as_json:
         typer.echo(json_.dumps({"file": str(file), "rows": written, "selected": selected, "jobs": makes}))
-    elif not reasons:
+    elif not selected:
         typer.echo("no such jobs")
     else:
         more = f"; these rows make {words.jobs(makes)}" if makes != selected else ""

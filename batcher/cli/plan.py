@@ -94,8 +94,9 @@ async def _plan_into(found: dict[str, Any], wanted: o.Wanted) -> None:
     """Add to what is found: what is known stays there when faults are raised."""
     from batcher.cli.prepare import expansion, model_id, nothing_selected, out_dir, policy
     from batcher.hosting.inline import Looks
+    from batcher.ledger.reader import KnownImages
     from batcher.manifest.manifest import open_manifest
-    from batcher.run.forecast import Seen, bill, expected, space
+    from batcher.run.forecast import PlannedJobs, bill, expected, space
     from batcher.settings import SANDBOX, remote
 
     manifest = open_manifest(wanted.manifest, name=wanted.out.name if wanted.out else None)
@@ -108,13 +109,13 @@ async def _plan_into(found: dict[str, Any], wanted: o.Wanted) -> None:
     jobs = expansion(
         manifest,
         model,
-        Looks(),
+        Looks(KnownImages(out)),
         wanted.options,
         lambda _row, _header, reason: rejected.append(reason),
         capped=settings.limits.max_cost_usd is not None,
         provider=provider,
     )
-    seen = Seen()
+    seen = PlannedJobs(sampled=wanted.selection.sample is not None)
     try:
         for spec, chosen in jobs:
             seen.take(spec, model.outputs(spec.inputs), chosen=chosen)
@@ -127,11 +128,9 @@ async def _plan_into(found: dict[str, Any], wanted: o.Wanted) -> None:
     kept = seen.kept(wanted.selection.limit, wanted.selection.sample)
     if not kept and jobs.census.jobs:
         raise nothing_selected(manifest, wanted.selection)
-    ids = [seen.ids[index] for index in kept]
-    reused, near = _reusable(wanted.reuse, out, provider, ids)
-    begun = _begun(out, provider, ids)
-    free = reused | begun
-    to_buy = [index for index in kept if seen.ids[index] not in free]
+    left, begun, unlisted = _not_begun(out, provider, seen, kept)
+    to_buy, near = _not_reusable(wanted.reuse, out, provider, seen, left)
+    images, image_bytes = seen.images(to_buy)
     prices = model.prices if manifest.document.prices is None else None
     found |= {
         "selected": len(kept),
@@ -139,29 +138,37 @@ async def _plan_into(found: dict[str, Any], wanted: o.Wanted) -> None:
         "rows": jobs.census.rows,
         "rejected": len(rejected),
         "cost_usd": bill(seen, to_buy, settings, out, provider) | {"note": prices.note if prices else ""},
-        "images": sum(seen.images[index] for index in to_buy),
+        "images": images,
         "images_outside": [*jobs.census.outside],
-        "inlined_bytes": sum(seen.image_bytes[index] for index in to_buy),
+        "inlined_bytes": image_bytes,
         "model": model.id,
         "out": str(out),
         "provider": provider,
-        "reused": sum(one in reused for one in ids),
-        "begun": len(begun),
+        "reused": len(left) - len(to_buy),
+        "begun": begun,
         "expected": expected(out, provider, len(to_buy)),
         "space": space(out, provider, seen, to_buy),
         "samples": seen.samples(),
         "settings": wanted.given.sources(manifest.document, settings),
         "warnings": [
             *seen.warnings(),
-            *_said_before(jobs.census, manifest, wanted, out, provider, seen),
+            *_said_before(jobs.census, manifest, wanted, out, provider, unlisted),
             *near,
         ],
-        "next": _next(wanted, len(to_buy), len(begun)),
+        "next": _next(wanted, len(to_buy), begun),
     }
+    seen.close()
 
 
-def _said_before(census: Any, manifest: Any, wanted: o.Wanted, out: Any, provider: str, seen: Any) -> list[str]:  # noqa: ANN401
-    """Return what `run` would warn of, or ask."""
+def _said_before(
+    census: Any,  # noqa: ANN401
+    manifest: Any,  # noqa: ANN401
+    wanted: o.Wanted,
+    out: Any,  # noqa: ANN401
+    provider: str,
+    left_out: int,
+) -> list[str]:
+    """Return what `run` would warn of, or ask; `left_out`: finished jobs that the manifest no longer names."""
     from batcher.cli.prepare import is_another, warnings
     from batcher.errors import BatcherError
     from batcher.ledger.enrolment import unlists_most
@@ -178,7 +185,6 @@ def _said_before(census: Any, manifest: Any, wanted: o.Wanted, out: Any, provide
             if known.get("provider") not in {None, provider}:
                 said.append(f"{out} holds results of {known['provider']}: `run` refuses it, choose another with -o")
             done = sum(row["jobs"] for row in reader.ask("states") if row["listed"] and row["state"] == "done")
-            left_out = done - reader.count_done(seen.ids)
     except BatcherError:
         return said
     if left_out > 0:
@@ -198,28 +204,43 @@ def _next(wanted: o.Wanted, to_buy: int, begun: int) -> str | None:
     return command("run", Path(wanted.manifest), *wanted.words(), *first)
 
 
-def _begun(out: Any, provider: str, ids: list[str]) -> set[str]:  # noqa: ANN401 - a Path
-    """Give the jobs that the run directory has begun or settled already: `run` buys none of them again."""
+def _not_begun(out: Any, provider: str, seen: Any, kept: Any) -> tuple[Any, int, int]:  # noqa: ANN401 - a Path, PlannedJobs
+    """Compare the jobs with what the run directory knows.
+
+    Return the places of those that are not begun or settled there, how many others there are, and how many jobs are
+    done there that the manifest no longer names.
+    """
     from batcher.errors import BatcherError
     from batcher.ledger.reader import Reader
 
     try:
         with Reader(out) as reader:
-            return reader.begun(ids) if reader.meta().get("provider") == provider else set()
+            done = sum(row["jobs"] for row in reader.ask("states") if row["listed"] and row["state"] == "done")
+            begun, still_done = seen.compared(reader.states_of)
+            if reader.meta().get("provider") != provider:
+                return kept, 0, done - still_done
+            left = seen.left_of(kept, begun)
+            return left, len(kept) - len(left), done - still_done
     except BatcherError:  # there is none yet, or none that can be read: `run` says so
-        return set()
+        return kept, 0, 0
 
 
-def _reusable(folders: Any, out: Any, provider: str, ids: list[str]) -> tuple[set[str], list[str]]:  # noqa: ANN401 - Paths
-    """Return the jobs that `--reuse` would take over; without it, which runs nearby have some."""
+def _not_reusable(folders: Any, out: Any, provider: str, seen: Any, left: Any) -> tuple[Any, list[str]]:  # noqa: ANN401
+    """Return the places of the jobs that `--reuse` would not take over; without it, which runs nearby have some."""
+    from batcher.manifest.identity import fingerprint
+    from batcher.manifest.seen_keys import SeenKeys
     from batcher.outputs.finished import finished
     from batcher.run.reuse import held_by_siblings
 
     if folders:
-        found = (one for folder in folders for one in finished(folder) if one.provider == provider)
-        return {one.job_id for one in found}, []
-    near = held_by_siblings(out, provider, lambda: [ids]).items()
-    return set(), [
+        held = SeenKeys()
+        for one in (one for folder in folders for one in finished(folder) if one.provider == provider):
+            held.put(fingerprint(one.job_id.encode()), 1)
+        to_buy = seen.without(left, lambda ids: {one for one in ids if held.get(fingerprint(one.encode()))})
+        held.close()
+        return to_buy, []
+    near = held_by_siblings(out, provider, lambda: seen.id_pages(left)).items()
+    return left, [
         f"{sibling} has results of {count:,} of these: --reuse {sibling} takes them over, unbought"
         for sibling, count in near
     ]

@@ -11,6 +11,8 @@ from batcher.cli import options as o
 from batcher.cli.jobs import JobId, Kind, adoptions, as_text, check
 
 _SHOWN = 5
+_NAMED = 20_000
+"""Jobs that are named one by one to whoever moves them: some four megabytes."""
 
 
 def retry(
@@ -57,7 +59,7 @@ def _warn_of_those_left(out: o.Out, which: Any) -> None:  # noqa: ANN401 - a Whi
     from batcher.show.words import jobs
 
     with Reader(out) as reader:
-        left = reader.left_out(list(which.only))
+        left = reader.left_out(None if which.only is None else list(which.only))
     if left:
         typer.echo(f"{jobs(left)} of these wait until `run` selects them: the last start's selection left them out")
 
@@ -72,22 +74,24 @@ def _ask(out: o.Out, which: Any, *, yes: bool) -> Any:  # noqa: ANN401 - a Which
     from batcher.plain import command
     from batcher.show.words import jobs, money
 
+    found = _Found()
     with Reader(out) as reader:
-        found = [job for job, _ in reader.jobs(which.state, which.kind, which.job) if which.target(job)]
-    if which.job and not found:
+        until = reader.ask("last_settled")[0][0]
+        for job, _ in reader.jobs(which.state, which.kind, which.job):
+            if target := which.target(job):
+                found.take(job, target, which)
+    if which.job and not found.count:
         raise WrongUse(
             f"there is no job {which.job} that can be retried so",
             f"see: {command('jobs', out)}; an uncertain one needs --state uncertain, a done one --again",
         )
-    which = replace(which, only={job.id: job.attempt for job in found})
-    risky = [job for job in found if which.buys(job)]
-    kinds = _by_kind(found)
-    if not risky or yes:
+    which = replace(which, only=found.only, until=None if found.only is not None else until)
+    kinds = found.words()
+    if not found.risky or yes:
         return which, kinds
     if which.state == "uncertain":
         _say_evidence(out)
-    cost = sum(job.spec.estimated_usd or 0.0 for job in risky)
-    said = f"{jobs(len(risky))} may be billed twice, up to {money(cost)}"
+    said = f"{jobs(found.risky)} may be billed twice, up to {money(found.risk_usd)}"
     if not can_ask():
         raise WrongUse(f"{said}; nothing was changed", "if that is meant, add --yes")
     kept = NotMeant("nothing was changed" if which.state != "uncertain" else "they stay as they are")
@@ -113,18 +117,42 @@ async def _decide(out: o.Out) -> None:
     await do_or_leave(out, {"do": "decide"}, do)
 
 
-def _by_kind(found: Any) -> str:  # noqa: ANN401 - a list of Jobs
-    """Say what went wrong with how many, and what buying those anew may cost that are bought anew."""
-    from collections import Counter
+class _Found:
+    """What is told of the jobs that are meant, as they stream by."""
 
-    from batcher.job import LIFE, State
-    from batcher.show.words import money
+    def __init__(self) -> None:
+        from collections import Counter
 
-    kinds = Counter(job.kind or job.state for job in found)
-    said = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common())
-    anew = [job for job in found if LIFE[job.state].retry.get(job.kind) is State.PENDING]
-    cost = sum(job.spec.estimated_usd or 0.0 for job in anew)
-    return f" ({said}{f'; may cost {money(cost)}' if cost else ''})" if said else ""
+        self.count = self.risky = 0
+        self.risk_usd = self._anew_usd = 0.0
+        self.only: dict[str, int] | None = {}
+        """Each with its attempt; None where they are many, and none may be billed twice."""
+        self._kinds: Counter[str] = Counter()
+
+    def take(self, job: Any, target: Any, which: Any) -> None:  # noqa: ANN401 - Job, State, Which, imported late
+        """Count a job, and what buying it anew may cost."""
+        from batcher.job import State
+
+        self.count += 1
+        self._kinds[job.kind or job.state] += 1
+        cost = job.spec.estimated_usd or 0.0
+        if which.buys(job):
+            self.risky += 1
+            self.risk_usd += cost
+        elif target is State.PENDING:
+            self._anew_usd += cost
+        if self.only is not None:
+            self.only[job.id] = job.attempt
+            if len(self.only) > _NAMED and not self.risky:
+                self.only = None
+
+    def words(self) -> str:
+        """Say what went wrong with how many, and what buying those anew may cost that are bought anew."""
+        from batcher.show.words import money
+
+        said = ", ".join(f"{count:,} {kind}" for kind, count in self._kinds.most_common())
+        cost = self._anew_usd + self.risk_usd
+        return f" ({said}{f'; may cost {money(cost)}' if cost else ''})" if said else ""
 
 
 def _say_evidence(out: o.Out) -> None:
@@ -163,7 +191,7 @@ async def _retry(out: o.Out, which: Any) -> Any:  # noqa: ANN401 - a Which in, a
 
     async def do() -> dict[str, int]:
         async with open_ledger(out) as ledger:
-            return {"jobs": len(await ledger.retry(which))}
+            return {"jobs": await ledger.retry(which)}
 
     return await do_or_leave(out, {"do": "retry", "which": asdict(which)}, do)
 

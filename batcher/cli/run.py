@@ -195,9 +195,11 @@ async def _expand(
     from batcher.errors import ManifestFaulty
     from batcher.hosting.inline import Looks
     from batcher.ledger.enrolment import Choice, NothingSelected, TooManyUnlisted
+    from batcher.ledger.reader import KnownImages
 
     capped = settings.limits.max_cost_usd is not None
-    looks = Looks(await opened.images())
+    known = KnownImages(opened.out)
+    looks = Looks(known)
     choice = Choice(wanted.selection.limit, wanted.selection.sample)
     sure = wanted.replace_done
     while True:
@@ -221,6 +223,7 @@ async def _expand(
             return counted()
         finally:
             reject.discard()
+            known.close()
 
 
 _COUNTED = ("rejected", "unkept", "outside", "blank")

@@ -10,14 +10,15 @@ import mmap
 import os
 import stat
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, Protocol
 
 from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
+from batcher.hosting.looked_at import Facts, LookedAt
 from batcher.job import Image, Spec
 from batcher.pixels import DECODING
 from batcher.structure import NotWhole, check_whole
@@ -59,13 +60,21 @@ class Look:
     height: int
 
 
+class Known(Protocol):
+    """What earlier runs found at a path: a dictionary, or a ledger."""
+
+    def get(self, path: str, /) -> Facts | None:
+        """Return the facts of a path, None where it is not known."""
+        ...
+
+
 class Looks:
     """Remembers looks by path, size and time of change, so that an unchanged file is not read again."""
 
-    def __init__(self, known: Mapping[str, tuple[int, int, str]] | None = None) -> None:
-        self._known = dict(known or {})
-        self.fresh: dict[str, tuple[int, int, str]] = {}
-        """What was read anew: path -> size, mtime in ns, facts as JSON."""
+    def __init__(self, known: Known | None = None) -> None:
+        self._known: Known = known or {}
+        self.fresh = LookedAt()
+        """What was read anew."""
 
     def at(self, path: Path) -> Look:
         """Look at a file. Raises NotUsable where it is missing or no image."""
@@ -76,11 +85,11 @@ class Looks:
         if not stat.S_ISREG(found.st_mode):
             raise NotUsable(f"{path} is no regular file", "missing")
         key = str(path)
-        size, mtime, facts = self._known.get(key, (-1, -1, ""))
-        if (size, mtime) == (found.st_size, found.st_mtime_ns):
-            return Look(**json.loads(facts))
+        for known in (self.fresh.get(key), self._known.get(key)):
+            if known and known[:2] == (found.st_size, found.st_mtime_ns):
+                return Look(**json.loads(known[2]))
         look = _look(path)
-        self._known[key] = self.fresh[key] = (found.st_size, found.st_mtime_ns, json.dumps(asdict(look)))
+        self.fresh.put(key, (found.st_size, found.st_mtime_ns, json.dumps(asdict(look))))
         return look
 
 

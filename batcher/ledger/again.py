@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,16 +23,20 @@ class Which:
     only: Mapping[str, int] | None = None
     """The jobs that the user was told of, each with its attempt: what has become so meanwhile is not meant, and what
     was carried out already, and is heard of once more, moves nothing."""
+    until: float | None = None
+    """In the place of `only`, where these are many and none may be billed twice: when the last of them had settled."""
 
-    def places(self, connection: sqlite3.Connection) -> list[int]:
-        """Give the places in the ledger of the jobs that may be meant."""
+    def places(self, connection: sqlite3.Connection) -> "array[int]":
+        """Return the places in the ledger of the jobs that may be meant."""
         facts = {"state": self.state, "kind": self.kind, "job": self.job, "listed": None}
-        return [row[0] for row in connection.execute(statements("questions.sql")["places"], facts)]
+        return array("q", (row[0] for row in connection.execute(statements("questions.sql")["places"], facts)))
 
     def jobs(self, connection: sqlite3.Connection, places: Sequence[int]) -> list[Job]:
         """Give those at these places that are meant and that may go on."""
         sql = statements("questions.sql")
-        rows = connection.execute(sql["jobs_of"], {"places": json.dumps(places)}).fetchall()
+        rows = connection.execute(sql["jobs_of"], {"places": json.dumps([*places])}).fetchall()
+        if self.until is not None:
+            rows = [row for row in rows if row["settled_at"] is not None and row["settled_at"] <= self.until]
         jobs = (job for job in map(job_of, rows) if self.only is None or self.only.get(job.id) == job.attempt)
         return [_with_bill(connection, job) for job in jobs if self.target(job)]
 

@@ -158,21 +158,22 @@ class Ledger:
             lambda connection: [job for one in ids for job in _whole_jobs(connection, "job", {"id": one})]
         )
 
-    async def retry(self, which: Which) -> list[Job]:
-        """Let settled jobs go on at the user's word; give them as they are now.
+    async def retry(self, which: Which, taken: Callable[[Job], None] = lambda _: None) -> int:
+        """Let settled jobs go on at the user's word, and hand each over as it is now; return how many went on.
 
         A page of them at a time: request ids that come meanwhile are not kept waiting for a million.
         """
-        now, jobs = self._clock.now(), list[Job]()
+        now, count = self._clock.now(), 0
         places = await self._guard(which.places)
         for start in range(0, len(places), _PAGE):
             landed = await self._guard(partial(_go_on, which, places[start : start + _PAGE], now))
             for one in landed:
                 self._tell(one.event)
-            jobs += [one.job for one in landed]
+                taken(one.job)
+            count += len(landed)
         if which.state == State.UNCERTAIN:
             await self.decided()
-        return jobs
+        return count
 
     async def decided(self) -> None:
         """Note that the user has decided about what is uncertain now: it counts no more against `max_uncertain`."""

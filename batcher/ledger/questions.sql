@@ -60,12 +60,18 @@ WHERE state IN ('running', 'fetching') AND message IS NOT NULL;
 -- Submissions whose answers were lost, and that nobody has decided about.
 SELECT total(jobs) AS jobs FROM tally WHERE state = 'uncertain' AND kind = 'lost';
 
--- name: jobs_of_rows
--- How many jobs of the manifest these rows make.
-SELECT count(*) AS jobs FROM jobs WHERE listed = 1 AND json_extract(spec, '$.row') IN (SELECT value FROM json_each(:rows));
+-- name: listed_rows
+-- The row of each job that the manifest names.
+SELECT json_extract(spec, '$.row') AS row FROM jobs WHERE listed = 1 ORDER BY row;
 
 -- name: left_out
 SELECT count(*) FROM jobs WHERE id IN (SELECT value FROM json_each(:ids)) AND state = 'pending' AND NOT (listed AND selected);
+
+-- name: last_settled
+SELECT max(settled_at) FROM jobs;
+
+-- name: left_out_of_all
+SELECT count(*) FROM jobs WHERE state = 'pending' AND attempt > 0 AND (listed = 0 OR selected = 0);
 
 -- name: unpriced
 SELECT count(*) AS jobs FROM jobs WHERE state = 'pending' AND listed = 1 AND selected = 1 AND estimated_usd IS NULL;
@@ -101,9 +107,11 @@ ORDER BY rowid LIMIT :limit;
 -- name: count_done
 SELECT count(*) FROM jobs WHERE state = 'done' AND id IN (SELECT value FROM json_each(:ids));
 
--- name: begun
--- The jobs among these that would not be bought: they are done, under way, or settled otherwise.
-SELECT id FROM jobs WHERE state <> 'pending' AND id IN (SELECT value FROM json_each(:ids));
+-- name: states_at
+SELECT id, state, listed FROM jobs WHERE rowid BETWEEN :first AND :last;
+
+-- name: states_of
+SELECT rowid AS place, id, state, listed FROM jobs WHERE id IN (SELECT value FROM json_each(:ids));
 
 -- name: any_attempt
 SELECT job_id FROM attempts LIMIT 1;
@@ -145,6 +153,10 @@ SELECT rowid FROM jobs WHERE (:state IS NULL OR state = :state) AND (:kind IS NU
   AND (:job IS NULL OR id = :job) AND (:listed IS NULL OR listed = :listed) AND (listed = 1 OR state <> 'pending')
 ORDER BY listed DESC, position;
 
+-- name: places_by_row
+SELECT rowid FROM jobs WHERE (:state IS NULL OR state = :state) AND (:kind IS NULL OR kind = :kind) AND listed = :listed
+  AND (listed = 1 OR state <> 'pending') ORDER BY json_extract(spec, '$.row'), position;
+
 -- name: jobs_of
 -- The jobs at these places, each with its files; a list, for it is asked in pages.
 SELECT jobs.*, (SELECT json_group_array(file) FROM outputs
@@ -172,8 +184,12 @@ SELECT key, value FROM meta;
 -- name: models
 SELECT id, entry FROM models;
 
--- name: images
-SELECT path, size, mtime_ns, facts FROM images;
+-- name: images_after
+-- Local images, some at a time.
+SELECT path, size, mtime_ns FROM images WHERE path > :after ORDER BY path LIMIT :limit;
+
+-- name: image
+SELECT size, mtime_ns, facts FROM images WHERE path = :path;
 
 -- name: latencies
 -- What the jobs that ended last took at the server, in seconds; not where the server's clock may not be ours, which

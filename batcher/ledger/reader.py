@@ -4,7 +4,8 @@ import json
 import os
 import sqlite3
 from array import array
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Final, Self
@@ -68,8 +69,10 @@ class Reader:
         except sqlite3.Error as error:
             raise unreadable(error) from error
 
-    def left_out(self, ids: Sequence[str]) -> int:
-        """Count those among these jobs that wait, and that no start sends as things are."""
+    def left_out(self, ids: Sequence[str] | None) -> int:
+        """Count those among these jobs that wait, and that no start sends as things are; None: among all once sent."""
+        if ids is None:
+            return int(self.ask("left_out_of_all")[0][0])
         pages = (json.dumps(ids[start : start + _IDS]) for start in range(0, len(ids), _IDS))
         return sum(int(self.ask("left_out", ids=page)[0][0]) for page in pages)
 
@@ -85,10 +88,24 @@ class Reader:
         counts = (self.ask("count_done", ids=json.dumps(ids[n : n + _IDS]))[0][0] for n in range(0, len(ids), _IDS))
         return sum(counts)
 
-    def begun(self, ids: Sequence[str]) -> set[str]:
-        """Give the jobs among these that a run would not buy: done, under way, or settled otherwise."""
-        rows = (row for n in range(0, len(ids), _IDS) for row in self.ask("begun", ids=json.dumps(ids[n : n + _IDS])))
-        return {row[0] for row in rows}
+    def states_of(self, pages: Iterable[Sequence[str]]) -> Iterator[Mapping[str, tuple[str, bool]]]:
+        """Yield, for each page of ids, the state of each job that the ledger knows, and whether the manifest names it.
+
+        Ids that come in the manifest's order mostly stand in the ledger's rows one after the other: these are read in
+        one go, and only the others are looked for, at ten times the price.
+        """
+        place = 1
+        for ids in pages:
+            rows = self.ask("states_at", first=place, last=place + len(ids) - 1)
+            states = {row["id"]: (row["state"], bool(row["listed"])) for row in rows}
+            place += len(ids)
+            if missing := [one for one in ids if one not in states]:
+                found = self.ask("states_of", ids=json.dumps(missing))
+                states |= {row["id"]: (row["state"], bool(row["listed"])) for row in found}
+                by_id = {row["id"]: row["place"] for row in found}
+                if (last := ids[-1]) in by_id:
+                    place = by_id[last] + 1
+            yield {one: states[one] for one in ids if one in states}
 
     def meta(self) -> dict[str, object]:
         """Give what the ledger knows of its run."""
@@ -110,9 +127,26 @@ class Reader:
         for row in self._pages("jobs_of", self._places(state, kind, job, listed)):
             yield job_of(row), json.loads(row["files"])
 
+    def places_by_row(self, state: str | None, kind: str | None, *, listed: bool) -> "array[int]":
+        """Return the places of jobs in the table, in the order of their rows in the manifest."""
+        return self._numbers("places_by_row", state=state, kind=kind, listed=listed)
+
+    def jobs_at(self, places: "array[int]") -> Iterator[Job]:
+        """Yield the jobs at these places."""
+        return map(job_of, self._pages("jobs_of", places))
+
+    def jobs_of_rows(self, numbers: Iterable[int]) -> int:
+        """Count the jobs that these rows of the manifest make; their numbers ascend."""
+        rows, place, count = self._numbers("listed_rows"), 0, 0
+        for number in numbers:
+            place = bisect_left(rows, number, place)
+            beyond = bisect_right(rows, number, place)
+            count, place = count + beyond - place, beyond
+        return count
+
     def listed_places(self) -> "array[int]":
         """Give the places of all jobs that the manifest names, in its order."""
-        return array("q", (row[0] for row in self.ask("listed_places")))
+        return self._numbers("listed_places")
 
     def shown(self, places: "array[int]") -> Iterator[tuple[Job, list[Output]]]:
         """Give the jobs at these places, each with its bill and its outputs."""
@@ -125,6 +159,13 @@ class Reader:
             for row in self.ask("jobs_of", places=page):
                 yield job_of(row, billed_usd=bills.get(row["id"])), outputs.get(row["id"], [])
 
+    def images(self) -> Iterator[sqlite3.Row]:
+        """Yield the local images that the ledger knows: path, size, time of change in nanoseconds."""
+        after = ""
+        while rows := self.ask("images_after", after=after, limit=_IDS):
+            yield from rows
+            after = rows[-1]["path"]
+
     def known_files(self) -> Iterator[sqlite3.Row]:
         """Give every file that the ledger knows, with its job's state."""
         return self._pages("known_files", self._places(None, None, None, None))
@@ -132,7 +173,16 @@ class Reader:
     def _places(self, state: str | None, kind: str | None, job: str | None, listed: bool | None) -> "array[int]":
         """Return the places of jobs in the table, in the manifest's order: eight bytes each."""
         facts = {"state": state, "kind": kind, "job": job, "listed": listed}
-        return array("q", (row[0] for row in self.ask("places", **facts)))
+        return self._numbers("places", **facts)
+
+    def _numbers(self, question: str, **facts: object) -> "array[int]":
+        """Return the one number of each row of an answer, which may have millions."""
+        try:
+            return array(
+                "q", (row[0] for row in self._connection.execute(statements("questions.sql")[question], facts))
+            )
+        except sqlite3.Error as error:
+            raise unreadable(error) from error
 
     def _pages(self, question: str, places: "array[int]") -> Iterator[sqlite3.Row]:
         """Ask about some jobs at a time: a question that is open for long can keep the writer from its commit."""
@@ -147,6 +197,30 @@ class Reader:
         """Give why the last run on this directory stopped, None if it ended by itself."""
         rows = self.ask("last_ended")
         return stopped_of(rows[0]["facts"]) if rows else None
+
+
+class KnownImages:
+    """What a ledger knows of local images, asked for one by one, from any one thread at a time."""
+
+    def __init__(self, out: Path) -> None:
+        self._file = out / "ledger.sqlite"
+        self._connection: sqlite3.Connection | None = None
+
+    def get(self, path: str, /) -> tuple[int, int, str] | None:
+        """Return an image's size, time of change and facts; None where the ledger does not know it."""
+        try:
+            if self._connection is None:
+                address = f"{self._file.absolute().as_uri()}?mode=ro"
+                self._connection = sqlite3.connect(address, uri=True, check_same_thread=False)
+            row = self._connection.execute(statements("questions.sql")["image"], {"path": path}).fetchone()
+        except sqlite3.Error:  # then it is looked at anew
+            return None
+        return None if row is None else (row[0], row[1], row[2])
+
+    def close(self) -> None:
+        """Close the ledger."""
+        if self._connection is not None:
+            self._connection.close()
 
 
 def has_ledger(out: Path) -> bool:

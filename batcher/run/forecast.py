@@ -1,14 +1,19 @@
 """What a run would do and cost, told from its jobs as they stream by and from what earlier work took."""
 
+import os
 import shutil
+import tempfile
 from array import array
 from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from itertools import chain, tee
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final, NamedTuple
 
 from batcher.clock import chance
 from batcher.errors import BatcherError
-from batcher.job import Spec
+from batcher.job import Spec, State
 from batcher.ledger.enrolment import spread
 from batcher.ledger.reader import Reader
 from batcher.manifest.fused import looks_like_many
@@ -22,62 +27,191 @@ _QUICK, _SLOW = 0.8, 1.3
 """The range around the pace of an earlier run."""
 
 
-class Seen:
-    """What is kept of the jobs as they stream by: ids, prices, and a few to show: the first, the last, one between."""
+_PAGE: Final = 2_500
+"""Ids that the ledger is asked about at once."""
+_CLASSES: Final = 65_535
+"""Classes of price that are told apart; a manifest has a handful."""
+
+
+StatesOf = Callable[[Iterable[Sequence[str]]], Iterator[Mapping[str, tuple[str, bool]]]]
+"""Tells, for pages of ids, the states of the jobs that a ledger knows, and whether each is listed."""
+
+
+class PriceClass(NamedTuple):
+    """What sets a job's price and the space that it takes."""
+
+    resolution: str | None
+    each: float | None
+    outputs: int
+
+
+class _Ids:
+    """Ids of jobs, 64 bits each, in a file that has no name; the last are in memory."""
 
     def __init__(self) -> None:
-        self.ids: list[str] = []
-        self.priced: list[tuple[str | None, float | None]] = []
-        """Resolution and estimate."""
-        self.outputs = array("H")
-        self.rows = array("q")
-        self.images, self.image_bytes = array("H"), array("q")
+        self._last = array("q")
+        self._file: BinaryIO = tempfile.TemporaryFile(prefix="batcher-")  # noqa: SIM115 - closed with this
+        self._in_file = 0
+
+    def __len__(self) -> int:
+        return self._in_file + len(self._last)
+
+    def append(self, job_id: str) -> None:
+        """Add an id."""
+        self._last.append(int.from_bytes(bytes.fromhex(job_id), "big", signed=True))
+        if len(self._last) >= _PAGE:
+            self._move_out()
+
+    def pages(self) -> Iterator[list[str]]:
+        """Yield all of them, a page at a time."""
+        yield from (self.at(range(start, min(start + _PAGE, len(self)))) for start in range(0, len(self), _PAGE))
+
+    def at(self, places: Sequence[int]) -> list[str]:
+        """Return the ids at these places; they are read in one go where these follow each other."""
+        if not places:
+            return []
+        if self._last:
+            self._move_out()
+        first, last = places[0], places[-1]
+        if last - first + 1 == len(places):
+            return [_text(number) for number in self._read(first, len(places))]
+        return [_text(self._read(place, 1)[0]) for place in places]
+
+    def close(self) -> None:
+        """Forget them."""
+        self._file.close()
+
+    def _move_out(self) -> None:
+        self._file.seek(0, os.SEEK_END)
+        self._file.write(self._last.tobytes())
+        self._file.flush()
+        self._in_file += len(self._last)
+        self._last = array("q")
+
+    def _read(self, place: int, count: int) -> "array[int]":
+        found = array("q")
+        found.frombytes(os.pread(self._file.fileno(), 8 * count, 8 * place))
+        return found
+
+
+def _text(number: int) -> str:
+    return f"{number & 0xFFFF_FFFF_FFFF_FFFF:016x}"
+
+
+class PlannedJobs:
+    """What is kept of the jobs as they stream by: a few bytes of each, and a few to show."""
+
+    def __init__(self, *, sampled: bool) -> None:
+        """`sampled`: a sample will be asked for, which needs the rows."""
+        self._sampled = sampled
+        self._last_row = 0
         self.model = ""
-        self._fused: list[tuple[int, int]] = []
+        self._ids, self._others = _Ids(), _Ids()
+        """Of the jobs that `--where` leaves, and of those that it leaves out."""
+        self._class_of = array("H")
+        self._rows = array("I")
+        self._images, self._image_bytes = array("H"), array("I")
+        """Of each job, from the first on that has a local image."""
+        self._classes: dict[PriceClass, int] = {}
+        self._fused = 0
+        self._first_fused = (0, 0)
         self._shown: list[Spec] = []
-        self._prices: dict[tuple[str | None, float | None], tuple[str | None, float | None]] = {}
         self._chance = chance(0)
+
+    def __len__(self) -> int:
+        return len(self._ids)
 
     def take(self, spec: Spec, outputs: int, *, chosen: bool) -> None:
         """Take a job in that makes so many outputs."""
         if not chosen:
+            self._others.append(spec.id)
             return
         self.model = spec.model
-        self.ids.append(spec.id)
+        self._ids.append(spec.id)
         resolution = spec.inputs.get("resolution")
-        price = (None if resolution is None else str(resolution), spec.estimated_usd)
-        self.priced.append(self._prices.setdefault(price, price))
-        self.outputs.append(min(1000, outputs))
-        self.images.append(min(65_535, len(spec.images)))
-        self.image_bytes.append(sum(image.bytes for image in spec.images))
-        if (not self.rows or self.rows[-1] != spec.row) and looks_like_many(spec.sources):
-            self._fused.append((spec.row, len(spec.sources)))
-        self.rows.append(spec.row)
+        price = PriceClass(None if resolution is None else str(resolution), spec.estimated_usd, outputs)
+        self._class_of.append(self._classes.setdefault(price, min(len(self._classes), _CLASSES)))
+        if spec.images and not self._images:
+            self._images.frombytes(bytes(2 * (len(self._ids) - 1)))
+            self._image_bytes.frombytes(bytes(4 * (len(self._ids) - 1)))
+        if spec.images or self._images:
+            self._images.append(min(65_535, len(spec.images)))
+            self._image_bytes.append(sum(image.bytes for image in spec.images))
+        if self._last_row != spec.row and looks_like_many(spec.sources):
+            self._first_fused = self._first_fused if self._fused else (spec.row, len(spec.sources))
+            self._fused += 1
+        self._last_row = spec.row
+        if self._sampled:
+            self._rows.append(spec.row)
         self._show(spec)
 
     def _show(self, spec: Spec) -> None:
         if len(self._shown) < _SHOWN:
             self._shown.append(spec)
             return
-        if self._chance.random() < 1 / len(self.ids):
+        if self._chance.random() < 1 / len(self._ids):
             self._shown[1] = self._shown[2]
         self._shown[2] = spec
 
-    def kept(self, limit: int | None, sample: int | None) -> list[int]:
-        """Give the places of the jobs that a selection leaves."""
-        kept = list(range(len(self.ids)))[:limit]
-        return kept if sample is None else spread(self.rows[: len(kept)], sample)
+    def kept(self, limit: int | None, sample: int | None) -> Sequence[int]:
+        """Return the places of the jobs that a selection leaves."""
+        kept = range(len(self._ids))[:limit]
+        return kept if sample is None else spread(self._rows[: len(kept)], sample)
+
+    def id_pages(self, places: Sequence[int]) -> Iterator[list[str]]:
+        """Yield the ids of the jobs at these places, a page at a time."""
+        for start in range(0, len(places), _PAGE):
+            yield self._ids.at(places[start : start + _PAGE])
+
+    def compared(self, states_of: StatesOf) -> tuple[bytearray, int]:
+        """Return which of the jobs that `--where` leaves are begun or settled, and how many listed ones are done."""
+        begun, done = bytearray(), 0
+        pages = tee(chain(self._ids.pages(), self._others.pages()))
+        for ids, states in zip(pages[0], states_of(pages[1]), strict=True):
+            done += sum(state == State.DONE and listed for state, listed in states.values())
+            begun += bytes(states.get(one, (State.PENDING, True))[0] != State.PENDING for one in ids)
+        return begun, done
+
+    @staticmethod
+    def left_of(places: Sequence[int], begun: bytearray) -> "array[int]":
+        """Return the places of the jobs that are not begun."""
+        return array("I", (place for place in places if not begun[place]))
+
+    def without(self, places: Sequence[int], dropped: Callable[[list[str]], AbstractSet[str]]) -> "array[int]":
+        """Return the places of the jobs that are not among the dropped ones; `dropped`: which of some ids are."""
+        left = array("I")
+        for start, ids in zip(range(0, len(places), _PAGE), self.id_pages(places), strict=True):
+            gone = dropped(ids)
+            left.extend(place for place, one in zip(places[start : start + _PAGE], ids, strict=True) if one not in gone)
+        return left
+
+    def by_class(self, places: Sequence[int]) -> Counter[PriceClass]:
+        """Count the jobs at these places by what sets their price."""
+        counts = Counter(self._class_of[place] for place in places)
+        classes = {number: price for price, number in self._classes.items()}
+        return Counter({classes[number]: count for number, count in counts.items()})
+
+    def images(self, places: Sequence[int]) -> tuple[int, int]:
+        """Return how many local images these jobs send, and of how many bytes."""
+        if not self._images:
+            return 0, 0
+        return sum(self._images[place] for place in places), sum(self._image_bytes[place] for place in places)
+
+    def close(self) -> None:
+        """Forget their ids."""
+        self._ids.close()
+        self._others.close()
 
     def samples(self) -> list[dict[str, object]]:
-        """Give the jobs to show."""
+        """Return a few jobs to show: the first, the last, one between."""
         return [{"job_id": one.id, "name": one.name, "inputs": as_named(one)} for one in self._shown]
 
     def warnings(self) -> list[str]:
         """Give what looks like a slip."""
         if not self._fused:
             return []
-        row, count = self._fused[0]
-        more = f", and {len(self._fused) - 1:,} more rows" if len(self._fused) > 1 else ""
+        row, count = self._first_fused
+        more = f", and {self._fused - 1:,} more rows" if self._fused > 1 else ""
         said = f"row {row} has {count} images that look like {count} products{more}: one request makes one picture of "
         return [said + 'them all; for a picture each, give each its own row, as `jobs: {glob: "photos/*.jpg"}` does']
 
@@ -94,10 +228,12 @@ def as_named(spec: Spec) -> Any:  # noqa: ANN401 - JSON
     return {name: named(value) for name, value in spec.inputs.items()}
 
 
-def bill(seen: Seen, to_buy: list[int], settings: Policy, out: Path, provider: str) -> dict[str, Any]:
+def bill(seen: PlannedJobs, to_buy: Sequence[int], settings: Policy, out: Path, provider: str) -> dict[str, Any]:
     """Give what the jobs to buy would cost, by the price list and by what was billed."""
     billed = bills(out, provider)
-    groups: Counter[tuple[str | None, float | None]] = Counter(seen.priced[index] for index in to_buy)
+    groups: Counter[tuple[str | None, float | None]] = Counter()
+    for price, count in seen.by_class(to_buy).items():
+        groups[price.resolution, price.each] += count
     unknown = any(each is None for _, each in groups)
     estimated = round(sum((each or 0.0) * count for (_, each), count in groups.items()), 6)
     repriced = sum(
@@ -132,12 +268,13 @@ def expected(out: Path, provider: str, jobs: int) -> dict[str, Any] | None:
     return {"seconds": [round(seconds * _QUICK, 1), round(seconds * _SLOW, 1)], "from": str(before.folder)}
 
 
-def space(out: Path, provider: str, seen: Seen, to_buy: list[int]) -> dict[str, Any]:
+def space(out: Path, provider: str, seen: PlannedJobs, to_buy: Sequence[int]) -> dict[str, Any]:
     """Give the bytes that outputs may need, and those that are free."""
     before = past(out, provider)
     each = before.bytes_each if before else None
     guess = sum(
-        (each or _GUESS.get(seen.priced[index][0] or "", _GUESS["1K"])) * seen.outputs[index] for index in to_buy
+        (each or _GUESS.get(price.resolution or "", _GUESS["1K"])) * price.outputs * count
+        for price, count in seen.by_class(to_buy).items()
     )
     folder = out.absolute()
     while not folder.is_dir():

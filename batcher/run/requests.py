@@ -117,7 +117,7 @@ class Requests:
     async def _carry_out(self, ask: Mapping[str, Any], engine: Engine) -> Mapping[str, Any]:
         match ask["do"]:
             case "retry":
-                return {"jobs": len(await self.retry(Which(**ask["which"])))}
+                return {"jobs": await self.retry(Which(**ask["which"]))}
             case "adopt":
                 return await self.adopt(ask["job"], ask["request_id"])
             case "verify":
@@ -138,13 +138,12 @@ class Requests:
             case other:
                 raise WrongUse(f"{other!r} is nothing that can be asked of a run")
 
-    async def retry(self, which: Which) -> list[Job]:
-        """Let settled jobs go on, as the table of states says; give them as they are now."""
-        jobs = await self._run.ledger.retry(which)
+    async def retry(self, which: Which) -> int:
+        """Let settled jobs go on, as the table of states says; return how many."""
+        count = await self._run.ledger.retry(which, self._take)
         if which.state == State.UNCERTAIN and self._run.engine:
             self._run.engine.decided()
-        self._take(*jobs)
-        return jobs
+        return count
 
     async def pause(self) -> None:
         """Let no `run` go on with this directory, until `resume`."""

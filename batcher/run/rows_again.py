@@ -2,8 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,10 +34,14 @@ def opened_again(meta: Mapping[str, Any]) -> Manifest:
     return manifest
 
 
-def write_rows(meta: Mapping[str, Any], reasons: Mapping[int, str], file: Path) -> int:
+Reasons = Callable[[], Iterator[tuple[int, str]]]
+"""Begins to tell the numbers of rows, in ascending order, each with its reason."""
+
+
+def write_rows(meta: Mapping[str, Any], reasons: Reasons, file: Path) -> int:
     """Write the rows of these numbers, each once, with its reason; return how many. Raises WrongUse.
 
-    The file's ending says whether it is CSV or JSONL. A file that is there is not overwritten.
+    The file's ending says whether it is CSV or JSONL. A file that is there is not overwritten. Memory holds no rows.
     """
     kind = file.suffix.lower()
     if kind not in _JSONL | _CSV:
@@ -57,14 +60,20 @@ def write_rows(meta: Mapping[str, Any], reasons: Mapping[int, str], file: Path) 
     return count - (kind in _CSV)
 
 
-def _wanted(manifest: Manifest, reasons: Mapping[int, str]) -> Iterator[tuple[Row, Sequence[str] | None, str]]:
-    rows = manifest.rows(Faults())
+def _wanted(manifest: Manifest, reasons: Reasons) -> Iterator[tuple[Row, Sequence[str] | None, str]]:
+    """Yield the rows that are meant, with the file's header and their reasons: two streams of ascending numbers."""
+    rows, wanted = manifest.rows(Faults()), reasons()
+    number, reason = next(wanted, (None, ""))
     for row in rows:
-        if row.number in reasons:
-            yield row, rows.header if isinstance(rows, Rows) else None, reasons[row.number]
+        while number is not None and number < row.number:  # a row that is not there any more
+            number, reason = next(wanted, (None, ""))
+        if number is None:
+            return
+        if row.number == number:
+            yield row, rows.header if isinstance(rows, Rows) else None, reason
 
 
-def _as_jsonl(manifest: Manifest, reasons: Mapping[int, str]) -> Iterator[str]:
+def _as_jsonl(manifest: Manifest, reasons: Reasons) -> Iterator[str]:
     for row, header, reason in _wanted(manifest, reasons):
         values = dict(row.values)
         if header is not None:
@@ -75,16 +84,13 @@ def _as_jsonl(manifest: Manifest, reasons: Mapping[int, str]) -> Iterator[str]:
         yield json.dumps(values, ensure_ascii=False) + "\n"
 
 
-def _as_csv(manifest: Manifest, reasons: Mapping[int, str]) -> Iterator[str]:
+def _as_csv(manifest: Manifest, reasons: Reasons) -> Iterator[str]:
     line = _Line()
     writer = csv.writer(line)
     columns: list[str] | None = None
-    rows = list(_wanted(manifest, reasons)) if not _has_header(manifest) else _wanted(manifest, reasons)
-    for row, header, reason in rows:
+    for row, header, reason in _wanted(manifest, reasons):
         if columns is None:
-            columns = (
-                [*header] if header is not None else [*dict.fromkeys(name for one, _, _ in rows for name in one.values)]
-            )
+            columns = [*header] if header is not None else _names(_wanted(manifest, reasons))
             columns = columns[:-1] if columns[-1:] == [REASON] else columns
             writer.writerow([*columns, REASON])
             yield line.taken()
@@ -96,13 +102,9 @@ def _as_csv(manifest: Manifest, reasons: Mapping[int, str]) -> Iterator[str]:
         yield ""
 
 
-def _has_header(manifest: Manifest) -> bool:
-    rows = manifest.rows(Faults())
-    if not isinstance(rows, Rows):
-        return False
-    with suppress(StopIteration):
-        next(iter(rows))
-    return rows.header is not None
+def _names(wanted: Iterator[tuple[Row, Sequence[str] | None, str]]) -> list[str]:
+    """Return the names that any of these rows has, in the order in which they come first."""
+    return [*dict.fromkeys(name for row, _, _ in wanted for name in row.values)]
 
 
 def _cell(value: object) -> str:

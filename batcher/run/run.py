@@ -29,12 +29,14 @@ from batcher.errors import (
     Stopped,
 )
 from batcher.events import Ended, Listener, Started, Warned
+from batcher.hosting.looked_at import Facts
 from batcher.job import IN_FLIGHT, SETTLED, Spec, State
 from batcher.ledger import asks
 from batcher.ledger.ballast import Ballast
 from batcher.ledger.enrolment import Choice, Enrolled, enrol
 from batcher.ledger.ledger import Ledger
 from batcher.ledger.place import warnings
+from batcher.ledger.reader import Reader
 from batcher.ledger.rows import dump
 from batcher.ledger.sql import statements
 from batcher.outputs.sidecar import Origin
@@ -59,7 +61,6 @@ _LOOK: Final = 0.2
 _LAST_ANSWERS: Final = 1.0
 _POLICY: Final = TypeAdapter(Policy)
 Connect = Callable[[], Awaitable[tuple[Endpoint, Wire]]]
-Images = dict[str, tuple[int, int, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,22 +146,16 @@ class Run:
         await self.ledger.transact(lambda connection: connection.execute(put, entry).rowcount)
         return model
 
-    async def images(self) -> Images:
-        """Give what is known of local images."""
-        rows = await self.ledger.ask("images")
-        return {row["path"]: (row["size"], row["mtime_ns"], row["facts"]) for row in rows}
-
     async def has_taken(self, stands_for: str) -> bool:
         """Say whether the jobs listed now are those of this manifest, and its local images are as they were."""
         if (await self.meta()).get("taken") != stands_for:
             return False
-        images = await self.images()
-        return await asyncio.to_thread(_unchanged, images)
+        return await asyncio.to_thread(_unchanged, self.out)
 
     async def enrol(
         self,
         jobs: Iterable[tuple[Spec, bool]],
-        fresh_images: Images,
+        fresh_images: Iterable[tuple[str, Facts]],
         choice: Choice,
         *,
         sure: bool,
@@ -178,7 +173,7 @@ class Run:
         def work(connection: sqlite3.Connection) -> Enrolled:
             enrolled = enrol(connection, jobs, choice, now, sure=sure)
             names = ("path", "size", "mtime_ns", "facts")
-            rows = (dict(zip(names, (path, *facts), strict=True)) for path, facts in fresh_images.items())
+            rows = (dict(zip(names, (path, *facts), strict=True)) for path, facts in fresh_images)
             connection.executemany(sql["put_image"], rows)
             noted = {"taken": stands_for, **facts()}
             connection.executemany(
@@ -417,15 +412,16 @@ class Run:
         await self.ledger.say(Warned(self.parts.clock.now(), message))
 
 
-def _unchanged(images: Images) -> bool:
-    """Say whether files have the size and the time of change that they had."""
-    for path, (size, mtime_ns, _) in images.items():
-        try:
-            found = os.stat(path)  # noqa: PTH116 - for a million of them
-        except OSError:
-            return False
-        if (found.st_size, found.st_mtime_ns) != (size, mtime_ns):
-            return False
+def _unchanged(out: Path) -> bool:
+    """Return whether a run's local images have the size and the time of change that they had."""
+    with Reader(out) as reader:
+        for row in reader.images():
+            try:
+                found = os.stat(row["path"])  # noqa: PTH116 - for a million of them
+            except OSError:
+                return False
+            if (found.st_size, found.st_mtime_ns) != (row["size"], row["mtime_ns"]):
+                return False
     return True
 
 

@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,10 @@ from typing import Any, Final
 ROOT: Final = Path(__file__).parents[2]
 MODEL: Final = "google/nano-banana/pro/edit"
 ENTRY: Final = "from batcher.cli import main; import sys; sys.exit(main())"
+
+
+_KEPT: Final = 2**20
+"""Bytes of what a command prints."""
 
 
 @dataclass(frozen=True)
@@ -43,21 +48,25 @@ class Took:
 
 
 def took(command: Sequence[str], cwd: Path = ROOT, good: int = 0, env: Mapping[str, str] | None = None) -> Took:
-    """Run a command, and measure it; raises where it ends with another code than `good`."""
-    begun = time.perf_counter()
-    process = subprocess.Popen(
-        list(command),
-        cwd=cwd,
-        env={**os.environ, **(env or {})},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert process.stdout
-    out = process.stdout.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
+    """Run a command, and measure it; raises where it ends with another code than `good`.
+
+    What it prints goes to a file: held here, it would count as the next command's memory, which begins as a copy of this
+    process. Of more than a megabyte the end is kept.
+    """
+    with tempfile.TemporaryFile() as printed:
+        begun = time.perf_counter()
+        process = subprocess.Popen(
+            list(command),
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=printed,
+            stderr=subprocess.STDOUT,
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        printed.seek(max(0, printed.seek(0, os.SEEK_END) - _KEPT))
+        out = printed.read().decode("utf-8", "replace")
     if process.returncode != good:
         raise RuntimeError(f"{list(command)} ended with {process.returncode}: {out[-2000:]}")
     return Took(

@@ -1,12 +1,14 @@
-"""A ledger of many jobs with few left: how soon it goes on, and how soon it says where it stands."""
+"""A manifest and a ledger of many jobs: what each command of a user takes, beside the same of a tenth of them."""
 
+import shutil
 import sqlite3
 import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Final
 
-from tests.bench.common import Line, ask, batcher, environment, far_side, took, write_manifest
+from tests.bench.common import Line, Took, ask, batcher, environment, far_side, took, write_manifest
 
 LEFT = 100
 
@@ -27,26 +29,78 @@ def age(file: Path) -> None:
     connection.close()
 
 
+def fail_half(file: Path) -> None:
+    """Make every second job that is done one that failed."""
+    connection = sqlite3.connect(file)
+    connection.execute(
+        "UPDATE jobs SET state='failed', kind='failed', message='the generation failed: internal' "
+        "WHERE state = 'done' AND position % 2 = 0"
+    )
+    connection.commit()
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    connection.close()
+
+
+MOST_MB: Final = 150
+MOST_RATIO: Final = 1.2
+"""Of the peak at the whole number of jobs to that at a tenth."""
+
+
 def lines(rows: int) -> list[Line]:
-    """Measure them. Start-up of the interpreter and imports is in each figure, and beside it."""
+    """Measure each command at so many jobs, and at a tenth of them."""
+    (tenth, _), (whole, rest) = (measured(count) for count in (rows // 10, rows))
+    found = []
+    for name, took_whole in whole.items():
+        ratio = took_whole.peak_mb / tenth[name].peak_mb
+        found.append(
+            Line(
+                f"`{name}` at {rows:,} jobs, peak memory",
+                f"{took_whole.peak_mb:.0f} MB, {took_whole.wall:.1f} s",
+                f"at {rows // 10:,}: {tenth[name].peak_mb:.0f} MB, {tenth[name].wall:.1f} s",
+                f"{ratio:.2f}",
+                f"<= {MOST_RATIO}, <= {MOST_MB} MB",
+                ratio <= MOST_RATIO and took_whole.peak_mb <= MOST_MB,
+            )
+        )
+    return [*found, *rest]
+
+
+def measured(rows: int) -> tuple[dict[str, Took], list[Line]]:
+    """Run each command as a user gives it; say too how soon a night that is nearly over goes on."""
     with tempfile.TemporaryDirectory() as name, far_side(64, 0.05) as base:
         folder = Path(name)
         write_manifest(folder, rows)
         env = environment(base)
-        batcher("run", "jobs.yaml", "-o", "out", "--quiet", "--max-time", "1s", "--yes", cwd=folder, good=75, env=env)
+
+        def command(*words: str, good: int = 0) -> Took:
+            return batcher(*words, cwd=folder, good=good, env=env)
+
+        took_by = {"plan": command("plan", "jobs.yaml", "-o", "none")}
+        took_by["run, taking all in"] = command(
+            "run", "jobs.yaml", "-o", "out", "--quiet", "--max-time", "1s", "--yes", good=75
+        )
         age(folder / "out" / "ledger.sqlite")
         ask(f"{base}/reset", post=True)
         begun = time.monotonic()
-        batcher("run", "jobs.yaml", "-o", "out", "--quiet", cwd=folder, env=env)
-        report = ask(f"{base}/report")
-        first = report["first"] - begun
-        looked = min((batcher("status", "out", "--json", cwd=folder) for _ in range(5)), key=lambda one: one.wall)
-        empty = min((batcher("models", "--help", cwd=folder) for _ in range(5)), key=lambda one: one.wall)
+        took_by[f"run, {LEFT} left"] = command("run", "jobs.yaml", "-o", "out", "--quiet")
+        first = ask(f"{base}/report")["first"] - begun
+        took_by["plan of what is begun"] = command("plan", "jobs.yaml", "-o", "out")
+        took_by["status"] = min((command("status", "out", "--json") for _ in range(5)), key=lambda one: one.wall)
+        took_by["status --by"] = command("status", "out", "--by", "color")
+        took_by["jobs"] = command("jobs", "out")
+        took_by["jobs --json"] = command("jobs", "out", "--json")
+        took_by["report"] = command("report", "out")
+        shutil.copytree(folder / "out", folder / "failed")
+        fail_half(folder / "failed" / "ledger.sqlite")
+        took_by["jobs --rows, half of them"] = command("jobs", "failed", "--state", "failed", "--rows", "again.csv")
+        took_by["retry, half of them"] = command("retry", "failed")
+        empty = min((command("models", "--help") for _ in range(5)), key=lambda one: one.wall)
         plain = min((took([sys.executable, "-c", COUNT, str(folder / "out" / "ledger.sqlite")]) for _ in range(3)),
                     key=lambda one: one.wall)  # fmt: skip
-    return [
+    status = took_by["status"]
+    return took_by, [
         Line(f"resume of {rows:,} jobs, {LEFT} left: first request", f"{first:.2f} s", f"start-up {empty.wall:.2f} s", f"{first / 0.6:.2f}", "<= 0.6 s", first <= 0.6),
-        Line("`status` on it", f"{looked.wall:.2f} s", f"counting rows {plain.wall:.2f} s", f"{looked.wall / plain.wall:.2f}", "<= start-up + 0.2 s", looked.wall <= empty.wall + 0.2),
+        Line("`status` on it", f"{status.wall:.2f} s", f"counting rows {plain.wall:.2f} s", f"{status.wall / plain.wall:.2f}", "<= start-up + 0.2 s", status.wall <= empty.wall + 0.2),
     ]  # fmt: skip
 
 

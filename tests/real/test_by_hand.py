@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from batcher.errors import LedgerInUse
+from batcher.ledger.reader import Reader
 from tests.nights.memory import picture
 from tests.real.api import TOKEN, Api, accepts_and_hangs_up
 from tests.real.conftest import MODEL, Batcher, Until, end
@@ -358,8 +359,10 @@ def test_only_the_jobs_that_were_agreed_to_are_bought_again(batcher: Batcher, ap
     first, second = (one["job_id"] for one in batcher("jobs", "runs/jobs", "--state", "uncertain", "--json").lines())
 
     async def retry() -> list[str]:
+        taken: list[str] = []
         async with open_ledger(batcher.folder / "runs/jobs") as ledger:
-            return [job.id for job in await ledger.retry(Which("uncertain", only={first: 1}))]
+            assert await ledger.retry(Which("uncertain", only={first: 1}), lambda job: taken.append(job.id)) == 1
+        return taken
 
     assert asyncio.run(retry()) == [first]
     states = {one["job_id"]: one["state"] for one in batcher("jobs", "runs/jobs", "--json").lines()}
@@ -376,12 +379,19 @@ def test_a_retry_that_is_carried_out_twice_buys_once(batcher: Batcher, api: Api)
 
     async def retry() -> int:
         async with open_ledger(batcher.folder / "runs/jobs") as ledger:
-            return len(await ledger.retry(Which("failed", only={job: 1})))
+            return await ledger.retry(which)
 
+    which = Which("failed", only={job: 1})
     assert asyncio.run(retry()) == 1
     assert batcher("resume", "runs/jobs").code == 1
     assert asyncio.run(retry()) == 0
     assert len(api.journal) == 2
+    with Reader(batcher.folder / "runs/jobs") as reader:  # as of many, which are not named one by one
+        which = Which("failed", until=reader.ask("last_settled")[0][0])
+    assert asyncio.run(retry()) == 1
+    assert batcher("resume", "runs/jobs").code == 1
+    assert asyncio.run(retry()) == 0
+    assert len(api.journal) == 3
 
 
 def test_no_two_requests_have_one_name(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 import pytest
 from PIL import Image
 
+from batcher.ledger.reader import Reader
 from tests.real.api import Api
 from tests.real.conftest import MODEL, Batcher
 
@@ -123,3 +124,28 @@ def test_a_doctor_names_every_image_that_is_none(batcher: Batcher, api: Api) -> 
     checks = {one["check"]: one for one in done.json()}
     assert checks["manifest"]["message"] == "4 jobs, 4 outputs; 1 bad rows are left out"
     assert len(checks["images"]["each"]) == 3 and "web page" in checks["images"]["each"][-1], checks["images"]
+
+
+def test_a_plan_knows_what_is_begun_however_the_manifest_was_turned_about(batcher: Batcher, api: Api) -> None:
+    prompts = [f"p{n}" for n in range(12)]
+    assert batcher.run_csv(prompts).code == 0
+    jobs = [job["job_id"] for job in batcher("jobs", "runs/jobs", "--json").lines()]
+    turned = [*jobs[5:], "0" * 16, *reversed(jobs[:5])]
+    with Reader(batcher.folder / "runs/jobs") as reader:
+        for width in (1, 3, 5, 40):
+            pages = [turned[start : start + width] for start in range(0, len(turned), width)]
+            found = list(reader.states_of(pages))
+            assert [set(page) - {"0" * 16} for page in pages] == [set(states) for states in found]
+            assert {state for states in found for state in states.values()} == {("done", True)}
+    batcher.csv(["new", *prompts[3:], "newer"])
+    plan = batcher("plan", "jobs.csv", "--model", MODEL, "--json").json()
+    assert (plan["begun"], plan["to_buy"]) == (0, 11), "the image of each row is another: its number is in its name"
+    (batcher.folder / "jobs.csv").write_text(
+        "prompt,image_urls\nnew,https://images.invalid/n.png\n"
+        + "".join(f'"p{n}",https://images.invalid/{n}.png\n' for n in reversed(range(3, 12)))
+    )
+    plan = batcher("plan", "jobs.csv", "--model", MODEL, "--json").json()
+    assert (plan["begun"], plan["to_buy"]) == (9, 1)
+    assert any("3 finished jobs are no longer named" in said for said in plan["warnings"]), plan["warnings"]
+    narrow = batcher("plan", "jobs.csv", "--model", MODEL, "--where", "prompt == 'p3'", "--json").json()
+    assert any("3 finished jobs are no longer named" in said for said in narrow["warnings"]), narrow["warnings"]

@@ -343,10 +343,10 @@ def test_an_unchanged_photo_is_not_read_again(tmp_path: Path) -> None:
     import os
 
     os.utime(tmp_path / "a.jpg", ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert Looks(first.fresh).at(tmp_path / "a.jpg") == look
+    assert Looks(dict(first.fresh)).at(tmp_path / "a.jpg") == look
     os.utime(tmp_path / "a.jpg", ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
     with pytest.raises(NotUsable):
-        Looks(first.fresh).at(tmp_path / "a.jpg")
+        Looks(dict(first.fresh)).at(tmp_path / "a.jpg")
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png", "webp"])
