@@ -62,9 +62,12 @@ async def _models(model_id: str | None, *, rehearsing: bool) -> list[Any]:
 
 def _only_bundled(known: dict[str, Any], model_id: str | None) -> list[Any]:
     from batcher.errors import TokenMissing
+    from batcher.manifest.faults import did_you_mean
 
     if model_id is not None:
-        raise TokenMissing(f"{model_id} is not bundled, and the API's catalogue needs a token")
+        raise TokenMissing(
+            f"{model_id} is not bundled, and the API's catalogue needs a token{did_you_mean(model_id, list(known))}"
+        )
     typer.echo("no token: these are the bundled models only", err=True)
     return list(known.values())
 

@@ -47,6 +47,8 @@ def retry(
         raise WrongUse(f"--state {state}: only failed, uncertain and cancelled jobs are retried")
     which = Which(state, kind, as_text(job), again)
     which, kinds = _ask(out, which, yes=yes)
+    if again and which.job is None and not which.only and not json:
+        typer.echo("what is done is bought anew only by its name: add --job ID", err=True)
     _tell(out, asyncio.run(_retry(out, which)), kinds, as_json=json)
     if not json:
         _warn_of_those_left(out, which)

@@ -18,6 +18,7 @@ from batcher.manifest.document import Document, RowsFile, RowsGlob, read_documen
 from batcher.manifest.faults import Faults
 from batcher.manifest.rows import Row, Rows, glob_rows, has_nul
 from batcher.manifest.yaml_lines import Marked, NotYaml, load
+from batcher.plain import command
 
 _YAML: Final = frozenset({".yaml", ".yml"})
 MOST_OF_A_ROW: Final = 1_000_000
@@ -102,7 +103,7 @@ def open_manifest(file: str, *, name: str | None = None, stdin: IO[bytes] | None
         if not _is_text(str(path)):
             raise WrongUse(f"{str(path)!a} has bytes that are no UTF-8 in its name: rename it, or a folder above it")
         if not path.is_file():
-            raise NotFound(f"{file} does not exist{_near(path)}" if not path.exists() else f"{file} is no file")
+            raise _no_file(file, path)
     try:
         digest = _digest(path)
     except OSError as error:
@@ -123,6 +124,14 @@ def open_manifest(file: str, *, name: str | None = None, stdin: IO[bytes] | None
     if title is None:
         raise WrongUse("a manifest from standard input needs a `name:` or -o DIR")
     return Manifest(file, path, root, title, document, marked, digest, rows_file, faults, readable)
+
+
+def _no_file(file: str, path: Path) -> NotFound:
+    if path.is_dir():
+        return NotFound(
+            f"{file} is a folder, and no manifest", f"to write one about the photos in it: {command('init', file)}"
+        )
+    return NotFound(f"{file} does not exist{_near(path)}" if not path.exists() else f"{file} is no file")
 
 
 def _is_text(name: str) -> bool:

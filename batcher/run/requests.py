@@ -259,7 +259,10 @@ def changed(policy: Policy, settings: Mapping[str, str]) -> Policy:
         if group is None or key in _FIXED:
             known = sorted({field.name for one in (Limits, Retry) for field in fields(one)} - _FIXED)
             meant = did_you_mean(name, known) if key not in _FIXED else ""
-            raise WrongUse(f"{name} cannot be set on a run at work{meant}", f"what can: {', '.join(known)}")
+            raise WrongUse(
+                f"{name} cannot be set on a run at work{meant}",
+                "" if "known:" in meant else f"what can: {', '.join(known)}",
+            )
         said = policy.limits if group is Limits else policy.retry
         wanted = {**asdict(said), key: None if value.lower() == "none" else value}
         try:

@@ -9,8 +9,8 @@ from batcher.plain import command, is_own_command
 from batcher.settings import SANDBOX
 
 _ADVICE: Final = {
-    "lost": "may have been accepted, and billed",
-    "crash": "may have been accepted, and billed",
+    "lost": "may have been accepted, and billed; `retry --state uncertain` says what is known, and asks",
+    "crash": "may have been accepted, and billed; `retry --state uncertain` says what is known, and asks",
     "invalid": "the server refuses these as they are: edit their rows",
     "refused": "refused as they are: edit their rows",
     "source": "their images changed or vanished: put them back, or run the manifest again",
