@@ -151,6 +151,8 @@ class Endpoint:
     """Reads the token once more."""
     problem: str = ""
     """Why the token cannot be sent, nothing where it can."""
+    vendor: str = "runcomfy"
+    """The name of the provider whose protocol is spoken there."""
 
     def check_token(self) -> None:
         """Raise TokenMissing if there is no token, or none that can be sent."""

@@ -23,10 +23,10 @@ with atheris.instrument_imports(include=["batcher"]):
     from batcher.manifest.templates import BadTemplate, Template
     from batcher.plain import CONTROLS, command, plain
     from batcher.provider import runcomfy
+    from batcher.provider.calls import Answer
     from batcher.provider.damaged import hinted_ids
     from batcher.provider.redaction import Redactor
     from batcher.provider.replies import Accepted, Finished
-    from batcher.provider.wire import Answer
 
 MODEL = bundled()["google/nano-banana/pro/edit"]
 FOLDER = Path(tempfile.mkdtemp(prefix="fuzz-"))

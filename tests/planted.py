@@ -164,13 +164,13 @@ BUGS = [
                 "        return Move(State.SUBMITTING)",
                 "        self._answers = getattr(self, '_answers', {})\n"
                 "        self._answers[job.id] = await self._tools.wire.send(\n"
-                "            runcomfy.submit(job.spec.model, self._bodies[job.id])\n"
+                "            self._tools.api.submit(job.spec.model, self._bodies[job.id])\n"
                 "        )\n"
                 "        return Move(State.SUBMITTING)",
             ),
             (
                 "engine/legs.py",
-                "answer = await self._tools.wire.send(runcomfy.submit(job.spec.model, request))",
+                "answer = await self._tools.wire.send(self._tools.api.submit(job.spec.model, request))",
                 "answer = self._answers.pop(job.id)",
             ),
         ],

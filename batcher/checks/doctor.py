@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from batcher.clock import Clock, from_rfc3339, rfc3339
-from batcher.provider import runcomfy
-from batcher.provider.wire import Answer, Download, Wire, WireFault
+from batcher.provider.calls import Answer, Download, Wire, WireFault
+from batcher.provider.provider import Provider
 from batcher.settings import FoundToken
 
 MOST_IMAGES: Final = 10_000
@@ -51,10 +51,10 @@ def unknown(name: str, message: str) -> Check:
     return Check(name, ok=None, message=message)
 
 
-def token(found: FoundToken, now: float) -> Check:
+def token(found: FoundToken, api: Provider, now: float) -> Check:
     """Say whether there is a token, and how long it lasts."""
     if not found.secret:
-        return bad("token", "there is none", "set RUNCOMFY_TOKEN (your profile page on runcomfy.com has it)")
+        return bad("token", "there is none", api.traits.token_hint)
     if found.problem:
         return bad("token", found.problem, "copy it anew, without what is not part of it")
     ends = from_rfc3339(found.expires_at) if found.expires_at else None
@@ -68,9 +68,9 @@ def token(found: FoundToken, now: float) -> Check:
     return good("token", f"found: {found.source}; it expires at {rfc3339(ends)}")
 
 
-async def reach(wire: Wire, clock: Clock) -> AsyncIterator[Check]:
+async def reach(wire: Wire, api: Provider, clock: Clock) -> AsyncIterator[Check]:
     """Ask the API for one model: does it answer, does it take the token, does its clock agree with ours."""
-    answer = await wire.send(runcomfy.catalogue())
+    answer = await wire.send(api.catalogue())
     now = clock.now()
     if isinstance(answer, WireFault):
         yield bad("api", f"not reached: {answer.message}", "look at the network, a proxy, or the vendor's status")
@@ -96,9 +96,9 @@ def _clock(answer: Answer, now: float) -> Check:
     return good("clock", "agrees with the server's")
 
 
-async def balance(wire: Wire, needed_usd: float | None) -> Check:
+async def balance(wire: Wire, api: Provider, needed_usd: float | None) -> Check:
     """Compare what is left in the account with what a manifest may cost."""
-    left = runcomfy.read_balance(await wire.send(runcomfy.balance()))
+    left = api.read_balance(await wire.send(api.balance()))
     if isinstance(left, str):
         return unknown("balance", f"not known: {left}")
     if left <= 0 or (needed_usd is not None and left < needed_usd):

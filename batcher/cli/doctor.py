@@ -54,6 +54,7 @@ async def _look(
     from batcher.checks import doctor as checks
     from batcher.clock import Clock
     from batcher.manifest.expand import Options
+    from batcher.provider import PROVIDERS
     from batcher.provider.rehearsal import sandbox
     from batcher.run.parts import http_wire
     from batcher.settings import Endpoint, FoundToken, balance_base, look_for_token, remote
@@ -72,14 +73,14 @@ async def _look(
             token, money = FoundToken(endpoint.token, "the sandbox takes any"), endpoint.base
         else:
             endpoint, token, money = remote(beside), look_for_token(os.environ, beside), balance_base(os.environ)
-        found.append(checks.token(token, clock.now()))
+        found.append(checks.token(token, PROVIDERS[endpoint.vendor], clock.now()))
         api = http_wire(endpoint)
         stack.push_async_callback(api.close)
         if token.secret and not token.problem:
-            found += [check async for check in checks.reach(api, clock)]
+            found += [check async for check in checks.reach(api, PROVIDERS[endpoint.vendor], clock)]
             purse = http_wire(Endpoint(money, token.secret, endpoint.provider))
             stack.push_async_callback(purse.close)
-            found.append(await checks.balance(purse, named.cost))
+            found.append(await checks.balance(purse, PROVIDERS[endpoint.vendor], named.cost))
         else:
             found += [
                 checks.unknown(name, "not asked: there is no token to ask with") for name in ("api", "clock", "balance")

@@ -36,6 +36,7 @@ def models(
 async def _models(model_id: str | None, *, rehearsing: bool) -> list[Any]:
     """Give the bundled models, and those of the catalogue where there is a token."""
     from batcher.catalog import bundled
+    from batcher.provider import PROVIDERS
     from batcher.provider.rehearsal import sandbox
     from batcher.run.catalogue import list_models, look_up
     from batcher.run.parts import http_wire
@@ -55,9 +56,10 @@ async def _models(model_id: str | None, *, rehearsing: bool) -> list[Any]:
         endpoint.check_token()
         wire = http_wire(endpoint)
         stack.push_async_callback(wire.close)
+        api = PROVIDERS[endpoint.vendor]
         if model_id is not None:
-            return [await look_up(wire, model_id)]
-        return list({**known, **{model.id: model for model in await list_models(wire)}}.values())
+            return [await look_up(wire, api, model_id)]
+        return list({**known, **{model.id: model for model in await list_models(wire, api)}}.values())
 
 
 def _only_bundled(known: dict[str, Any], model_id: str | None) -> list[Any]:

@@ -256,6 +256,7 @@ async def find_model(wanted: o.Wanted, manifest: Any, asked: str, out: Any) -> A
     from batcher.errors import TokenMissing, WrongUse
     from batcher.ledger.reader import Reader, has_ledger
     from batcher.manifest.faults import did_you_mean
+    from batcher.provider import PROVIDERS
     from batcher.provider.rehearsal import sandbox
     from batcher.run.catalogue import look_up
     from batcher.run.parts import http_wire
@@ -275,7 +276,7 @@ async def find_model(wanted: o.Wanted, manifest: Any, asked: str, out: Any) -> A
         endpoint.check_token()
         wire = http_wire(endpoint)
         try:
-            return await look_up(wire, asked)
+            return await look_up(wire, PROVIDERS[endpoint.vendor], asked)
         except WrongUse:
             raise unknown_model(manifest, asked, list(known)) from None
         finally:

@@ -20,7 +20,8 @@ from batcher.outputs.failures import Dead, Failed, Interrupted, Never, Wrong
 from batcher.outputs.sidecar import Origin, sidecar, sidecar_file
 from batcher.outputs.store import Store
 from batcher.pacing.patience import backoff
-from batcher.provider import runcomfy
+from batcher.provider.calls import Answer, Call, Wire, WireFault
+from batcher.provider.provider import Provider, Reference
 from batcher.provider.replies import (
     Accepted,
     Broke,
@@ -38,7 +39,6 @@ from batcher.provider.replies import (
     Unknown,
     Working,
 )
-from batcher.provider.wire import Answer, Call, Wire, WireFault
 from batcher.settings import Retry
 
 _AGREE: Final = 1.0
@@ -103,6 +103,7 @@ class Tools:
     """What the legs work with."""
 
     wire: Wire
+    api: Provider
     store: Store
     clock: Clock
     chance: Chance
@@ -190,7 +191,7 @@ class Legs:
         """Ask the server for anything, over fresh connections, until it answers."""
         await self._tools.wire.refresh()
         tries = 0
-        while isinstance(answer := await self._tools.wire.send(runcomfy.catalogue()), WireFault):
+        while isinstance(answer := await self._tools.wire.send(self._tools.api.catalogue()), WireFault):
             self._strained(answer.message)
             await asyncio.sleep(backoff(tries, self._tools.chance))
             tries += 1
@@ -241,8 +242,8 @@ class Legs:
         request = self._bodies.pop(job.id)
         if self._stop.is_set():
             return Move(State.PENDING, message="not sent: the run was stopping")
-        answer = await self._tools.wire.send(runcomfy.submit(job.spec.model, request))
-        reply = runcomfy.read_submit(answer, self._tools.clock.now())
+        answer = await self._tools.wire.send(self._tools.api.submit(job.spec.model, request))
+        reply = self._tools.api.read_submit(answer, self._tools.clock.now())
         proven = self._pace.caution.accepted > 0
         match reply:
             case Accepted():
@@ -379,7 +380,7 @@ class Legs:
     async def _api_answers(self) -> bool:
         """Return whether the API answers at all, so that what it does not say of one request is not its silence."""
         await self._turn()
-        answer = await self._tools.wire.send(runcomfy.catalogue())
+        answer = await self._tools.wire.send(self._tools.api.catalogue())
         return isinstance(answer, Answer) and answer.status < _SERVER_TROUBLE
 
     def _learn(self, job: Job, watched: _Watched, finished: float | None) -> None:
@@ -397,9 +398,8 @@ class Legs:
             self._pace.learn(job, age, before)
 
     async def _look(self, job: Job, watch: rules.Watch) -> PollReply:
-        request_id = job.request_id or ""
-        aside = self._tools.store.parts
-        call = runcomfy.result(request_id, aside) if watch.ask_result else runcomfy.status(request_id)
+        request, api = _reference(job), self._tools.api
+        call = api.result(request, self._tools.store.parts) if watch.ask_result else api.status(request)
         return await self._ask(call, job)
 
     async def _ask(self, call: Call, job: Job) -> PollReply:
@@ -419,7 +419,7 @@ class Legs:
         def says_nothing(reply: PollReply) -> bool:
             if isinstance(reply, Misdirected):
                 return True
-            return isinstance(reply, Unavailable) and not (reply.reached and call.path.endswith("include_cost=true"))
+            return isinstance(reply, Unavailable) and not (reply.reached and call.tells_state)
 
         async def again() -> PollReply:
             return await self._read(replace(call, fresh=True), request_id)
@@ -442,7 +442,7 @@ class Legs:
 
     async def _read(self, call: Call, request_id: str) -> PollReply:
         await self._turn()
-        reply = runcomfy.read_poll(await self._tools.wire.send(call), self._tools.clock.now(), request_id)
+        reply = self._tools.api.read_poll(await self._tools.wire.send(call), self._tools.clock.now(), request_id)
         match reply:
             case Unavailable():
                 self._strained(reply.message)
@@ -593,8 +593,7 @@ class Legs:
 
     async def _renew(self, job: Job) -> Job | Move | Dead | Interrupted:
         """Ask for the result again: its URLs may be fresh."""
-        request_id = job.request_id or ""
-        reply = await self._ask(runcomfy.result(request_id, self._tools.store.parts), job)
+        reply = await self._ask(self._tools.api.result(_reference(job), self._tools.store.parts), job)
         match reply:
             case Finished(urls) if len(urls) >= max(1, len(job.outputs)):
                 fresh = tuple(Output(index, url) for index, url in enumerate(urls, start=1))
@@ -676,6 +675,11 @@ def _stem(job: Job, output: Output) -> str:
 def _needs_result(job: Job) -> bool:
     """Say whether a job's URLs are not known, or are what the ledger keeps of a data URI: all but its data."""
     return not job.outputs or any(one.url.startswith("data:") and one.url.endswith(",") for one in job.outputs)
+
+
+def _reference(job: Job) -> Reference:
+    """Return what is needed to ask about a job's request."""
+    return Reference(job.spec.model, job.request_id or "")
 
 
 def _loop_now() -> float:

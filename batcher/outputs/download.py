@@ -18,7 +18,7 @@ from batcher.job import ASIDE, Output
 from batcher.outputs.failures import Dead, Failed, Interrupted, Never, Wrong
 from batcher.outputs.media import Media, NotMedia, examine
 from batcher.outputs.store import Part, Store
-from batcher.provider.wire import Download, Wire, WireFault
+from batcher.provider.calls import Download, Wire, WireFault
 
 T = TypeVar("T")
 P = ParamSpec("P")

@@ -1,1 +1,10 @@
-"""The remote API: what can be asked of it, what it may answer, and how bytes get there."""
+"""Vendors, each a file that builds calls and reads answers; and the wire that carries them."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from batcher.provider.provider import Provider
+from batcher.provider.runcomfy import RUNCOMFY
+
+PROVIDERS: Final[Mapping[str, Provider]] = {one.name: one for one in (RUNCOMFY,)}
+"""By the name that a manifest gives."""

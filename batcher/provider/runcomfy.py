@@ -16,7 +16,9 @@ from urllib.parse import quote
 
 from batcher.clock import from_rfc3339
 from batcher.job import ASIDE, Kind
+from batcher.provider.calls import RESULT_LIMIT, Answer, Call, WireFault
 from batcher.provider.damaged import codes_in, hinted_ids, named_id, other_than, parse, salvaged_id
+from batcher.provider.provider import Provider, Reference, Traits
 from batcher.provider.replies import (
     Accepted,
     Broke,
@@ -42,7 +44,6 @@ from batcher.provider.replies import (
     Unsent,
     Working,
 )
-from batcher.provider.wire import RESULT_LIMIT, Answer, Call, WireFault
 
 SUBMIT_TIMEOUT: Final = 120.0
 _QUEUED: Final = frozenset({"in_queue", "queued", "pending", "waiting", "starting"})
@@ -59,46 +60,78 @@ _TIMED_OUT: Final = 408
 _TROUBLE: Final = 500
 _POLICY: Final = re.compile(r"polic|moderat|safety|nsfw|prohibited|sensitive|violat|unsafe", re.IGNORECASE)
 _MEDIA: Final = ("image", "images", "video", "videos")
-FILE_HOSTS: Final = (".runcomfy.net", ".runcomfy.com")
-"""Endings of the names of hosts that the vendor's outputs lie on."""
 MOST_OUTPUTS: Final = 256
 """Outputs of one result that are taken: models make at most a few, and thousands would be a server's error."""
 
 
-def submit(model_id: str, body: bytes) -> Call:
-    """Build the one call that costs money; the body is the model's input as JSON."""
-    return Call("POST", f"/v1/models/{quote(model_id)}", body, timeout=SUBMIT_TIMEOUT, once=True)
+class RunComfy:
+    """RunComfy's Model API."""
+
+    name = "runcomfy"
+    traits = Traits(
+        title="RunComfy",
+        repeat="none",
+        finds=False,
+        result_tells_state=True,
+        bill="result",
+        full_queue="rejects",
+        most_inline_bytes=64 * 2**20,
+        outputs_live="not known: they are fetched at once",
+        authorization="Bearer",
+        token_names=("RUNCOMFY_TOKEN", "RUNCOMFY_API_TOKEN", "RUNCOMFY_API_KEY"),
+        file_hosts=(".runcomfy.net", ".runcomfy.com"),
+        token_hint="set RUNCOMFY_TOKEN (your profile page on runcomfy.com has it)",  # noqa: S106 - no token
+    )
+
+    def submit(self, model_id: str, body: bytes) -> Call:
+        """Build the one call that costs money; the body is the model's input as JSON."""
+        return Call("POST", f"/v1/models/{quote(model_id)}", body, timeout=SUBMIT_TIMEOUT, once=True)
+
+    def status(self, request: Reference) -> Call:
+        """Build the call that asks where a request stands."""
+        return Call("GET", f"{_of(request)}/status")
+
+    def result(self, request: Reference, aside: Path | None = None) -> Call:
+        """Build the call for a request's outcome and bill; until it has ended this says where it stands."""
+        path = f"{_of(request)}/result?include_cost=true"
+        return Call("GET", path, timeout=300.0, limit=RESULT_LIMIT, aside=aside, tells_state=True)
+
+    def cancel(self, request: Reference) -> Call:
+        """Build the call that takes a request out of the server's queue."""
+        return Call("POST", f"{_of(request)}/cancel")
+
+    def catalogue(self, model_id: str | None = None) -> Call:
+        """Build the call for the catalogue, or for one of its models."""
+        if model_id is None:
+            return Call("GET", "/v1/models?include_schema=true&limit=200")
+        return Call("GET", f"/v1/models/{quote(model_id)}")
+
+    def balance(self) -> Call:
+        """Build the call for what is left in the account; its host is not the API's."""
+        return Call("GET", "/prod/v2/balance")
+
+    def read_submit(self, answer: Answer | WireFault, now: float) -> SubmitReply:
+        """Return what became of a submission; `now` in seconds since 1970, for a `Retry-After` that is a date."""
+        return read_submit(answer, now)
+
+    def read_poll(self, answer: Answer | WireFault, now: float, request_id: str) -> PollReply:
+        """Return where a request stands, from an answer to `status` or `result`."""
+        return read_poll(answer, now, request_id)
+
+    def read_cancel(self, answer: Answer | WireFault, now: float, request_id: str) -> CancelReply:
+        """Return what became of a cancellation."""
+        return read_cancel(answer, now, request_id)
+
+    def read_balance(self, answer: Answer | WireFault) -> float | str:
+        """Return the dollars that are left, or why that is not known."""
+        return read_balance(answer)
 
 
-def status(request_id: str) -> Call:
-    """Ask where a request stands."""
-    return Call("GET", f"/v1/requests/{quote(request_id, safe='')}/status")
+RUNCOMFY: Final[Provider] = RunComfy()
 
 
-def result(request_id: str, aside: Path | None = None) -> Call:
-    """Ask for a request's outcome and bill; until it has ended this says where it stands.
-
-    `aside`: the folder for data URIs of an answer that is large.
-    """
-    path = f"/v1/requests/{quote(request_id, safe='')}/result?include_cost=true"
-    return Call("GET", path, timeout=300.0, limit=RESULT_LIMIT, aside=aside)
-
-
-def cancel(request_id: str) -> Call:
-    """Take a request out of the server's queue."""
-    return Call("POST", f"/v1/requests/{quote(request_id, safe='')}/cancel")
-
-
-def catalogue(model_id: str | None = None) -> Call:
-    """Ask for the catalogue, or for one of its models."""
-    if model_id is None:
-        return Call("GET", "/v1/models?include_schema=true&limit=200")
-    return Call("GET", f"/v1/models/{quote(model_id)}")
-
-
-def balance() -> Call:
-    """Ask what is left in the account; its host is not the API's."""
-    return Call("GET", "/prod/v2/balance")
+def _of(request: Reference) -> str:
+    return f"/v1/requests/{quote(request.request_id, safe='')}"
 
 
 @dataclass(frozen=True, slots=True)

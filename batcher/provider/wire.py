@@ -5,13 +5,13 @@ import errno
 import re
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -21,15 +21,14 @@ from yarl import URL
 from batcher import __version__
 from batcher.errors import WrongUse
 from batcher.provider.addresses import barred
+from batcher.provider.calls import REPLY_LIMIT, Answer, Call, Download, WireFault
 from batcher.provider.damaged import readable
 from batcher.provider.packing import unpacked
+from batcher.provider.provider import Traits
 from batcher.provider.proxies import Proxies
 from batcher.provider.redaction import Redactor, without_passwords
 from batcher.provider.sieve import Sieve
 
-REPLY_LIMIT: Final = 16 * 2**20
-RESULT_LIMIT: Final = 2 * 2**30
-"""A result may carry its media as data URIs: these go to files as they come, where there is a folder for them."""
 _IN_MEMORY: Final = 256 * 2**20
 """Of an answer whose data URIs have no folder."""
 _SMALL: Final = 8 * 2**20
@@ -52,85 +51,6 @@ USER_AGENT: Final = f"batcher/{__version__}"
 _BARRED: Final = "is an address of a private network: no file is fetched from there"
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One request to the API. `path` begins with a slash; `timeout` in seconds."""
-
-    method: str
-    path: str
-    body: bytes | None = None
-    timeout: float = 30.0
-    limit: int = REPLY_LIMIT
-    """Most bytes of the answer that are read."""
-    once: bool = False
-    """It must not be sent twice: a fresh connection of its own."""
-    fresh: bool = False
-    """What answered before is not trusted: a fresh connection, and no answer of a cache."""
-    aside: Path | None = None
-    """Where the data URIs of a large answer go."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What came back. `whole` is false where the connection broke within the body, or the limit was passed."""
-
-    status: int
-    headers: Mapping[str, str]
-    """Names in lower case."""
-    body: bytes
-    whole: bool = True
-    aside: tuple[Path, ...] = ()
-    """Files of the data URIs that were taken out of it: `aside:N` stands for the N-th."""
-
-
-@dataclass(frozen=True, slots=True)
-class WireFault:
-    """No answer came. `sent`: a byte of the request may have left."""
-
-    sent: bool
-    message: str
-    never: bool = False
-    """The URL leads nowhere that a file is fetched from, however often it is tried."""
-    came: bytes = b""
-    """What came over a connection of a single request, and could not be read as HTTP."""
-
-
-@dataclass(slots=True)
-class Download:
-    """A file on its way: its status, the length announced, and its bytes in blocks."""
-
-    status: int
-    length: int | None
-    blocks: AsyncIterator[bytes] = field(repr=False)
-
-
-class Wire(Protocol):
-    """The way to the server. It never raises for what a network does."""
-
-    sent: int
-    """Calls to the API so far."""
-
-    async def send(self, call: Call) -> Answer | WireFault:
-        """Send one call to the API."""
-        ...
-
-    def download(self, url: str) -> AbstractAsyncContextManager[Download | WireFault]:
-        """Open a file at any host, without the token. Reading its blocks raises OSError where it breaks off."""
-        ...
-
-    def stood_still(self) -> None:
-        """Give what is on its way more time: this process was stopped, or the machine slept."""
-        ...
-
-    async def refresh(self) -> None:
-        """Drop connections that may have died unnoticed; submissions on their way keep theirs."""
-        ...
-
-    async def close(self) -> None:
-        """Drop all connections."""
-        ...
-
-
 class HttpWire:
     """The wire over aiohttp.
 
@@ -145,14 +65,16 @@ class HttpWire:
         renewed: Callable[[], str] | None = None,
         *,
         proxies: Proxies | None = None,
-        hosts: Sequence[str] = (),
+        traits: Traits | None = None,
         connections: int = 0,
     ) -> None:
-        """`hosts`: endings of the names of the provider's own file hosts; these may be reached through a proxy.
+        """`traits`: of the provider, whose own file hosts may be reached through a proxy.
 
         `connections`: the most that each of its pools has at once, 0: any number.
         """
         self._connections = connections
+        self._authorization = traits.authorization if traits else "Bearer"
+        """What stands before the token in its header."""
         self._base = base
         self._token = token
         self._redactor = Redactor(token)
@@ -160,7 +82,7 @@ class HttpWire:
         """Reads the token once more, where it was refused: it may have been renewed since."""
         self._proxies = proxies or Proxies()
         self._proxy = self._proxies.of(base)
-        self._hosts = tuple(hosts)
+        self._hosts = traits.file_hosts if traits else ()
         self._own: frozenset[str] | None = None
         """The API host's addresses: files may come from there, wherever it is."""
         self._limits: set[asyncio.Timeout] = set()
@@ -203,7 +125,7 @@ class HttpWire:
         session = self._once if once else self._reads
         if not _UNSENDABLE.isdisjoint(self._token):  # refused only when the request is counted as sent
             return WireFault(sent=False, message="the token has a character that no header can carry")
-        headers = {"Authorization": f"Bearer {self._token}"}
+        headers = {"Authorization": f"{self._authorization} {self._token}"}
         if once:
             headers["Accept-Encoding"] = "identity"
         if call.fresh:

@@ -6,8 +6,8 @@ import json
 from batcher.catalog import Model, read_strange_entry
 from batcher.errors import EXIT_MANIFEST, BatcherError, TokenMissing, Unreachable, WrongUse
 from batcher.plain import command
-from batcher.provider import runcomfy
-from batcher.provider.wire import Answer, Wire, WireFault
+from batcher.provider.calls import Answer, Wire, WireFault
+from batcher.provider.provider import Provider
 
 
 class Unusable(BatcherError):
@@ -16,9 +16,9 @@ class Unusable(BatcherError):
     exit_code = EXIT_MANIFEST
 
 
-async def look_up(wire: Wire, model_id: str) -> Model:
+async def look_up(wire: Wire, api: Provider, model_id: str) -> Model:
     """Ask the API's catalogue for a model. Raises WrongUse, Unusable, TokenMissing, Unreachable."""
-    answer = await wire.send(runcomfy.catalogue(model_id))
+    answer = await wire.send(api.catalogue(model_id))
     if isinstance(answer, WireFault):
         raise Unreachable(f"the model {model_id} could not be looked up: {answer.message}")
     why = ""
@@ -43,9 +43,9 @@ async def look_up(wire: Wire, model_id: str) -> Model:
     )
 
 
-async def list_models(wire: Wire) -> list[Model]:
+async def list_models(wire: Wire, api: Provider) -> list[Model]:
     """Ask the API for its whole catalogue. Raises Unreachable."""
-    answer = await wire.send(runcomfy.catalogue())
+    answer = await wire.send(api.catalogue())
     if not isinstance(answer, Answer) or answer.status != 200:  # noqa: PLR2004
         raise Unreachable(
             f"the catalogue could not be read: {answer.message if isinstance(answer, WireFault) else answer.status}"

@@ -21,7 +21,7 @@ from batcher.ledger.reader import has_ledger
 from batcher.ledger.witness import Witness
 from batcher.outputs.store import sync_folder
 from batcher.plain import command
-from batcher.provider.wire import Wire
+from batcher.provider.calls import Wire
 from batcher.run.parts import Parts
 from batcher.run.run import Run
 from batcher.settings import SANDBOX, Endpoint, remote

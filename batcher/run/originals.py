@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from batcher.ledger.reader import Reader
-from batcher.provider.wire import Wire, WireFault
+from batcher.provider.calls import Wire, WireFault
 from batcher.run.parts import http_wire
 from batcher.settings import remote
 from batcher.show.report.album import Album

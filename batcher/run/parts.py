@@ -9,10 +9,11 @@ from pathlib import Path
 from batcher.clock import Chance, Clock, chance
 from batcher.ledger.database import Database, open_threaded
 from batcher.ledger.witness import state_folder
-from batcher.provider import runcomfy
+from batcher.provider import PROVIDERS
+from batcher.provider.calls import Wire
 from batcher.provider.proxies import of_environment
 from batcher.provider.rehearsal import sandbox
-from batcher.provider.wire import HttpWire, Wire
+from batcher.provider.wire import HttpWire
 from batcher.run.descriptors import connections
 from batcher.settings import SANDBOX, Endpoint
 
@@ -25,7 +26,7 @@ def http_wire(endpoint: Endpoint) -> Wire:
         endpoint.token.reveal(),
         (lambda: renew().reveal()) if renew else None,
         proxies=None if endpoint.provider == SANDBOX else of_environment(),
-        hosts=runcomfy.FILE_HOSTS,
+        traits=PROVIDERS[endpoint.vendor].traits,
         connections=connections(),
     )
 

@@ -14,7 +14,7 @@ from batcher.outputs.failures import Dead, Failed, Never
 from batcher.outputs.sidecar import Origin, sidecar, sidecar_file
 from batcher.outputs.store import Store
 from batcher.pacing.patience import backoff
-from batcher.provider import runcomfy
+from batcher.provider.provider import Reference
 from batcher.provider.replies import Finished
 
 _TRIES: Final = 4
@@ -57,9 +57,9 @@ async def write_sidecar(job: Job, index: int, store: Store, origin: Origin) -> s
 
 async def _urls(job: Job, tools: Tools) -> tuple[str, ...]:
     """Ask for the result again: what it names now is fresher than what is remembered."""
-    request_id = job.request_id or ""
-    answer = await tools.wire.send(replace(runcomfy.result(request_id, tools.store.parts), fresh=True))
-    reply = runcomfy.read_poll(answer, tools.clock.now(), request_id)
+    request = Reference(job.spec.model, job.request_id or "")
+    answer = await tools.wire.send(replace(tools.api.result(request, tools.store.parts), fresh=True))
+    reply = tools.api.read_poll(answer, tools.clock.now(), request.request_id)
     return reply.urls if isinstance(reply, Finished) else ()
 
 

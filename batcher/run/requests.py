@@ -21,8 +21,8 @@ from batcher.ledger.again import Which
 from batcher.manifest.faults import did_you_mean
 from batcher.pacing.patience import backoff
 from batcher.plain import command
-from batcher.provider import runcomfy
 from batcher.provider.damaged import named_id
+from batcher.provider.provider import Reference
 from batcher.provider.replies import (
     CancelDone,
     CancelReply,
@@ -154,10 +154,10 @@ class Requests:
         if named_id(request_id) is None:
             raise WrongUse(f"{request_id!r} cannot be a request id")
         run = self._run
-        await run.ledger.transact(lambda connection: adoptable(connection, job_id, request_id))
+        meant = await run.ledger.transact(lambda connection: adoptable(connection, job_id, request_id))
         wire = await run.connect()
-        answer = await wire.send(replace(runcomfy.status(request_id), fresh=True))
-        match runcomfy.read_poll(answer, run.parts.clock.now(), request_id):
+        answer = await wire.send(replace(run.api.status(Reference(meant.spec.model, request_id)), fresh=True))
+        match run.api.read_poll(answer, run.parts.clock.now(), request_id):
             case Missing(message):
                 raise WrongUse(f"the API does not know request {request_id}: {message}")
             case Misdirected(named):
@@ -218,8 +218,8 @@ class Requests:
 
         async def one(job: Job) -> CancelReply:
             async with limit:
-                answer = await wire.send(runcomfy.cancel(job.request_id or ""))
-            reply = runcomfy.read_cancel(answer, run.parts.clock.now(), job.request_id or "")
+                answer = await wire.send(run.api.cancel(Reference(job.spec.model, job.request_id or "")))
+            reply = run.api.read_cancel(answer, run.parts.clock.now(), job.request_id or "")
             if isinstance(reply, CancelDone | CancelTooLate | Missing):
                 self._cancels.add(job.id)
             if isinstance(reply, CancelDone) and run.engine is None:  # a run at work hears of it by its next look

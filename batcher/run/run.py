@@ -47,7 +47,9 @@ from batcher.pacing.patience import Patience
 from batcher.pacing.polling import Usual
 from batcher.pacing.window import Rate, Speed, Window
 from batcher.plain import command
-from batcher.provider.wire import Wire
+from batcher.provider import PROVIDERS
+from batcher.provider.calls import Wire
+from batcher.provider.provider import Provider
 from batcher.run.catalogue import look_up
 from batcher.run.copies import Copies
 from batcher.run.parts import Parts
@@ -82,6 +84,8 @@ class Run:
         self.ledger = ledger
         self._connect = connect
         self._wire: Wire | None = None
+        self.api: Provider = next(iter(PROVIDERS.values()))
+        """The protocol that is spoken, known once the way to the API is."""
         self.parts = parts
         self.store = Store(out)
         self.purse = Purse(ledger)
@@ -101,6 +105,7 @@ class Run:
         """Find the way to the API, starting the sandbox for a rehearsal. Raises TokenMissing, WrongRun."""
         if self._wire is None:
             endpoint, self._wire = await self._connect()
+            self.api = PROVIDERS[endpoint.vendor]
             self.secret = "" if endpoint.provider == SANDBOX else endpoint.token.reveal()
         return self._wire
 
@@ -140,7 +145,8 @@ class Run:
         for row in await self.ledger.ask("models"):
             if row["id"] == model_id:
                 return read_entry(json.loads(row["entry"]))
-        model = await look_up(await self.connect(), model_id)
+        wire = await self.connect()
+        model = await look_up(wire, self.api, model_id)
         put = statements("moves.sql")["put_model"]
         entry = {"id": model_id, "entry": json.dumps(model.entry)}
         await self.ledger.transact(lambda connection: connection.execute(put, entry).rowcount)
@@ -287,6 +293,7 @@ class Run:
         """Put together what legs work with."""
         return Tools(
             wire=wire,
+            api=self.api,
             store=self.store,
             clock=self.parts.clock,
             chance=self.parts.chance,

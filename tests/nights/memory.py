@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from batcher.provider.wire import REPLY_LIMIT, Answer, Call, Download, WireFault
+from batcher.provider.calls import REPLY_LIMIT, Answer, Call, Download, WireFault
 from batcher.sandbox.faults import Manner
 from batcher.sandbox.replies import Reply
 from batcher.sandbox.server import bomb as make_bomb

@@ -16,7 +16,8 @@ import pytest
 from aiohttp import web
 
 from batcher.provider.addresses import barred
-from batcher.provider.wire import Answer, Call, HttpWire
+from batcher.provider.calls import Answer, Call
+from batcher.provider.wire import HttpWire
 from tests.real.api import TOKEN, Api, accepts_and_hangs_up
 from tests.real.conftest import MODEL, Batcher
 

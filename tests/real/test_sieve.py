@@ -12,9 +12,12 @@ import pytest
 from batcher.errors import WrongUse
 from batcher.job import ASIDE
 from batcher.provider import runcomfy
+from batcher.provider.calls import Answer
+from batcher.provider.provider import Reference
 from batcher.provider.replies import Finished
+from batcher.provider.runcomfy import RUNCOMFY
 from batcher.provider.sieve import Sieve
-from batcher.provider.wire import Answer, HttpWire
+from batcher.provider.wire import HttpWire
 from tests.nights.memory import picture
 from tests.real.api import TOKEN, Api
 from tests.real.conftest import MODEL, Batcher
@@ -77,7 +80,7 @@ async def test_a_folder_that_cannot_be_written_is_not_the_networks_fault(api: Ap
     api.output_urls = ["data:image/png;base64," + "A" * 12_000_000]
     wire = HttpWire(api.base, TOKEN)
     with pytest.raises(WrongUse, match="cannot be written"):
-        await wire.send(runcomfy.result(links["request_id"], tmp_path / "nowhere"))
+        await wire.send(RUNCOMFY.result(Reference("m", links["request_id"]), tmp_path / "nowhere"))
     await wire.close()
 
 

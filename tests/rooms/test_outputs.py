@@ -26,7 +26,7 @@ from batcher.outputs.failures import Dead, Interrupted, Never, Wrong
 from batcher.outputs.media import NotMedia, examine
 from batcher.outputs.sidecar import shortened, sidecar_file
 from batcher.outputs.store import Store
-from batcher.provider.wire import Download, WireFault
+from batcher.provider.calls import Download, WireFault
 from batcher.sandbox.render import render, render_video
 from tests.nights.memory import picture
 

@@ -9,6 +9,7 @@ from batcher.engine import rules
 from batcher.job import Job, Kind, Move, Output, Spec, State
 from batcher.outputs.failures import Interrupted, Never
 from batcher.provider import runcomfy
+from batcher.provider.calls import Answer, WireFault
 from batcher.provider.replies import (
     Accepted,
     Broke,
@@ -31,7 +32,6 @@ from batcher.provider.replies import (
     Unsent,
     Working,
 )
-from batcher.provider.wire import Answer, WireFault
 from batcher.settings import Retry
 
 NOW = 1_700_000_000.0

@@ -12,7 +12,8 @@ import pytest
 
 from batcher.clock import Clock
 from batcher.ledger.database import Database, InlineDatabase, open_threaded
-from batcher.provider import runcomfy
+from batcher.provider.calls import Answer, Download, Wire, WireFault
+from batcher.provider.provider import Reference
 from batcher.provider.replies import (
     Accepted,
     Broken,
@@ -26,7 +27,8 @@ from batcher.provider.replies import (
     Unavailable,
     Working,
 )
-from batcher.provider.wire import Answer, Download, HttpWire, Wire, WireFault
+from batcher.provider.runcomfy import RUNCOMFY
+from batcher.provider.wire import HttpWire
 from batcher.sandbox.server import load_models
 from batcher.sandbox.world import Conditions, World
 from tests.nights.memory import MemoryWire
@@ -61,11 +63,11 @@ WIRES = pytest.mark.parametrize("way", [memory, http], ids=["memory", "http"])
 
 async def submit(wire: Wire, prompt: str) -> object:
     body = json.dumps({"prompt": prompt, "output_format": "jpeg"}).encode()
-    return runcomfy.read_submit(await wire.send(runcomfy.submit(MODEL, body)), 0.0)
+    return RUNCOMFY.read_submit(await wire.send(RUNCOMFY.submit(MODEL, body)), 0.0)
 
 
 async def result(wire: Wire, request_id: str) -> object:
-    return runcomfy.read_poll(await wire.send(runcomfy.result(request_id)), 0.0, request_id)
+    return RUNCOMFY.read_poll(await wire.send(RUNCOMFY.result(Reference(MODEL, request_id))), 0.0, request_id)
 
 
 async def settled(wire: Wire, request_id: str) -> object:
@@ -91,14 +93,14 @@ async def test_a_job_goes_all_the_way(tmp_path: Path, way: type) -> None:
     async with way(tmp_path, {}) as wire:
         first, second = await submit(wire, "a"), await submit(wire, "b")
         assert isinstance(first, Accepted) and isinstance(second, Accepted)
-        asked = await wire.send(runcomfy.status(second.request_id))
-        standing = runcomfy.read_poll(asked, 0.0, second.request_id)
+        asked = await wire.send(RUNCOMFY.status(Reference(MODEL, second.request_id)))
+        standing = RUNCOMFY.read_poll(asked, 0.0, second.request_id)
         assert standing == Queued(1)
         assert isinstance(await result(wire, first.request_id), Working)
-        cancelled = await wire.send(runcomfy.cancel(first.request_id))
-        assert isinstance(runcomfy.read_cancel(cancelled, 0.0, first.request_id), CancelTooLate)
-        cancelled = await wire.send(runcomfy.cancel(second.request_id))
-        assert isinstance(runcomfy.read_cancel(cancelled, 0.0, second.request_id), CancelDone)
+        cancelled = await wire.send(RUNCOMFY.cancel(Reference(MODEL, first.request_id)))
+        assert isinstance(RUNCOMFY.read_cancel(cancelled, 0.0, first.request_id), CancelTooLate)
+        cancelled = await wire.send(RUNCOMFY.cancel(Reference(MODEL, second.request_id)))
+        assert isinstance(RUNCOMFY.read_cancel(cancelled, 0.0, second.request_id), CancelDone)
         done = await settled(wire, first.request_id)
         assert isinstance(done, Finished)
         assert (len(done.urls), done.billed_usd) == (1, 0.15)
@@ -110,12 +112,12 @@ async def test_a_job_goes_all_the_way(tmp_path: Path, way: type) -> None:
 @WIRES
 async def test_what_is_wrong_is_answered_so(tmp_path: Path, way: type) -> None:
     async with way(tmp_path, {}) as wire:
-        refused = runcomfy.read_submit(await wire.send(runcomfy.submit("no/such", b"{}")), 0.0)
+        refused = RUNCOMFY.read_submit(await wire.send(RUNCOMFY.submit("no/such", b"{}")), 0.0)
         assert isinstance(refused, TurnedDown)
-        refused = runcomfy.read_submit(await wire.send(runcomfy.submit(MODEL, b"{}")), 0.0)
+        refused = RUNCOMFY.read_submit(await wire.send(RUNCOMFY.submit(MODEL, b"{}")), 0.0)
         assert isinstance(refused, TurnedDown) and "422" in refused.message
         assert isinstance(await result(wire, "../../nobody"), Missing)
-        known = await wire.send(runcomfy.catalogue(MODEL))
+        known = await wire.send(RUNCOMFY.catalogue(MODEL))
         assert isinstance(known, Answer) and known.status == 200
 
 
@@ -146,13 +148,13 @@ async def test_a_torn_download_raises_where_it_breaks(tmp_path: Path, way: type)
 
 async def test_a_connection_that_is_refused_has_sent_nothing() -> None:
     wire = HttpWire("http://127.0.0.1:9", "t")
-    fault = await wire.send(runcomfy.submit(MODEL, b"{}"))
+    fault = await wire.send(RUNCOMFY.submit(MODEL, b"{}"))
     assert isinstance(fault, WireFault) and not fault.sent
     async with wire.download("http://127.0.0.1:9/x") as download:
         assert isinstance(download, WireFault)
     await wire.close()
     wire = HttpWire("http://no-such-host.invalid", "t")
-    fault = await wire.send(runcomfy.submit(MODEL, b"{}"))
+    fault = await wire.send(RUNCOMFY.submit(MODEL, b"{}"))
     assert isinstance(fault, WireFault) and not fault.sent
     await wire.close()
 

@@ -1,0 +1,97 @@
+"""What a provider is: it builds calls, reads answers into closed sets, and declares what it can. Sends nothing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+from batcher.provider.calls import Answer, Call, WireFault
+from batcher.provider.replies import CancelReply, PollReply, SubmitReply
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A request that a provider has accepted: what is needed to ask about it."""
+
+    model: str
+    request_id: str
+    follow: Mapping[str, str] = field(default_factory=dict)
+    """URLs that the provider gave to ask by, where it gave any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What a provider can promise, and what it calls things. Whoever needs to know asks here, never who it is."""
+
+    title: str
+    """As people write it."""
+    repeat: Literal["none", "replay"]
+    """What sending a submission once more does: make another request, or give the same one again, by a key."""
+    finds: bool
+    """Past requests can be listed, so that one whose answer was lost may be found."""
+    result_tells_state: bool
+    """The call for a result says where a request stands until it has ended: no call for its state is needed before."""
+    bill: Literal["result", "units", "none"]
+    """Where the bill comes from: the result's own dollars, its units times a listed price, or nowhere."""
+    full_queue: Literal["rejects", "waits"]
+    """What a full queue does with a submission."""
+    most_inline_bytes: int
+    """Bytes of a request with its images inside that are taken."""
+    outputs_live: str
+    """How long outputs can be fetched, in the vendor's words."""
+    authorization: str
+    """What stands before the token in the header `Authorization`."""
+    token_names: tuple[str, ...]
+    """Variables of the environment that hold the token, the first that is set counts."""
+    file_hosts: tuple[str, ...]
+    """Endings of the names of hosts that outputs lie on."""
+    token_hint: str
+    """Where a user finds the token."""
+
+
+class Provider(Protocol):
+    """A vendor's API. Times are seconds since 1970."""
+
+    name: str
+    """As a manifest names it."""
+    traits: Traits
+
+    def submit(self, model_id: str, body: bytes) -> Call:
+        """Build the one call that costs money; the body is the model's input as JSON."""
+        ...
+
+    def status(self, request: Reference) -> Call:
+        """Build the call that asks where a request stands."""
+        ...
+
+    def result(self, request: Reference, aside: Path | None = None) -> Call:
+        """Build the call for a request's outcome and bill; `aside`: the folder for data URIs of a large answer."""
+        ...
+
+    def cancel(self, request: Reference) -> Call:
+        """Build the call that takes a request out of the queue."""
+        ...
+
+    def catalogue(self, model_id: str | None = None) -> Call:
+        """Build the call for the models that there are, or for one of them; anything that answers it is reached."""
+        ...
+
+    def balance(self) -> Call:
+        """Build the call for what is left in the account; its host may be another."""
+        ...
+
+    def read_submit(self, answer: Answer | WireFault, now: float) -> SubmitReply:
+        """Return what became of a submission."""
+        ...
+
+    def read_poll(self, answer: Answer | WireFault, now: float, request_id: str) -> PollReply:
+        """Return where a request stands, from an answer to `status` or `result`."""
+        ...
+
+    def read_cancel(self, answer: Answer | WireFault, now: float, request_id: str) -> CancelReply:
+        """Return what became of a cancellation."""
+        ...
+
+    def read_balance(self, answer: Answer | WireFault) -> float | str:
+        """Return the dollars that are left, or why that is not known."""
+        ...
