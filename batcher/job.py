@@ -173,6 +173,8 @@ class Spec(NamedTuple):
     """From 1, the header not counted."""
     rows_file: str | None = None
     estimated_usd: float | None = None
+    request_class: str = ""
+    """What sets its price and latency beside its model, as the model's catalogue entry tells."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,12 @@ _MEDIA_FORMATS: Final = re.compile(r"^(image|video|audio|media|file)_?(uri|url)$
 _MEDIA_NAMES: Final = re.compile(r"(^|_)(images?|photos?|masks?|videos?|audios?|frames?)(_(uri|url)s?)?$")
 
 
+PRICED_BY: Final = "resolution"
+"""The input that prices depend on, of the models known."""
+UNKEPT: Final = "sync_mode"
+"""The input by which a result comes in the answer alone: the vendor keeps no copy of it."""
+_OUTPUT_BYTES: Final = {"1K": 1.8e6, "2K": 6e6, "4K": 20e6}
+"""Of a PNG of that resolution: a guess, for want of any output."""
 MISSING: Final = "is missing, and the model requires it"
 """What is said of a required input that is not there."""
 
@@ -95,18 +101,38 @@ class Model:
         name = next((name for name in COUNT_FIELDS if name in self.properties), None)
         return None if name is None else (name, self.properties[name].get("default", 1))
 
+    def request_class(self, inputs: Mapping[str, object]) -> str:
+        """Return what sets a request's price and latency beside its model: its resolution, if it has one."""
+        resolution = inputs.get(PRICED_BY, self._usual_resolution)
+        return "" if resolution is None else str(resolution)
+
     @cached_property
     def _usual_resolution(self) -> object:
-        return self.properties.get("resolution", {}).get("default")
+        return self.properties.get(PRICED_BY, {}).get("default")
+
+    @staticmethod
+    def output_bytes(request_class: str) -> float:
+        """Return a guess of the bytes of an output, before any is known."""
+        return _OUTPUT_BYTES.get(request_class, _OUTPUT_BYTES["1K"])
 
     def estimate(self, inputs: Mapping[str, object], prices: Prices | None) -> float | None:
         """Estimate what a job of these inputs costs in USD, by the prices given or the catalogue's."""
         prices = prices or self.prices
         if prices is None:
             return None
-        resolution = inputs.get("resolution", self._usual_resolution)
-        each = prices.of(None if resolution is None else str(resolution))
+        each = prices.of(self.request_class(inputs) or None)
         return None if each is None else round(each * self.outputs(inputs), 6)
+
+
+def is_unkept(inputs: Mapping[str, object]) -> bool:
+    """Return whether the vendor keeps no copy of the result of such a request."""
+    return inputs.get(UNKEPT) is True
+
+
+def asked_side(inputs: Mapping[str, object]) -> tuple[str, int] | None:
+    """Return the size that a request asks for, in words and in pixels of a longer side; None where it asks for none."""
+    asked = str(inputs.get(PRICED_BY, ""))
+    return (asked, int(asked[:-1]) * 1024) if asked[-1:].upper() == "K" and asked[:-1].isdigit() else None
 
 
 def _fetch_nothing(uri: str) -> Any:  # noqa: ANN401 - as the library has it

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from batcher import __version__
-from batcher.catalog import Model
+from batcher.catalog import UNKEPT, Model
 from batcher.errors import Fault, ManifestFaulty
 from batcher.hosting.inline import Looks
 from batcher.manifest.expand import Expansion, Options, Reject
@@ -133,12 +133,12 @@ def fingerprint(manifest: Manifest, model: Model, options: Options, selection: S
 def warnings(unkept: int, outside: Collection[str], blank: Mapping[str, int]) -> list[str]:
     """Return what should be said before the run.
 
-    `unkept`: jobs with `sync_mode`; `outside`: local images that do not lie in the manifest's folder; `blank`: by
-    variable that a template writes, the rows in which its cell is empty.
+    `unkept`: jobs of whose results the vendor keeps no copy; `outside`: local images that do not lie in the manifest's
+    folder; `blank`: by variable that a template writes, the rows in which its cell is empty.
     """
     found = []
     if unkept:
-        said = f"sync_mode is on for {jobs(unkept)}: the vendor keeps no copy of such a result"
+        said = f"{UNKEPT} is on for {jobs(unkept)}: the vendor keeps no copy of such a result"
         found.append(f"{said}; if it is lost on the way, it is lost")
     if outside:
         count = f"{len(outside):,}{' or more' if len(outside) >= MOST_OUTSIDE else ''}"

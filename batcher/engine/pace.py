@@ -35,7 +35,7 @@ _CUTS: Final = 8
 
 def kind(job: Job) -> tuple[str, str]:
     """Give a job's kind."""
-    return kind_of(job.spec.model, job.spec.inputs.get("resolution"))
+    return kind_of(job.spec.model, job.spec.request_class)
 
 
 @dataclass(slots=True)

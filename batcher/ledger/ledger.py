@@ -27,7 +27,7 @@ from batcher.ledger.sql import script, statements
 from batcher.ledger.witness import Seen, Witness
 
 T = TypeVar("T")
-MIGRATIONS: Final[Sequence[str]] = ("schema.sql", "tally.sql", "turns.sql", "files_only.sql")
+MIGRATIONS: Final[Sequence[str]] = ("schema.sql", "tally.sql", "turns.sql", "files_only.sql", "request_class.sql")
 """Each brings a ledger of version n to n + 1, in one transaction."""
 
 

@@ -21,7 +21,7 @@ WHERE state IN ('pending', 'submitting', 'running', 'fetching') AND listed = 1 A
 
 -- name: unbilled
 -- What is at the server, or may be, or ended there without a word, at the price that it was submitted at.
-SELECT jobs.id AS id, json_extract(spec, '$.model') AS model, json_extract(spec, '$.inputs.resolution') AS resolution,
+SELECT jobs.id AS id, json_extract(spec, '$.model') AS model, json_extract(spec, '$.class') AS class,
   attempts.estimated_usd AS estimated
 FROM attempts JOIN jobs ON jobs.id = attempts.job_id AND jobs.attempt = attempts.number
 WHERE (attempts.outcome IN ('open', 'uncertain') OR (jobs.state = 'failed' AND jobs.kind IN ('timeout', 'gone')))
@@ -29,7 +29,7 @@ WHERE (attempts.outcome IN ('open', 'uncertain') OR (jobs.state = 'failed' AND j
 
 -- name: bills
 -- What the attempts that were billed last had been estimated to cost.
-SELECT json_extract(spec, '$.model') AS model, json_extract(spec, '$.inputs.resolution') AS resolution,
+SELECT json_extract(spec, '$.model') AS model, json_extract(spec, '$.class') AS class,
   attempts.estimated_usd AS estimated, attempts.billed_usd AS billed
 FROM (SELECT job_id, max(seq) AS seq FROM
   (SELECT job_id, seq FROM events WHERE job_id IS NOT NULL ORDER BY seq DESC LIMIT 2000) GROUP BY job_id) AS latest
@@ -38,7 +38,7 @@ WHERE attempts.billed_usd IS NOT NULL AND attempts.estimated_usd > 0 ORDER BY la
 
 -- name: results
 -- What the attempts that ended last were billed, or nothing where their result came without a bill.
-SELECT json_extract(spec, '$.model') AS model, json_extract(spec, '$.inputs.resolution') AS resolution,
+SELECT json_extract(spec, '$.model') AS model, json_extract(spec, '$.class') AS class,
   attempts.estimated_usd AS estimated, attempts.billed_usd AS billed
 FROM (SELECT job_id, max(seq) AS seq FROM
   (SELECT job_id, seq FROM events WHERE job_id IS NOT NULL ORDER BY seq DESC LIMIT 2000) GROUP BY job_id) AS latest
@@ -195,7 +195,7 @@ SELECT size, mtime_ns, facts FROM images WHERE path = :path;
 -- What the jobs that ended last took at the server, in seconds; not where the server's clock may not be ours, which
 -- shows only where a job was seen soon after its end.
 SELECT completed_at - running_since AS seconds, json_extract(spec, '$.model') AS model,
-  json_extract(spec, '$.inputs.resolution') AS resolution
+  json_extract(spec, '$.class') AS class
 FROM (SELECT job_id, max(seq) AS seq FROM
   (SELECT job_id, seq FROM events WHERE job_id IS NOT NULL ORDER BY seq DESC LIMIT 2000) GROUP BY job_id) AS latest
 JOIN jobs ON jobs.id = latest.job_id JOIN events ON events.seq = latest.seq

@@ -54,6 +54,7 @@ def spec_facts(spec: Spec) -> Mapping[str, object]:
         "vars": spec.vars,
         "row": spec.row,
         "rows_file": spec.rows_file,
+        "class": spec.request_class,
     }
 
 
@@ -72,6 +73,7 @@ def spec_of(row: sqlite3.Row) -> Spec:
         row=said["row"],
         rows_file=said["rows_file"],
         estimated_usd=row["estimated_usd"],
+        request_class=said["class"],
     )
 
 

@@ -16,7 +16,7 @@ class Census:
     equal_rows: int = 0
     rejected: int = 0
     unkept: int = 0
-    """Jobs of whose results the vendor keeps no copy: `sync_mode`."""
+    """Jobs of whose results the vendor keeps no copy."""
     inlined_bytes: int = 0
     outside: dict[str, None] = field(default_factory=dict)
     """Local images that do not lie in the manifest's folder, as it names them: the first of them."""

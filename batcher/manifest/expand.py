@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from batcher.catalog import MISSING, Model, Prices
+from batcher.catalog import MISSING, PRICED_BY, Model, Prices, is_unkept
 from batcher.errors import Fault
 from batcher.hosting.inline import MAX_REQUEST, Looks
 from batcher.job import Image, Spec
@@ -375,7 +375,7 @@ class Expansion:
         name = self._naming.of(row, variables, inputs, job_id, sent, sample)
         self.census.estimated_usd += estimate or 0.0
         self.census.inlined_bytes += size
-        self.census.unkept += sent.get("sync_mode") is True
+        self.census.unkept += is_unkept(sent)
         spec = Spec(
             id=job_id,
             name=name,
@@ -388,6 +388,7 @@ class Expansion:
             row=row.number,
             rows_file=self._manifest.rows_file,
             estimated_usd=estimate,
+            request_class=self._model.request_class(sent),
         )
         return spec, again
 
@@ -433,7 +434,7 @@ class Expansion:
         estimate = self._model.estimate(sent, self._prices)
         if estimate is None and self._capped:
             message = "has no price: say it under `prices:`, or drop the limit to the cost"
-            raise Bad("resolution", message, of_manifest=True)
+            raise Bad(PRICED_BY, message, of_manifest=True)
         return estimate
 
     def _sample(self, inputs: bytes, turn: int) -> tuple[int, bool]:

@@ -18,9 +18,9 @@ _FREE: Final = frozenset({"turned_away", "refused"})
 """Outcomes of attempts that nothing is paid for."""
 
 
-def kind_of(model: object, resolution: object) -> tuple[str, str]:
-    """Return the class of a request: what sets its price, and tells quick ones from slow ones."""
-    return _same(str(model), str(resolution))
+def kind_of(model: object, request_class: object) -> tuple[str, str]:
+    """Return what jobs have in common that cost the same and take the same time: their model and their class."""
+    return _same(str(model), "" if request_class in {None, "None"} else str(request_class))
 
 
 @lru_cache(1000)
@@ -203,8 +203,8 @@ def restored(
     for kind, factor, bills, without in classes if isinstance(classes, list) else ():
         budget.classes[kind_of(*kind)] = PriceClass(float(factor), int(bills), int(without))
     for row in results:
-        budget.learn(kind_of(row["model"], row["resolution"]), row["estimated"], row["billed"])
+        budget.learn(kind_of(row["model"], row["class"]), row["estimated"], row["billed"])
     for row in unbilled:
-        budget.hold(row["id"], kind_of(row["model"], row["resolution"]), row["estimated"])
+        budget.hold(row["id"], kind_of(row["model"], row["class"]), row["estimated"])
     budget.rose = False
     return budget

@@ -164,7 +164,7 @@ class Latencies:
 
 @dataclass(slots=True)
 class Usual:
-    """What jobs of each kind take: of one model and resolution, once enough of them are known; before, of all."""
+    """What jobs of each kind take: of one model and class, once enough of them are known; before, of all."""
 
     all: Latencies = field(default_factory=Latencies)
     under_way: Callable[[Hashable | None], Sequence[float]] = lambda _: ()

@@ -11,6 +11,7 @@ from itertools import chain, tee
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
+from batcher.catalog import Model
 from batcher.clock import chance
 from batcher.errors import BatcherError
 from batcher.job import Spec, State
@@ -21,8 +22,6 @@ from batcher.run.past import bills, past
 from batcher.settings import SANDBOX, Policy
 
 _SHOWN: Final = 3
-_GUESS: Final = {"1K": 1.8e6, "2K": 6e6, "4K": 20e6}
-"""Bytes of a file of that resolution, before any is known: PNG."""
 _QUICK, _SLOW = 0.8, 1.3
 """The range around the pace of an earlier run."""
 
@@ -40,7 +39,7 @@ StatesOf = Callable[[Iterable[Sequence[str]]], Iterator[Mapping[str, tuple[str, 
 class PriceClass(NamedTuple):
     """What sets a job's price and the space that it takes."""
 
-    resolution: str | None
+    request_class: str
     each: float | None
     outputs: int
 
@@ -128,8 +127,7 @@ class PlannedJobs:
             return
         self.model = spec.model
         self._ids.append(spec.id)
-        resolution = spec.inputs.get("resolution")
-        price = PriceClass(None if resolution is None else str(resolution), spec.estimated_usd, outputs)
+        price = PriceClass(spec.request_class, spec.estimated_usd, outputs)
         self._class_of.append(self._classes.setdefault(price, min(len(self._classes), _CLASSES)))
         if spec.images and not self._images:
             self._images.frombytes(bytes(2 * (len(self._ids) - 1)))
@@ -231,14 +229,12 @@ def as_named(spec: Spec) -> Any:  # noqa: ANN401 - JSON
 def bill(seen: PlannedJobs, to_buy: Sequence[int], settings: Policy, out: Path, provider: str) -> dict[str, Any]:
     """Give what the jobs to buy would cost, by the price list and by what was billed."""
     billed = bills(out, provider)
-    groups: Counter[tuple[str | None, float | None]] = Counter()
+    groups: Counter[tuple[str, float | None]] = Counter()
     for price, count in seen.by_class(to_buy).items():
-        groups[price.resolution, price.each] += count
+        groups[price.request_class, price.each] += count
     unknown = any(each is None for _, each in groups)
     estimated = round(sum((each or 0.0) * count for (_, each), count in groups.items()), 6)
-    repriced = sum(
-        (each or 0.0) * count * billed.factor(seen.model, resolution) for (resolution, each), count in groups.items()
-    )
+    repriced = sum((each or 0.0) * count * billed.factor(seen.model, name) for (name, each), count in groups.items())
     limit, spent = settings.limits.max_cost_usd, _spoken_for(out, provider)
     known = max(estimated, repriced)
     short = limit is not None and known > limit - spent + 1e-9
@@ -248,9 +244,8 @@ def bill(seen: PlannedJobs, to_buy: Sequence[int], settings: Policy, out: Path, 
         "estimated": None if unknown else estimated,
         "repriced": round(repriced, 6) if billed.count and not unknown else None,
         "bills": billed.count,
-        "by_resolution": [
-            {"resolution": resolution, "jobs": count, "each": each}
-            for (resolution, each), count in sorted(groups.items(), key=str)
+        "by_class": [
+            {"class": name, "jobs": count, "each": each} for (name, each), count in sorted(groups.items(), key=str)
         ],
         "limit": limit,
         "affordable": int(max(0.0, limit - spent) / mean + 1e-9) if short and mean and limit is not None else None,
@@ -273,7 +268,7 @@ def space(out: Path, provider: str, seen: PlannedJobs, to_buy: Sequence[int]) ->
     before = past(out, provider)
     each = before.bytes_each if before else None
     guess = sum(
-        (each or _GUESS.get(price.resolution or "", _GUESS["1K"])) * price.outputs * count
+        (each or Model.output_bytes(price.request_class)) * price.outputs * count
         for price, count in seen.by_class(to_buy).items()
     )
     folder = out.absolute()

@@ -31,9 +31,9 @@ class Bills:
     count: int
     factors: Mapping[tuple[str, str], float]
 
-    def factor(self, model: str, resolution: object) -> float:
+    def factor(self, model: str, request_class: str) -> float:
         """Give it for such a job; 1 where no bill tells."""
-        return self.factors.get(kind_of(model, resolution), 1.0)
+        return self.factors.get(kind_of(model, request_class), 1.0)
 
 
 def past(out: Path, provider: str) -> Past | None:
@@ -68,7 +68,7 @@ def bills(out: Path, provider: str) -> Bills:
         rows = []
     sums: dict[tuple[str, str], tuple[float, float]] = {}
     for row in rows:
-        kind = kind_of(row["model"], row["resolution"])
+        kind = kind_of(row["model"], row["class"])
         billed, estimated = sums.get(kind, (0.0, 0.0))
         sums[kind] = (billed + row["billed"], estimated + row["estimated"])
     return Bills(len(rows), {kind: billed / estimated for kind, (billed, estimated) in sums.items()})

@@ -321,7 +321,7 @@ class Run:
         limits, retry = policy.limits, policy.retry
         usual = Usual()
         for row in reversed(await self.ledger.ask("latencies")):
-            usual.learn(kind_of(row["model"], row["resolution"]), max(0.0, row["seconds"]))
+            usual.learn(kind_of(row["model"], row["class"]), max(0.0, row["seconds"]))
         budget = await self.purse.budget(limits.max_cost_usd)
         budget.broad = await self.purse.is_short(budget)
         return Pace(

@@ -66,8 +66,8 @@ def _facts(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _cost(cost: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     parts = [
-        f"{one['jobs']:,} x {one['resolution'] or 'one'} at {money(one['each'])}" if one["each"] is not None else ""
-        for one in cost["by_resolution"]
+        f"{one['jobs']:,} x {one['class'] or 'one'} at {money(one['each'])}" if one["each"] is not None else ""
+        for one in cost["by_class"]
     ]
     note = f" ({cost['note']})" if cost["note"] else ""
     of = f": {', '.join(parts)}" if parts and all(parts) else ""

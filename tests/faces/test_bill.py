@@ -33,9 +33,9 @@ def catalogue(batcher: Batcher) -> Batcher:
 def test_a_plan_is_a_bill(catalogue: Batcher, api: Api) -> None:
     plan = catalogue("plan", "m.yaml", "--json", BATCHER_CONCURRENCY="7").json()
     cost = plan["cost_usd"]
-    assert cost["by_resolution"] == [
-        {"resolution": "1K", "jobs": 12, "each": 0.15},
-        {"resolution": "4K", "jobs": 12, "each": 0.3},
+    assert cost["by_class"] == [
+        {"class": "1K", "jobs": 12, "each": 0.15},
+        {"class": "4K", "jobs": 12, "each": 0.3},
     ]
     assert (cost["estimated"], cost["repriced"], cost["bills"], cost["asks"]) == (5.4, None, 0, True)
     assert (plan["images"], plan["expected"], plan["to_buy"]) == (24, None, 24)

@@ -48,6 +48,7 @@ def planned(count: int, chosen: set[int] | None = None, *, sampled: bool = False
         spec = Spec(
             id=f"{n * 0x0F1E_2D3C_4B5A_6978 % 2**64:016x}", name=str(n), model="m",
             inputs={"prompt": str(n), "resolution": "1K" if n % 2 else "2K"}, estimated_usd=0.15, row=n // 2,
+            request_class="1K" if n % 2 else "2K",
         )  # fmt: skip
         jobs.take(spec, 1 + n % 2, chosen=chosen is None or n in chosen)
     return jobs
@@ -83,7 +84,10 @@ def test_a_sample_and_a_selection_name_the_right_jobs() -> None:
     left = narrow.left_of(range(10), begun)
     assert narrow.without(left, lambda page: {page[0]}).tolist() == left.tolist()[1:]
     prices = narrow.by_class(range(10))
-    assert {(price.resolution, price.outputs): count for price, count in prices.items()} == {("2K", 1): 5, ("1K", 2): 5}
+    assert {(price.request_class, price.outputs): count for price, count in prices.items()} == {
+        ("2K", 1): 5,
+        ("1K", 2): 5,
+    }
     assert narrow.images(range(10)) == (0, 0)
     narrow.close()
 

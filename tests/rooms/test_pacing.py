@@ -291,9 +291,9 @@ def test_what_a_ledger_knows_of_prices_is_known_at_the_next_start() -> None:
         {"outcome": "open", "billed": 0.0, "unbilled": 0.3},
         {"outcome": "refused", "billed": 0.0, "unbilled": 7.0},
     ]
-    at_work = [{"id": "a", "model": "m", "resolution": "1K", "estimated": 0.15}]
-    at_work += [{"id": "b", "model": "m", "resolution": "4K", "estimated": 0.15}]
-    billed = [{"model": "m", "resolution": "1K", "estimated": 0.1, "billed": 0.2}]
+    at_work = [{"id": "a", "model": "m", "class": "1K", "estimated": 0.15}]
+    at_work += [{"id": "b", "model": "m", "class": "4K", "estimated": 0.15}]
+    billed = [{"model": "m", "class": "1K", "estimated": 0.1, "billed": 0.2}]
     found = restored(9.0, money=money, classes=[], results=billed, unbilled=at_work)
     assert found.spoken_for == pytest.approx(0.3 + 1.5) and not found.rose
     again = restored(9.0, money=[], classes=json.loads(json.dumps(found.noted())), results=[], unbilled=[])

@@ -147,9 +147,12 @@ def test_a_ledger_of_the_first_version_comes_forward_with_its_sums(tmp_path: Pat
     connection.execute("ROLLBACK")  # a kill on the way leaves it as it was
     assert connection.execute("PRAGMA user_version").fetchone()[0] == 1
     assert not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'tally'").fetchall()
+    connection.execute("UPDATE jobs SET spec = json_object('inputs', json_object('resolution', '4K')) WHERE id = '7'")
     connection.execute("BEGIN")
     migrate(connection)
     connection.execute("COMMIT")
+    classes = dict(connection.execute("SELECT id, json_extract(spec, '$.class') FROM jobs"))
+    assert (classes["7"], classes["8"]) == ("4K", "")
     assert connection.execute("PRAGMA user_version").fetchone()[0] == len(MIGRATIONS)
     assert sums(connection) == counted(connection)
     assert json.dumps(sums(connection)[2]) == "[[1, 5]]", (

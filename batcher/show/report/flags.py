@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
+from batcher.catalog import asked_side
 from batcher.show.report.album import Look
 
 Flags = dict[str, str]
@@ -23,7 +24,6 @@ WORDS: Final = {
 _FLAT: Final = 10
 """Levels of 255: less contrast than this between any two places is one colour."""
 _SHAPE: Final = 0.04
-_K: Final = 1024
 _SAME_MEAN, _SAME_MOST = 2.0, 12
 _TWIN_MEAN: Final = 1.5
 
@@ -52,10 +52,9 @@ def _shape(asked: object, look: Look) -> str | None:
 
 def _small(inputs: Mapping[str, object], look: Look) -> str | None:
     """Say that it is well below what was asked for. Models take `2K` as a longer side or as an area: either will do."""
-    asked = str(inputs.get("resolution", ""))
-    if asked[-1:].upper() != "K" or not asked[:-1].isdigit():
+    if (found := asked_side(inputs)) is None:
         return None
-    side = int(asked[:-1]) * _K
+    asked, side = found
     long, mean = max(look.width, look.height), (look.width * look.height) ** 0.5
     enough = long >= 0.9 * side or mean >= 0.9 * side
     return None if enough else f"asked for {asked}, came as {look.width} x {look.height}"
