@@ -73,7 +73,12 @@ class TokenMissing(BatcherError):
     """There is no API token."""
 
     exit_code = EXIT_TOKEN
-    hint = "set RUNCOMFY_TOKEN (your profile page on runcomfy.com has it), or rehearse with --sandbox"
+    hint = "see that the token is the one of your account, or rehearse with --sandbox"
+
+    def __init__(self, message: str = "", hint: str = "", variable: str = "") -> None:
+        super().__init__(message, hint)
+        self.variable = variable
+        """Of the environment: where a token is put; empty where that is not known."""
 
 
 class Unreachable(BatcherError):

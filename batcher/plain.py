@@ -28,13 +28,17 @@ def command(*parts: str | Path) -> str:
     return " ".join(["batcher", *map(_quoted, parts)])
 
 
+_TOKEN_SET: Final = re.compile(r"\A[A-Z][A-Z_]*_(?:TOKEN|KEY)=\.\.\. ")
+"""Before a command: where a token is put, as the user is told to."""
+
+
 def is_own_command(text: str) -> bool:
     """Return whether a text is one of our commands, or several with `&&` between them, and nothing else.
 
     A ledger that was passed on says what its next command is; what it says must not be pasted unseen.
     """
     for whole in text.split(" && "):
-        part = whole.removeprefix("RUNCOMFY_TOKEN=... ")
+        part = _TOKEN_SET.sub("", whole)
         try:
             words = shlex.split(part)
         except ValueError:

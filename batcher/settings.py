@@ -1,34 +1,16 @@
 """Settings: limits and retry rules as groups, and where the API and its token are found. Never prints a token."""
 
-import ipaddress
-import json
-import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, ClassVar, Final, Literal
-from urllib.parse import urlsplit
 
-from dotenv import dotenv_values
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from batcher.errors import TokenMissing, WrongUse
+from batcher.errors import TokenMissing
 
-API_BASE: Final = "https://model-api.runcomfy.net"
-BALANCE_BASE: Final = "https://api.runcomfy.net"
-TOKEN_NAMES: Final = ("RUNCOMFY_TOKEN", "RUNCOMFY_API_TOKEN", "RUNCOMFY_API_KEY")
 SANDBOX: Final = "sandbox"
 
-_CONTROLS: Final = dict.fromkeys(map(chr, (*range(32), *range(127, 160))), "") | {
-    "\n": "a line break",
-    "\r": "a carriage return",
-    "\t": "a tab",
-    "\0": "a NUL",
-}
-_LONGEST_HOST: Final = 253
-_LABEL: Final = re.compile(r"[\w-]{1,63}")
-"""Characters, by RFC 1035."""
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -154,129 +136,22 @@ class Endpoint:
     vendor: str = "runcomfy"
     """The name of the provider whose protocol is spoken there."""
 
+    account: str = ""
+    """The base URL of what belongs to the account, where that is another."""
+    token_name: str = ""
+    """The variable of the environment that a token is put into."""
+    token_hint: str = ""
+    """Where a user finds the token."""
+
+    def missing(self, why: str = "") -> TokenMissing:
+        """Return the error of a token that is not there; `why`: what it was wanted for."""
+        return TokenMissing(
+            why, f"{self.token_hint}, or rehearse with --sandbox" if self.token_hint else "", self.token_name
+        )
+
     def check_token(self) -> None:
         """Raise TokenMissing if there is no token, or none that can be sent."""
         if not self.token:
-            raise TokenMissing
+            raise self.missing()
         if self.problem:
-            raise TokenMissing(self.problem, "copy it anew, without what is not part of it")
-
-
-def api_base(environ: Mapping[str, str]) -> str:
-    """Return the API's base URL without slash and `/v1`, which the vendor's tools write too. Raises WrongUse."""
-    base = _base_in(environ, "RUNCOMFY_MODEL_API_BASE", API_BASE)
-    return base.removesuffix("/v1").rstrip("/")
-
-
-def balance_base(environ: Mapping[str, str]) -> str:
-    """Return the base URL of the account's balance. Raises WrongUse."""
-    return _base_in(environ, "RUNCOMFY_SERVERLESS_API_BASE", BALANCE_BASE)
-
-
-def _base_in(environ: Mapping[str, str], name: str, default: str) -> str:
-    """Return a base URL without a slash at its end. Raises WrongUse where no server can be at it."""
-    base = environ.get(name, "").strip() or default
-    if problem := _why_no_base(base):
-        raise WrongUse(f"{name} is {base!r}: {problem}; write a URL such as {default}")
-    return base.rstrip("/")
-
-
-def _why_no_base(base: str) -> str:
-    """Return why a text cannot be the base URL of an API, nothing where it can."""
-    if not base.isprintable() or " " in base:
-        return "it has a space or a control character"
-    if "?" in base or "#" in base:
-        return "it has a query or a fragment"
-    try:
-        parts = urlsplit(base)
-        port = parts.port
-    except ValueError as error:
-        return str(error).lower()
-    if parts.scheme not in {"http", "https"}:
-        return "it does not begin with https://"
-    if "@" in parts.netloc:
-        return "it names a user, and the token is sent in a header"
-    if not parts.hostname or not _is_host(parts.hostname):
-        return "it has no host, or none that can be looked up"
-    return "its port is 0" if port == 0 else ""
-
-
-def _is_host(name: str) -> bool:
-    """Return whether a name can be one of a host: labels of up to 63 characters, of 253 in all; or an IPv6 address."""
-    labels = name.removesuffix(".").split(".")
-    try:
-        if ":" in name:
-            return bool(ipaddress.IPv6Address(name)) and "%" not in name
-        if labels[-1].isascii() and labels[-1].isdigit():  # that makes it an address
-            return bool(ipaddress.IPv4Address(name))
-    except ValueError:
-        return False
-    return len(name) <= _LONGEST_HOST and all(_LABEL.fullmatch(label) for label in labels)
-
-
-@dataclass(frozen=True, slots=True)
-class FoundToken:
-    """A token, where it was found, and when it ends (RFC 3339 text or a stamp) where that is written beside it."""
-
-    secret: Secret
-    source: str = ""
-    expires_at: object = None
-
-    @property
-    def problem(self) -> str:
-        """Why it can be no token, nothing where it can: a header carries no control characters."""
-        for char in self.secret.reveal():
-            if char in _CONTROLS:
-                name = _CONTROLS[char] or "a control character"
-                return f"the token of {self.source} has {name} (U+{ord(char):04X}) in it"
-        return ""
-
-
-def look_for_token(environ: Mapping[str, str], beside: Path | None = None) -> FoundToken:
-    """Find the token: environment, `.env` beside the manifest, the vendor's `token.json`; else give an empty one."""
-    dotenv = beside / ".env" if beside else None
-    sources: list[tuple[str, Mapping[str, str | None]]] = [("the environment", environ)]
-    if dotenv and dotenv.is_file():
-        sources.append((str(dotenv), dotenv_values(dotenv, interpolate=False, encoding="latin-1")))
-    for place, source in sources:
-        for name in TOKEN_NAMES:
-            if text := (source.get(name) or "").strip():
-                return FoundToken(Secret(text), f"{name} in {place}")
-    for folder in _config_dirs(environ):
-        said = _token_file(folder / "token.json")
-        if text := str(said.get("token") or said.get("access_token") or "").strip():
-            return FoundToken(Secret(text), str(folder / "token.json"), said.get("expires_at"))
-    return FoundToken(Secret(""))
-
-
-def find_token(environ: Mapping[str, str], beside: Path | None = None) -> Secret:
-    """Give the token, empty where there is none."""
-    return look_for_token(environ, beside).secret
-
-
-def _config_dirs(environ: Mapping[str, str]) -> list[Path]:
-    own, xdg = environ.get("RUNCOMFY_CONFIG_DIR"), environ.get("XDG_CONFIG_HOME")
-    usual = Path(xdg) if xdg else Path(environ.get("HOME") or Path.home()) / ".config"
-    return [*([Path(own)] if own else []), usual / "runcomfy"]
-
-
-def _token_file(file: Path) -> Mapping[str, object]:
-    try:
-        found = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
-        return {}
-    if isinstance(found, str):
-        return {"token": found}
-    return found if isinstance(found, dict) else {}
-
-
-def remote(beside: Path | None = None) -> Endpoint:
-    """Give the real API as the environment names it; the token may be empty."""
-    base, found = api_base(os.environ), look_for_token(os.environ, beside)
-    return Endpoint(
-        base=base,
-        token=found.secret,
-        provider=base,
-        renew=lambda: find_token(os.environ, beside),
-        problem=found.problem,
-    )
+            raise TokenMissing(self.problem, "copy it anew, without what is not part of it", self.token_name)

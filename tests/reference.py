@@ -1,11 +1,11 @@
 """The reference of commands and manifest keys, made from what reads them.
 
-Usage: python -m tests.reference   (rewrites what stands between the marks in docs/commands.md and docs/manifest.md)
+Usage: python -m tests.reference   (rewrites what stands between the marks in the pages of docs/ below)
 """
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ import typer
 
 from batcher.cli.app import app
 from batcher.manifest.schema import editor_schema
+from batcher.provider import PROVIDERS
+from batcher.provider.provider import Traits
 
 DOCS = Path(__file__).parent.parent / "docs"
 BEGIN, END = "<!-- made by python -m tests.reference -->\n", "<!-- end -->\n"
@@ -101,7 +103,44 @@ def _default(schema: Mapping[str, Any]) -> str:
     )
 
 
-PAGES = {"commands.md": commands, "manifest.md": manifest}
+def providers() -> Iterator[str]:
+    """Describe what each provider can promise, from what it declares."""
+    names = list(PROVIDERS)
+    head = "| | " + " | ".join(PROVIDERS[name].traits.title for name in names) + " |\n| --- |" + " --- |" * len(names)
+    rows = [
+        f"| {title} | " + " | ".join(say(PROVIDERS[name].traits) for name in names) + " |"
+        for title, say in _PROMISES.items()
+    ]
+    yield "\n".join([head, *rows]) + "\n"
+
+
+_PROMISES: dict[str, Callable[[Traits], str]] = {
+    "token": lambda one: ", else ".join(f"`{name}`" for name in one.token_names),
+    "base URL moved by": lambda one: f"`{one.api.variable}`",
+    "a submission sent twice": lambda one: (
+        "makes two requests" if one.repeat == "none" else "is one request, by its key"
+    ),
+    "a submission whose answer was lost": lambda one: (
+        "is found in the list of past requests" if one.finds else "stays `uncertain`: the vendor lists no past requests"
+    ),
+    "where a request stands": lambda one: (
+        "the result tells, in one call with the bill"
+        if one.result_tells_state
+        else "a call of its own, then the result"
+    ),
+    "bill": lambda one: {
+        "result": "comes with the result, in dollars",
+        "units": "units of the result times a listed price",
+        "none": "is not told",
+    }[one.bill],
+    "a full queue": lambda one: {"rejects": "rejects: the window narrows", "waits": "waits"}[one.full_queue],
+    "request with its images inside": lambda one: f"up to {one.most_inline_bytes // 2**20} MiB",
+    "outputs can be fetched for": lambda one: one.outputs_live,
+    "outputs lie on": lambda one: ", ".join(f"`*{host}`" for host in one.file_hosts),
+}
+
+
+PAGES = {"commands.md": commands, "manifest.md": manifest, "providers.md": providers}
 
 
 def made(page: str) -> str:

@@ -13,7 +13,7 @@ from typing import Final
 from batcher.clock import Clock, from_rfc3339, rfc3339
 from batcher.provider.calls import Answer, Download, Wire, WireFault
 from batcher.provider.provider import Provider
-from batcher.settings import FoundToken
+from batcher.provider.sign_in import FoundToken
 
 MOST_IMAGES: Final = 10_000
 """Remote images that are looked at; of more, so many spread evenly."""

@@ -56,8 +56,9 @@ async def _look(
     from batcher.manifest.expand import Options
     from batcher.provider import PROVIDERS
     from batcher.provider.rehearsal import sandbox
+    from batcher.provider.sign_in import FoundToken, look_for_token, remote
     from batcher.run.parts import http_wire
-    from batcher.settings import Endpoint, FoundToken, balance_base, look_for_token, remote
+    from batcher.settings import Endpoint
 
     clock = Clock()
     named = _Named()
@@ -72,7 +73,8 @@ async def _look(
             endpoint = await stack.enter_async_context(sandbox(folder))
             token, money = FoundToken(endpoint.token, "the sandbox takes any"), endpoint.base
         else:
-            endpoint, token, money = remote(beside), look_for_token(os.environ, beside), balance_base(os.environ)
+            endpoint = remote(beside)
+            token, money = look_for_token(PROVIDERS[endpoint.vendor], os.environ, beside), endpoint.account
         found.append(checks.token(token, PROVIDERS[endpoint.vendor], clock.now()))
         api = http_wire(endpoint)
         stack.push_async_callback(api.close)
@@ -118,7 +120,8 @@ async def _expand(
     from batcher.hosting.inline import Looks
     from batcher.manifest.manifest import open_manifest
     from batcher.plain import command
-    from batcher.settings import SANDBOX, remote
+    from batcher.provider.sign_in import remote
+    from batcher.settings import SANDBOX
 
     rejected = []
     try:

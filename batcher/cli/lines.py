@@ -70,8 +70,8 @@ def _stopped(error: BaseException) -> Stopped:
             return Stopped("interrupted", "stopped before the work began", SIGNAL_BASE + 2, again, retryable=True)
         case Signalled():
             return Stopped("interrupted", why, error.exit_code, again, retryable=True)
-        case TokenMissing():
-            return Stopped("token", why, error.exit_code, f"RUNCOMFY_TOKEN=... {again}", retryable=False)
+        case TokenMissing(variable=name):
+            return Stopped("token", why, error.exit_code, f"{name}=... {again}" if name else again, retryable=False)
         case BatcherError():
             reason = _OF_ERRORS.get(type(error)) or _REASONS.get(error.exit_code, "bug")
             return Stopped(reason, why, error.exit_code, again, retryable=reason in {"locked", "unreachable"})

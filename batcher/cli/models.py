@@ -38,9 +38,9 @@ async def _models(model_id: str | None, *, rehearsing: bool) -> list[Any]:
     from batcher.catalog import bundled
     from batcher.provider import PROVIDERS
     from batcher.provider.rehearsal import sandbox
+    from batcher.provider.sign_in import remote
     from batcher.run.catalogue import list_models, look_up
     from batcher.run.parts import http_wire
-    from batcher.settings import remote
 
     known = bundled()
     if model_id in known:
@@ -52,7 +52,7 @@ async def _models(model_id: str | None, *, rehearsing: bool) -> list[Any]:
         else:
             endpoint = remote()
         if not endpoint.token:
-            return _only_bundled(known, model_id)
+            return _only_bundled(known, model_id, endpoint)
         endpoint.check_token()
         wire = http_wire(endpoint)
         stack.push_async_callback(wire.close)
@@ -62,12 +62,11 @@ async def _models(model_id: str | None, *, rehearsing: bool) -> list[Any]:
         return list({**known, **{model.id: model for model in await list_models(wire, api)}}.values())
 
 
-def _only_bundled(known: dict[str, Any], model_id: str | None) -> list[Any]:
-    from batcher.errors import TokenMissing
+def _only_bundled(known: dict[str, Any], model_id: str | None, endpoint: Any) -> list[Any]:  # noqa: ANN401
     from batcher.manifest.faults import did_you_mean
 
     if model_id is not None:
-        raise TokenMissing(
+        raise endpoint.missing(
             f"{model_id} is not bundled, and the API's catalogue needs a token{did_you_mean(model_id, list(known))}"
         )
     typer.echo("no token: these are the bundled models only", err=True)

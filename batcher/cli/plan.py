@@ -96,8 +96,9 @@ async def _plan_into(found: dict[str, Any], wanted: o.Wanted) -> None:
     from batcher.hosting.inline import Looks
     from batcher.ledger.reader import KnownImages
     from batcher.manifest.manifest import open_manifest
+    from batcher.provider.sign_in import remote
     from batcher.run.forecast import PlannedJobs, bill, expected, space
-    from batcher.settings import SANDBOX, remote
+    from batcher.settings import SANDBOX
 
     manifest = open_manifest(wanted.manifest, name=wanted.out.name if wanted.out else None)
     found["name"] = manifest.name
@@ -253,14 +254,14 @@ async def find_model(wanted: o.Wanted, manifest: Any, asked: str, out: Any) -> A
 
     from batcher.catalog import bundled, read_entry
     from batcher.cli.prepare import unknown_model
-    from batcher.errors import TokenMissing, WrongUse
+    from batcher.errors import WrongUse
     from batcher.ledger.reader import Reader, has_ledger
     from batcher.manifest.faults import did_you_mean
     from batcher.provider import PROVIDERS
     from batcher.provider.rehearsal import sandbox
+    from batcher.provider.sign_in import remote
     from batcher.run.catalogue import look_up
     from batcher.run.parts import http_wire
-    from batcher.settings import remote
 
     if asked in (known := bundled()):
         return known[asked]
@@ -272,7 +273,7 @@ async def find_model(wanted: o.Wanted, manifest: Any, asked: str, out: Any) -> A
     async def ask(endpoint: Any) -> Any:  # noqa: ANN401
         if not endpoint.token:
             near = did_you_mean(asked, list(known)) if get_close_matches(asked, list(known), cutoff=0.6) else ""
-            raise TokenMissing(f"{asked} is not bundled, and the API's catalogue needs a token{near}")
+            raise endpoint.missing(f"{asked} is not bundled, and the API's catalogue needs a token{near}")
         endpoint.check_token()
         wire = http_wire(endpoint)
         try:

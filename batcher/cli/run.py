@@ -126,8 +126,9 @@ async def run_manifest(wanted: o.Wanted, lines: Any) -> int:  # noqa: ANN401 - L
     from batcher.ledger.reader import has_ledger
     from batcher.manifest.manifest import open_manifest
     from batcher.provider.proxies import of_environment
+    from batcher.provider.sign_in import remote
     from batcher.run import discard, open_run
-    from batcher.settings import SANDBOX, remote
+    from batcher.settings import SANDBOX
 
     with plain_signals():  # standard input may be waited for
         manifest = open_manifest(wanted.manifest, name=wanted.out.name if wanted.out else None)

@@ -20,6 +20,16 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
+class Base:
+    """Where an API is: its URL, and the variable of the environment that moves it."""
+
+    url: str
+    variable: str
+    often_ends: str = ""
+    """What the vendor's own tools write at its end, and calls here have in their paths."""
+
+
+@dataclass(frozen=True, slots=True)
 class Traits:
     """What a provider can promise, and what it calls things. Whoever needs to know asks here, never who it is."""
 
@@ -41,12 +51,19 @@ class Traits:
     """How long outputs can be fetched, in the vendor's words."""
     authorization: str
     """What stands before the token in the header `Authorization`."""
+    api: Base
+    account: Base
+    """Where the balance is asked for."""
     token_names: tuple[str, ...]
     """Variables of the environment that hold the token, the first that is set counts."""
     file_hosts: tuple[str, ...]
     """Endings of the names of hosts that outputs lie on."""
     token_hint: str
     """Where a user finds the token."""
+    config_folder: str = ""
+    """Below `~/.config`: where the vendor's own tools keep the token, in a file `token.json`."""
+    config_variable: str = ""
+    """The variable of the environment that names another folder."""
 
 
 class Provider(Protocol):

@@ -18,7 +18,7 @@ from batcher.clock import from_rfc3339
 from batcher.job import ASIDE, Kind
 from batcher.provider.calls import RESULT_LIMIT, Answer, Call, WireFault
 from batcher.provider.damaged import codes_in, hinted_ids, named_id, other_than, parse, salvaged_id
-from batcher.provider.provider import Provider, Reference, Traits
+from batcher.provider.provider import Base, Provider, Reference, Traits
 from batcher.provider.replies import (
     Accepted,
     Broke,
@@ -78,6 +78,10 @@ class RunComfy:
         most_inline_bytes=64 * 2**20,
         outputs_live="not known: they are fetched at once",
         authorization="Bearer",
+        api=Base("https://model-api.runcomfy.net", "RUNCOMFY_MODEL_API_BASE", often_ends="/v1"),
+        account=Base("https://api.runcomfy.net", "RUNCOMFY_SERVERLESS_API_BASE"),
+        config_folder="runcomfy",
+        config_variable="RUNCOMFY_CONFIG_DIR",
         token_names=("RUNCOMFY_TOKEN", "RUNCOMFY_API_TOKEN", "RUNCOMFY_API_KEY"),
         file_hosts=(".runcomfy.net", ".runcomfy.com"),
         token_hint="set RUNCOMFY_TOKEN (your profile page on runcomfy.com has it)",  # noqa: S106 - no token

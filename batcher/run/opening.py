@@ -21,10 +21,12 @@ from batcher.ledger.reader import has_ledger
 from batcher.ledger.witness import Witness
 from batcher.outputs.store import sync_folder
 from batcher.plain import command
+from batcher.provider import PROVIDERS
 from batcher.provider.calls import Wire
+from batcher.provider.sign_in import remote
 from batcher.run.parts import Parts
 from batcher.run.run import Run
-from batcher.settings import SANDBOX, Endpoint, remote
+from batcher.settings import SANDBOX, Endpoint
 
 _DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE})
 """Errors of a folder that cannot be made which say nothing of its name."""
@@ -169,7 +171,8 @@ async def _endpoint(owner: str, out: Path, beside: Path | None, stack: AsyncExit
     endpoint = remote(beside)
     endpoint.check_token()
     if endpoint.provider != owner:
-        raise WrongRun(f"{out} holds results of {owner}; RUNCOMFY_MODEL_API_BASE says {endpoint.provider}")
+        variable = PROVIDERS[endpoint.vendor].traits.api.variable
+        raise WrongRun(f"{out} holds results of {owner}; {variable} says {endpoint.provider}")
     return replace(endpoint, provider=owner)
 
 

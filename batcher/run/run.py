@@ -378,7 +378,7 @@ class Run:
         if halt.reason == "failures":
             message += f"; see: {command('jobs', self.out, '--state', 'failed')}"
         following = {
-            "token": f"RUNCOMFY_TOKEN=... {resume}",
+            "token": f"{self.api.traits.token_names[0]}=... {resume}",
             "budget": f"{resume} --max-cost {math.ceil(self._would_cost * 100 - 1e-6) / 100:.2f}",
             "uncertain": resume if resubmits else command("retry", self.out, "--state", "uncertain"),
             "moved": f"{resume} --accept-moved",
