@@ -53,7 +53,12 @@ def _check_png(content: Content) -> None:
 def _check_jpeg(content: Content) -> None:
     """Walk a JPEG's segments to its picture, and look for the mark of its end behind that."""
     at = 2
-    while at + 4 <= len(content) and content[at] == _MARK:
+    while at + 4 <= len(content):
+        if content[at] != _MARK:  # stray bytes between segments, which decoders skip
+            at = content.find(b"\xff", at)
+            if at < 0:
+                break
+            continue
         if content[at + 1] == _MARK:  # a mark may be filled up
             at += 1
             continue

@@ -36,7 +36,7 @@ limits: {concurrency: 32, max_cost_usd: 40}
 VIEWS = {
     "report-wide": (1920, 1080, "#view=pairs", None),
     "report-laptop": (1280, 800, "#view=sheet&rows=title&columns=scene", None),
-    "report-zoom": (1280, 800, "#view=pairs&search=vase+5", "#show .title"),
+    "report-zoom": (1280, 800, "#view=pairs&search=vase+5&state=done", "#show .title"),
     "report-phone": (390, 844, "#view=pairs&search=mug+8", None),
     "report-dark": (1280, 800, "#view=grid", None),
 }

@@ -15,6 +15,8 @@ def doctor(
     *,
     out: o.OutOption = None,
     model: o.ModelId = None,
+    sets: o.Sets = None,
+    where: o.Where = None,
     skip_invalid: o.SkipInvalid = False,
     sandbox: o.Sandbox = False,
     json: o.Json = False,
@@ -28,9 +30,11 @@ def doctor(
     from batcher.checks.doctor import facts
     from batcher.cli.fitted import fitted
     from batcher.errors import EXIT_OK, EXIT_SETTLED
+    from batcher.manifest.expand import Options
     from batcher.plain import plain
 
-    checks = asyncio.run(_look(manifest, out, model, skip_invalid=skip_invalid, rehearsing=sandbox))
+    options = Options(o.all_sets(sets), where, skip_invalid)
+    checks = asyncio.run(_look(manifest, out, model, options, rehearsing=sandbox))
     if json:
         typer.echo(json_.dumps([facts(check) for check in checks], ensure_ascii=False))
     else:
@@ -45,7 +49,12 @@ def doctor(
 
 
 async def _look(
-    manifest: str | None, out: Path | None, model: str | None, *, skip_invalid: bool, rehearsing: bool
+    manifest: str | None,
+    out: Path | None,
+    model: str | None,
+    options: Any,  # noqa: ANN401 - Options, imported late
+    *,
+    rehearsing: bool,
 ) -> list[Any]:
     import os
     from contextlib import AsyncExitStack
@@ -53,7 +62,6 @@ async def _look(
 
     from batcher.checks import doctor as checks
     from batcher.clock import Clock
-    from batcher.manifest.expand import Options
     from batcher.provider import PROVIDERS
     from batcher.provider.rehearsal import sandbox
     from batcher.provider.sign_in import FoundToken, look_for_token, remote
@@ -65,7 +73,6 @@ async def _look(
     found = []
     beside = Path(manifest).parent if manifest and manifest != "-" else None
     if manifest:
-        options = Options({}, None, skip_invalid)
         found.append(await _expand(named, manifest, out, model, options, rehearsing=rehearsing))
     async with AsyncExitStack() as stack:
         if rehearsing:
@@ -133,7 +140,9 @@ async def _expand(
         capped = opened.document.limits.max_cost_usd is not None
         provider = SANDBOX if rehearsing else remote(opened.root).provider
         reject = lambda *_: rejected.append(1)  # noqa: E731
-        for spec, _ in expansion(opened, found, Looks(), options, reject, capped=capped, provider=provider):
+        for spec, chosen in expansion(opened, found, Looks(), options, reject, capped=capped, provider=provider):
+            if not chosen:
+                continue
             named.outputs += found.outputs(spec.inputs)
             named.urls.update(one for one in spec.sources if one.startswith(("http://", "https://")))
             costs.append(spec.estimated_usd)

@@ -33,6 +33,9 @@ def init(
 
     if path.is_dir():
         path = path / "batch.yaml"
+    if path.suffix.lower() not in {*_TABLES, ".yaml", ".yml"}:
+        named = command("init", path.with_name(f"{path.name}.yaml"))
+        raise WrongUse(f"{path} is no folder that is there, and no name of a manifest", f"name one: {named}")
     notes: list[str] = []
     options: list[str] = []
     if path.suffix.lower() in _TABLES:
@@ -75,7 +78,7 @@ def _of_folder(folder: Path, notes: list[str], options: list[str], *, verbose: b
     except OSError:
         found = None
     if found is None or not found.patterns:
-        notes.append("no photos are here, or in a folder below: it has an example's, to be put in place")
+        notes.append("no photos are here, or in a folder below: it has the address of an example's, to be put in place")
         return begin + example + end
     pattern = found.patterns[0] if len(found.patterns) == 1 else found.patterns
     photos = found.photos
@@ -97,6 +100,7 @@ jobs: {{glob: {json.dumps(pattern, ensure_ascii=False)}}}
 def _of_table(file: Path, notes: list[str], options: list[str]) -> str:
     """Return a manifest about the rows of a table."""
     from batcher.manifest.survey import as_template, survey_table
+    from batcher.plain import plain
 
     begin, _, end = _parts()
     table = survey_table(file)
@@ -114,7 +118,11 @@ def _of_table(file: Path, notes: list[str], options: list[str]) -> str:
         begin = _without(begin, "image_urls:")
     if not image:
         notes.append(f"no column of {file.name} holds images: put them under image_urls")
-    shown = [" ".join(heading.split()) for heading in table.headings[:_SHOWN]]
+    shown = [plain(" ".join(heading.split())) for heading in table.headings[:_SHOWN]]
+    if table.unreadable:
+        notes.append(f"{table.unreadable:,} of its rows cannot be used as they are: `plan` says why")
+    if table.fill_down:
+        notes.append(f"`{table.fill_down[0]}` stands in each product's first row only: fill_down carries it down")
     columns = ", ".join([*shown, *(["..."] if len(table.headings) > _SHOWN else [])])
     jobs = f"# One job a row. Columns: {columns}\njobs: {_jobs(table)}\n"
     key = table.key or table.title
@@ -144,6 +152,8 @@ def _jobs(table: Any) -> str:  # noqa: ANN401 - a Table, imported late
 
 def _quoted(text: str) -> str:
     """Write a text as YAML, in single quotes where it has double ones."""
+    if not text.isprintable():
+        return json.dumps(text, ensure_ascii=True)
     if '"' in text or "\\" in text:
         return "'" + text.replace("'", "''") + "'"
     return f'"{text}"'

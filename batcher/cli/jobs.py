@@ -40,9 +40,13 @@ def jobs(
 
     Examples: batcher jobs runs/products --state failed; batcher jobs runs/products --state failed --rows failed.csv
     """
+    from batcher.errors import WrongUse
     from batcher.ledger.reader import Reader
 
     check(state, kind)
+    if rows is not None and unlisted:
+        why = "--rows writes rows of the manifest as it is now, which names these jobs no more"
+        raise WrongUse(why, "leave --unlisted out")
     out = o.newest(out)
     with Reader(out) as reader:
         if rows is not None:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+from batcher.manifest.manifest import Manifest
 from batcher.manifest.rows import Row
-from batcher.run.rows_again import REASON, harmless
+from batcher.run.rows_again import harmless, reason_column
 
 
 class Rejected:
@@ -16,8 +17,9 @@ class Rejected:
     Formulas are quoted, for it will be opened in a spreadsheet.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, manifest: Manifest) -> None:
         self._file = file
+        self._manifest = manifest
         self._draft = file.with_name(f".{file.name}")
         self._opened: TextIO | None = None
         self.count = 0
@@ -25,8 +27,7 @@ class Rejected:
     def __call__(self, row: Row, header: Sequence[str] | None, reason: str) -> None:
         """Add a row."""
         self.count += 1
-        columns = list(header) if header is not None else ["row"]
-        columns = columns[:-1] if columns[-1:] == [REASON] else columns  # of a file like this one
+        columns, name = reason_column(self._manifest, header if header is not None else ["row"])
         cells = list(row.cells) or [json.dumps(dict(row.values), ensure_ascii=False)]
         if len(cells) == len(columns) + 1 and header is not None and len(columns) < len(header):
             cells.pop()
@@ -35,7 +36,7 @@ class Rejected:
         if self._opened is None:
             self._draft.unlink(missing_ok=True)  # what stands there may be a link
             self._opened = self._draft.open("w", encoding="utf-8", newline="")
-            csv.writer(self._opened).writerow([*map(harmless, columns), REASON])
+            csv.writer(self._opened).writerow([*map(harmless, columns), name])
         padded = [*cells[: len(columns)], *[""] * (len(columns) - len(cells))]
         csv.writer(self._opened).writerow([*map(harmless, padded), harmless(reason)])
 

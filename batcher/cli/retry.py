@@ -47,22 +47,29 @@ def retry(
         raise WrongUse(f"--state {state}: only failed, uncertain and cancelled jobs are retried")
     which = Which(state, kind, as_text(job), again)
     which, kinds = _ask(out, which, yes=yes)
+    waited = _left_out(out, which)
     if again and which.job is None and not which.only and not json:
         typer.echo("what is done is bought anew only by its name: add --job ID", err=True)
     _tell(out, asyncio.run(_retry(out, which)), kinds, as_json=json)
     if not json:
-        _warn_of_those_left(out, which)
+        _warn_of_those_left(out, which, waited)
     return 0
 
 
-def _warn_of_those_left(out: o.Out, which: Any) -> None:  # noqa: ANN401 - a Which
-    """Say that some were moved that no `resume` sends: they are not selected, or no longer named."""
+def _left_out(out: o.Out, which: Any) -> int:  # noqa: ANN401 - a Which
+    """Count the jobs that are meant, wait, and that no start sends: they are not selected, or no longer named."""
     from batcher.ledger.reader import Reader
-    from batcher.show.words import jobs
 
     with Reader(out) as reader:
-        left = reader.left_out(None if which.only is None else list(which.only))
-    if left:
+        return reader.left_out(None if which.only is None else list(which.only))
+
+
+def _warn_of_those_left(out: o.Out, which: Any, waited: int) -> None:  # noqa: ANN401 - a Which
+    """Say that some were moved that no `resume` sends; `waited`: how many waited so before."""
+    from batcher.show.words import jobs
+
+    left = _left_out(out, which) - (waited if which.only is None else 0)
+    if left > 0:
         typer.echo(f"{jobs(left)} of these wait until `run` selects them: the last start's selection left them out")
 
 
@@ -78,7 +85,7 @@ def _ask(out: o.Out, which: Any, *, yes: bool) -> Any:  # noqa: ANN401 - a Which
 
     found = _Found()
     with Reader(out) as reader:
-        until = reader.ask("last_settled")[0][0]
+        told_at = reader.ask("last_event")[0][0]
         for job, _ in reader.jobs(which.state, which.kind, which.job):
             if target := which.target(job):
                 found.take(job, target, which)
@@ -87,7 +94,7 @@ def _ask(out: o.Out, which: Any, *, yes: bool) -> Any:  # noqa: ANN401 - a Which
             f"there is no job {which.job} that can be retried so",
             f"see: {command('jobs', out)}; an uncertain one needs --state uncertain, a done one --again",
         )
-    which = replace(which, only=found.only, until=None if found.only is not None else until)
+    which = replace(which, only=found.only, told_at=None if found.only is not None else told_at)
     kinds = found.words()
     if not found.risky or yes:
         return which, kinds

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -171,7 +172,7 @@ async def _take_in(opened: Any, manifest: Any, asked: str, wanted: o.Wanted, set
     stands_for = fingerprint(manifest, model, wanted.options, wanted.selection, capped=capped)
     if await opened.has_taken(stands_for):
         meta = await opened.meta()
-        counted: dict[str, Any] = {"rejected": 0, "unkept": 0, "outside": [], "blank": {}} | {
+        counted: dict[str, Any] = {"rejected": 0, "unkept": 0, "outside": [], "blank": {}, "unmade": 0} | {
             name: meta[name] for name in _COUNTED if name in meta
         }
     else:
@@ -193,10 +194,12 @@ async def _expand(
     """Take the manifest's jobs in, all or none; count the rows that were rejected, and what to warn of."""
     from batcher.cli.prepare import expansion, nothing_selected
     from batcher.cli.rejected import Rejected
+    from batcher.cli.work import say
     from batcher.errors import ManifestFaulty
     from batcher.hosting.inline import Looks
     from batcher.ledger.enrolment import Choice, NothingSelected, TooManyUnlisted
     from batcher.ledger.reader import KnownImages
+    from batcher.show import words
 
     capped = settings.limits.max_cost_usd is not None
     known = KnownImages(opened.out)
@@ -204,12 +207,13 @@ async def _expand(
     choice = Choice(wanted.selection.limit, wanted.selection.sample)
     sure = wanted.replace_done
     while True:
-        reject = Rejected(opened.out / "rejected.csv")
+        reject = Rejected(opened.out / "rejected.csv", manifest)
         jobs = expansion(manifest, model, looks, wanted.options, reject, capped=capped, provider=opened.provider)
+        chosen = replace(choice, partly=partial(_is_partial, jobs.census))
         counted = partial(_counted, reject, jobs.census)
         facts = partial(_with, _facts(manifest, settings, wanted), counted)
         try:
-            await opened.enrol(jobs, looks.fresh, choice, sure=sure, stands_for=stands_for, facts=facts)
+            enrolled = await opened.enrol(jobs, looks.fresh, chosen, sure=sure, stands_for=stands_for, facts=facts)
         except ManifestFaulty:
             if reject.count and not jobs.census.jobs:  # its reasons are what helps
                 reject.keep()
@@ -221,13 +225,20 @@ async def _expand(
             sure = True
         else:
             reject.keep()
+            if enrolled.unlists_done:
+                say(f"note: {words.jobs(enrolled.unlists_done)} that are done are no longer named: their files stay")
             return counted()
         finally:
             reject.discard()
             known.close()
 
 
-_COUNTED = ("rejected", "unkept", "outside", "blank")
+def _is_partial(census: Any) -> bool:  # noqa: ANN401 - Census
+    """Return whether jobs that `--where` leaves out could not be made: the manifest names more than is known."""
+    return bool(census.unmade)
+
+
+_COUNTED = ("rejected", "unkept", "outside", "blank", "unmade")
 
 
 def _counted(reject: Any, census: Any) -> dict[str, Any]:  # noqa: ANN401 - Rejected, Census
@@ -236,6 +247,7 @@ def _counted(reject: Any, census: Any) -> dict[str, Any]:  # noqa: ANN401 - Reje
         "unkept": census.unkept,
         "outside": [*census.outside],
         "blank": dict(census.blank),
+        "unmade": census.unmade,
     }
 
 

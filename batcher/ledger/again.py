@@ -4,6 +4,7 @@ import json
 import sqlite3
 from array import array
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from batcher.job import LIFE, Job, Move, State
@@ -23,21 +24,28 @@ class Which:
     only: Mapping[str, int] | None = None
     """The jobs that the user was told of, each with its attempt: what has become so meanwhile is not meant, and what
     was carried out already, and is heard of once more, moves nothing."""
-    until: float | None = None
-    """In the place of `only`, where these are many and none may be billed twice: when the last of them had settled."""
+    told_at: int | None = None
+    """In the place of `only`, where these are many and none may be billed twice: the last event when they were told of.
+    What has moved since is not meant."""
+
+    def moved_since(self, connection: sqlite3.Connection) -> frozenset[str]:
+        """Return the jobs that have moved since the user was told."""
+        if self.told_at is None:
+            return frozenset()
+        rows = connection.execute(statements("questions.sql")["moved_since"], {"seq": self.told_at})
+        return frozenset(row[0] for row in rows)
 
     def places(self, connection: sqlite3.Connection) -> "array[int]":
         """Return the places in the ledger of the jobs that may be meant."""
         facts = {"state": self.state, "kind": self.kind, "job": self.job, "listed": None}
         return array("q", (row[0] for row in connection.execute(statements("questions.sql")["places"], facts)))
 
-    def jobs(self, connection: sqlite3.Connection, places: Sequence[int]) -> list[Job]:
-        """Give those at these places that are meant and that may go on."""
+    def jobs(self, connection: sqlite3.Connection, places: Sequence[int], moved: AbstractSet[str]) -> list[Job]:
+        """Return those at these places that are meant and that may go on; `moved`: what has moved since."""
         sql = statements("questions.sql")
         rows = connection.execute(sql["jobs_of"], {"places": json.dumps([*places])}).fetchall()
-        if self.until is not None:
-            rows = [row for row in rows if row["settled_at"] is not None and row["settled_at"] <= self.until]
-        jobs = (job for job in map(job_of, rows) if self.only is None or self.only.get(job.id) == job.attempt)
+        jobs = (job for job in map(job_of, rows) if job.spec.id not in moved)
+        jobs = (job for job in jobs if self.only is None or self.only.get(job.id) == job.attempt)
         return [_with_bill(connection, job) for job in jobs if self.target(job)]
 
     def target(self, job: Job) -> State | None:
@@ -62,10 +70,12 @@ def _with_bill(connection: sqlite3.Connection, job: Job) -> Job:
     return replace(job, billed_usd=bill[0] if bill else None)
 
 
-def go_on(connection: sqlite3.Connection, which: Which, places: Sequence[int], now: float) -> list[Landed]:
+def go_on(
+    connection: sqlite3.Connection, which: Which, places: Sequence[int], moved_since: AbstractSet[str], now: float
+) -> list[Landed]:
     """Move every job at these places that is meant."""
     landed = []
-    for job in which.jobs(connection, places):
+    for job in which.jobs(connection, places, moved_since):
         target = which.target(job)
         if target is None:
             continue

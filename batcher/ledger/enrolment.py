@@ -3,10 +3,10 @@
 import math
 import sqlite3
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from typing import Final
 
@@ -25,6 +25,8 @@ class Choice:
 
     limit: int | None = None
     sample: int | None = None
+    partly: Callable[[], bool] = field(default=lambda: False, compare=False)
+    """Tells, once all are read, whether some that the manifest names could not be made: then none is unlisted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ def enrol(
     enrolled = Enrolled(
         jobs=_one(connection, "SELECT count(*) FROM temp.named"),
         chosen=_one(connection, "SELECT total(chosen) FROM temp.named"),
-        unlists_done=_one(connection, sql["would_unlist"]),
+        unlists_done=0 if choice.partly() else _one(connection, sql["would_unlist"]),
         done=_one(connection, "SELECT total(jobs) FROM tally WHERE listed = 1 AND state = 'done'"),
     )
     if enrolled.jobs and not enrolled.chosen:
@@ -96,7 +98,8 @@ def enrol(
     if not sure and unlists_most(enrolled.unlists_done, enrolled.done):
         raise TooManyUnlisted(enrolled)
     with _set_aside(connection, but="jobs_by_id"):
-        connection.execute(sql["unlist"])
+        if not choice.partly():
+            connection.execute(sql["unlist"])
         connection.execute(sql["enrol"], {"now": now})
     connection.execute(sql["stage_drop"])
     return enrolled

@@ -164,9 +164,10 @@ class Ledger:
         A page of them at a time: request ids that come meanwhile are not kept waiting for a million.
         """
         now, count = self._clock.now(), 0
+        moved = await self._guard(which.moved_since)
         places = await self._guard(which.places)
         for start in range(0, len(places), _PAGE):
-            landed = await self._guard(partial(_go_on, which, places[start : start + _PAGE], now))
+            landed = await self._guard(partial(_go_on, which, places[start : start + _PAGE], moved, now))
             for one in landed:
                 self._tell(one.event)
                 taken(one.job)
@@ -406,8 +407,10 @@ def _apply_all(
     return apply_all(connection, [(change.job, change.move) for change in batch], now, steady)
 
 
-def _go_on(which: Which, places: Sequence[int], now: float, connection: sqlite3.Connection) -> list[Landed]:
-    return go_on(connection, which, places, now)
+def _go_on(
+    which: Which, places: Sequence[int], moved: frozenset[str], now: float, connection: sqlite3.Connection
+) -> list[Landed]:
+    return go_on(connection, which, places, moved, now)
 
 
 def _apply_again(

@@ -67,8 +67,11 @@ SELECT json_extract(spec, '$.row') AS row FROM jobs WHERE listed = 1 ORDER BY ro
 -- name: left_out
 SELECT count(*) FROM jobs WHERE id IN (SELECT value FROM json_each(:ids)) AND state = 'pending' AND NOT (listed AND selected);
 
--- name: last_settled
-SELECT max(settled_at) FROM jobs;
+-- name: last_event
+SELECT coalesce(max(seq), 0) FROM events;
+
+-- name: moved_since
+SELECT DISTINCT job_id FROM events WHERE seq > :seq AND type = 'Moved' AND job_id IS NOT NULL;
 
 -- name: left_out_of_all
 SELECT count(*) FROM jobs WHERE state = 'pending' AND attempt > 0 AND (listed = 0 OR selected = 0);
@@ -173,10 +176,10 @@ SELECT attempts.job_id, attempts.billed_usd FROM json_each(:places) AS place CRO
 JOIN attempts ON jobs.id = attempts.job_id AND jobs.attempt = attempts.number WHERE attempts.billed_usd IS NOT NULL;
 
 -- name: known_files
--- What gave way to another file is not looked after any more.
+-- What gave way to another file is not looked after any more, unless its job is named again: then it is its only one.
 SELECT outputs.*, jobs.state, jobs.request_id FROM json_each(:places) AS place CROSS JOIN jobs ON jobs.rowid = place.value
 JOIN outputs ON jobs.id = outputs.job_id AND jobs.attempt = outputs.number
-WHERE outputs.file NOT GLOB 'replaced/*' ORDER BY place.key, outputs.idx;
+WHERE outputs.file IS NOT NULL AND (jobs.listed = 1 OR outputs.file NOT GLOB 'replaced/*') ORDER BY place.key, outputs.idx;
 
 -- name: meta
 SELECT key, value FROM meta;

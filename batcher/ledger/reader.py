@@ -213,7 +213,7 @@ class KnownImages:
                 address = f"{self._file.absolute().as_uri()}?mode=ro"
                 self._connection = sqlite3.connect(address, uri=True, check_same_thread=False)
             row = self._connection.execute(statements("questions.sql")["image"], {"path": path}).fetchone()
-        except sqlite3.Error:  # then it is looked at anew
+        except (sqlite3.Error, UnicodeError):  # then it is looked at anew
             return None
         return None if row is None else (row[0], row[1], row[2])
 

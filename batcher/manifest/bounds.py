@@ -190,6 +190,8 @@ def bounded() -> Bounded:
     environment.filters["default"] = environment.filters["d"] = _defaulted(environment.filters["default"])
     environment.tests["defined"] = _is_defined
     environment.tests["undefined"] = lambda value: not _is_defined(value)
+    for name in ("string", "sequence"):
+        environment.tests[name] = _of_a_value(environment.tests[name])
     environment.filters["concatenated"] = _concatenated
     for name in environment.filters:
         guard(environment, name)
@@ -424,6 +426,11 @@ def _defaulted(plain: Callable[..., Any]) -> Callable[..., Any]:
         return default if value is EMPTY else plain(value, default, boolean)
 
     return defaulted
+
+
+def _of_a_value(plain: Any) -> Callable[[Any], bool]:  # noqa: ANN401 - as Jinja has its tests
+    """Return a test of Jinja's that an empty cell does not pass, as what has no value does not."""
+    return lambda value: value is not EMPTY and bool(plain(value))
 
 
 def _is_defined(value: object) -> bool:

@@ -22,6 +22,8 @@ class Census:
     """Local images that do not lie in the manifest's folder, as it names them: the first of them."""
     photos: Photos = field(default_factory=Photos)
     """The local images that were looked at."""
+    unmade: int = 0
+    """Jobs that are left out by `--where`, and cannot be made as they are."""
     blank: Counter[str] = field(default_factory=Counter)
     """By variable that a template uses: rows in which its cell is empty."""
     estimated_usd: float = 0.0
@@ -40,6 +42,19 @@ class Census:
         if self._undo is not None:
             self._undo.append((seen, key, seen.get(key) or 0))
         seen.put(key, number)
+
+    @property
+    def depth(self) -> int:
+        """How much of the row at hand could be put back."""
+        return len(self._undo or ())
+
+    def put_back(self, depth: int) -> None:
+        """Have seen nothing of what came since then: a job that is left out, and cannot be made, takes nothing up."""
+        if self._undo is None:
+            return
+        for seen, key, number in reversed(self._undo[depth:]):
+            seen.put(key, number)
+        del self._undo[depth:]
 
     def mark(self) -> tuple[float, int, int]:
         """Begin with a row that may be taken back."""

@@ -33,9 +33,16 @@ class RowsFile(_Section):
 class RowsGlob(_Section):
     """A job for each file that matches; it gives `path`, `stem` and `index`."""
 
-    glob: str | Annotated[list[str], Field(min_length=1)]
+    glob: str | list[str]
     """Files, relative to the manifest: a pattern (`photos/*.jpg`), a folder (its photos), `photos/**` (and those of all
     folders in it), or a list of these. The case of letters does not matter, hidden files are left out."""
+
+    @field_validator("glob", mode="before")
+    @classmethod
+    def _form_of_glob(cls, value: object) -> object:
+        if isinstance(value, str) or (isinstance(value, list) and value and all(isinstance(one, str) for one in value)):
+            return value
+        raise ValueError("is no pattern of files, no folder and no list of these")
 
 
 class OutputSection(_Section):

@@ -103,7 +103,7 @@ class Expansion:
                     self._recipe.check_variables(*columns)
                     self._check_condition(*columns)
                     self._naming = Naming(self._recipe.name, self._model, self.census, self._row_named)
-                self._whole_rows = self._recipe.uses_rows or (self._where is not None and ROW in self._where.names)
+                self._whole_rows = self._recipe.uses_rows or (self._where is not None and self._where.reads_row)
             yield from self._row(row, rows)
         self._note_missing()
         if not self._manifest.readable:
@@ -182,12 +182,17 @@ class Expansion:
 
     def _row(self, row: Row, rows: object) -> Iterator[tuple[Spec, bool]]:
         self.census.rows += 1
-        before = self.census.mark() if self._reject else None
+        narrowed = self._where is not None
+        before = self.census.mark() if self._reject or narrowed else None
         count = 0
         try:
             jobs: Iterable[tuple[Spec, bool]] = self._jobs_of(row)
             if before:  # all of a row's jobs or none: a bad one among them takes the others back
+                unmade = self.census.unmade
                 jobs = [*jobs]
+                if self._reject and self.census.unmade > unmade and not any(chosen for _, chosen in jobs):
+                    self.census.take_back(before)  # as the whole run does, in which it is rejected
+                    return
             for job in jobs:
                 count += 1
                 yield job
@@ -295,12 +300,15 @@ class Expansion:
             chosen = self._where is None or self._chosen(variables)
             looked_at = looked_at or chosen
             self._media.counts = chosen
+            depth = self.census.depth
             try:
                 spec, again = self._job(row, variables, turn)
             except Bad:
                 if chosen:
                     raise
-                continue  # what is left out need not be right
+                self.census.put_back(depth)  # what is left out need not be right
+                self.census.unmade += 1
+                continue
             equal = equal or (again and turn == 1)
             yield spec, chosen
         self.census.equal_rows += equal

@@ -21,7 +21,8 @@ def files(patterns: str | Iterable[str], root: Path) -> list[Path]:
     """Return the files that patterns match, pattern by pattern, each sorted, each file once.
 
     A pattern is of files (`photos/*.jpg`), or names a folder, whose photos are meant; `**` stands for any number of
-    folders, and at the end for the photos in all of them. Raises ValueError for what is no pattern, OSError.
+    folders, and at the end for the photos in all of them. It never goes into a run directory, or the same manifest
+    would next take its own results for photos. Raises ValueError for what is no pattern, OSError.
     """
     found: dict[Path, None] = {}
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
@@ -49,7 +50,7 @@ def _below(folder: Path, parts: tuple[str, ...]) -> Iterator[Path]:
     if part == "**":
         yield from _below(folder, rest)
         for one in _entries(folder):
-            if one.is_dir() and not one.is_symlink():  # a link may lead back up
+            if one.is_dir() and not one.is_symlink() and not is_run(one):  # a link may lead back up
                 yield from _below(one, parts)
         return
     for one in _named(folder, part):
@@ -79,6 +80,11 @@ def _entries(folder: Path, *, hidden: bool = False) -> list[Path]:
         return []
     except FileNotFoundError:
         return []
+
+
+def is_run(folder: Path) -> bool:
+    """Return whether a folder is a run directory."""
+    return (folder / "ledger.sqlite").exists()
 
 
 def is_photo(path: Path) -> bool:

@@ -16,7 +16,7 @@ from typing import IO, Final
 from batcher.errors import Fault, ManifestFaulty, NotFound, WrongUse
 from batcher.manifest.document import Document, RowsFile, RowsGlob, read_document
 from batcher.manifest.faults import Faults
-from batcher.manifest.rows import Row, Rows, glob_rows, has_nul
+from batcher.manifest.rows import Row, Rows, glob_rows, has_nul, is_text
 from batcher.manifest.yaml_lines import Marked, NotYaml, load
 from batcher.plain import command
 
@@ -100,7 +100,7 @@ def open_manifest(file: str, *, name: str | None = None, stdin: IO[bytes] | None
     else:
         path = Path(file).absolute()
         root = path.parent
-        if not _is_text(str(path)):
+        if not is_text(str(path)):
             raise WrongUse(f"{str(path)!a} has bytes that are no UTF-8 in its name: rename it, or a folder above it")
         if not path.is_file():
             raise _no_file(file, path)
@@ -132,14 +132,6 @@ def _no_file(file: str, path: Path) -> NotFound:
             f"{file} is a folder, and no manifest", f"to write one about the photos in it: {command('init', file)}"
         )
     return NotFound(f"{file} does not exist{_near(path)}" if not path.exists() else f"{file} is no file")
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _near(path: Path) -> str:

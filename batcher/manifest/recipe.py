@@ -88,7 +88,7 @@ class Recipe:
     @cached_property
     def uses_rows(self) -> bool:
         """Whether a template reads the row as a whole."""
-        return any(ROW in template.names for template in self._all_templates())
+        return any(template.reads_row for template in self._all_templates())
 
     @cached_property
     def written(self) -> frozenset[str]:

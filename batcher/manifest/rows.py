@@ -272,8 +272,18 @@ def _bad_line(path: Path) -> int:
     return 1
 
 
+def is_text(name: str) -> bool:
+    """Return whether a file's name is text: one of other bytes can stand in no ledger and no sidecar."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def glob_rows(patterns: str | Sequence[str], root: Path) -> Iterator[Row]:
     """Yield a row for each file that matches. Raises what `globs.files` does."""
     for number, file in enumerate(globs.files(patterns, root), start=1):
         path = (file.relative_to(root) if file.is_relative_to(root) else file).as_posix()
-        yield Row(number, 1, {"path": path, "stem": file.stem}, file=path)
+        problem = "" if is_text(path) else "has bytes that are no UTF-8 in its name: rename it"
+        yield Row(number, 1, {"path": path, "stem": file.stem}, problem=problem, file=path)

@@ -1,5 +1,6 @@
 """Looks over what a new manifest could be made of: a folder's photos, or a table's columns. Decides nothing."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,16 +12,19 @@ from typing import Final
 from batcher.hosting.inline import Looks, NotUsable, why_not
 from batcher.manifest.document import RowsFile
 from batcher.manifest.faults import Faults
-from batcher.manifest.globs import is_photo
+from batcher.manifest.globs import is_photo, is_run
 from batcher.manifest.photos import Photos
-from batcher.manifest.rows import Rows
+from batcher.manifest.rows import Row, Rows
 from batcher.manifest.templates import slug
 
 SHRUNK_TO: Final = 4096
 """Pixels of a side: what a 4K output has; larger photos gain nothing."""
 _MOST_ROWS: Final = 2_000
 """Rows of a table that are looked at."""
-_IMAGE: Final = re.compile(r"^\s*(https?://|data:image/)|\.(jpe?g|png|webp|heic|tiff?|avif|gif)\s*$", re.IGNORECASE)
+_IMAGE: Final = re.compile(r"^\s*data:image/|\.(jpe?g|png|webp|heic|tiff?|avif|gif)\s*(\?|#|,|\||$)", re.IGNORECASE)
+_ADDRESS: Final = re.compile(r"^\s*https?://", re.IGNORECASE)
+_OF_IMAGES: Final = re.compile(r"image|photo|picture|img|bild|foto|src|thumb", re.IGNORECASE)
+"""In headings of columns that hold images."""
 _TITLES: Final = ("title", "name", "product", "product title", "item name", "description", "caption", "alt")
 _HANDLES: Final = ("handle", "url handle")
 _KEYS: Final = ("sku", "variant sku", *_HANDLES, "id", "product id", "item id", "asin", "ean", "gtin")
@@ -44,7 +48,7 @@ def survey_folder(folder: Path) -> Folder:
     found, looks = Folder(), Looks()
     names: dict[str, set[str]] = {"{{ stem | slug }}": set(), "{{ path | slug }}": set()}
     for place in [folder, *_inner(folder)]:
-        photos = [file for file in _photos(place, deep=place != folder) if str(file).isprintable()]
+        photos = list(_photos(place, deep=place != folder)) if str(place).isprintable() else []
         if not photos:
             continue
         deep = any(file.parent != place for file in photos)
@@ -72,7 +76,7 @@ def _inner(folder: Path) -> list[Path]:
 def _is_searched(folder: Path) -> bool:
     if folder.name.startswith(".") or not folder.is_dir() or folder.is_symlink():
         return False
-    return folder.name != "runs" and not (folder / "ledger.sqlite").exists()
+    return not is_run(folder)
 
 
 def _photos(folder: Path, *, deep: bool) -> Iterator[Path]:
@@ -96,31 +100,31 @@ class Table:
     fill_down: list[str]
     without_image: bool
     """Some rows name no image."""
+    unreadable: int = 0
+    """Rows of which no job can be made as they are."""
 
 
 def survey_table(file: Path) -> Table:
     """Look over the first rows of a CSV or JSONL file. Raises ManifestFaulty where it cannot be read."""
-    form = RowsFile(file=file.name)
-    faults = Faults()
-    rows = Rows(file, file.name, form, faults)
-    seen = [*islice(rows, _MOST_ROWS)]
-    if faults and "not UTF-8" in faults.shown[0].message:
-        form = RowsFile(file=file.name, encoding="cp1252")
-        faults = Faults()
-        rows = Rows(file, file.name, form, faults)
-        seen = [*islice(rows, _MOST_ROWS)]
+    form, rows, seen, faults = _read(file, "")
+    said = faults.shown[0].message if faults else ""
+    encoding = "cp1252" if "not UTF-8" in said else "utf-16" if "UTF-16" in said else ""
+    if encoding:
+        form, rows, seen, faults = _read(file, encoding)
     if faults:
         raise faults.error()
+    unreadable = sum(bool(row.problem) for row in seen)
+    seen = [row for row in seen if not row.problem]
     headings = list(dict.fromkeys(name for row in seen for name in (*row.values, *row.empty)))
     if rows.header is not None:
         headings = [heading.strip() for heading in rows.header if heading.strip()]
     cells = {name: [str(_first(row.values[name])) for row in seen if row.values.get(name)] for name in headings}
-    image = next((name for name in headings if _holds_images(cells[name])), None)
+    image = _column_of_images(headings, cells)
     title, prompt = _one_of(_TITLES, headings), _one_of(_PROMPTS, headings)
     with_image = [row.values for row in seen if image and row.values.get(image)]
     keys = [name for key in _KEYS if (name := _one_of((key,), headings))]
     key = next((name for name in keys if all(row.get(name) for row in with_image)), None)
-    grouped = [title, _one_of(_HANDLES, headings)]
+    handle = _one_of(_HANDLES, headings)
     return Table(
         form=form,
         headings=headings,
@@ -128,17 +132,33 @@ def survey_table(file: Path) -> Table:
         title=title,
         key=key,
         prompt=prompt,
-        fill_down=[name for name in dict.fromkeys(grouped) if name and _is_grouped(name, with_image)],
+        fill_down=[title] if title and handle and _is_said_once(title, handle, [row.values for row in seen]) else [],
         without_image=len(with_image) < len(seen),
+        unreadable=unreadable,
     )
+
+
+def _read(file: Path, encoding: str) -> tuple[RowsFile, Rows, list[Row], Faults]:
+    """Read the first rows of a table, with what is wrong with it."""
+    form = RowsFile(file=file.name, encoding=encoding or None)
+    faults = Faults()
+    rows = Rows(file, file.name, form, faults)
+    return form, rows, [*islice(rows, _MOST_ROWS)], faults
 
 
 def _first(value: object) -> object:
     return value[0] if isinstance(value, list) and value else value
 
 
-def _holds_images(cells: list[str]) -> bool:
-    return bool(cells) and sum(bool(_IMAGE.search(cell)) for cell in cells) > len(cells) / 2
+def _column_of_images(headings: list[str], cells: Mapping[str, list[str]]) -> str | None:
+    """Return the column that most likely holds images: files of images before addresses, headings that say so first."""
+
+    def holds(name: str, pattern: re.Pattern[str]) -> bool:
+        return bool(cells[name]) and sum(bool(pattern.search(cell)) for cell in cells[name]) > len(cells[name]) / 2
+
+    of_images = [name for name in headings if _OF_IMAGES.search(name)]
+    ways = [(of_images, _IMAGE), (headings, _IMAGE), (of_images, _ADDRESS)]
+    return next((name for names, pattern in ways for name in names if holds(name, pattern)), None)
 
 
 def _one_of(names: tuple[str, ...], headings: list[str]) -> str | None:
@@ -146,10 +166,18 @@ def _one_of(names: tuple[str, ...], headings: list[str]) -> str | None:
     return next((by_name[name] for name in names if name in by_name), None)
 
 
-def _is_grouped(name: str, rows: list[Mapping[str, object]]) -> bool:
-    """Return whether a column is filled in the first row and empty in some below: rows belong together by it."""
-    filled = [bool(row.get(name)) for row in rows]
-    return bool(filled) and filled[0] and not all(filled)
+def _is_said_once(title: str, handle: str, rows: list[Mapping[str, object]]) -> bool:
+    """Return whether each product's title stands in its first row, and is empty in some of its others.
+
+    Only then can it be carried down: a product whose first row has none would get the name of the one above.
+    """
+    last, empty = None, False
+    for row in rows:
+        if row.get(handle) != last and not row.get(title):
+            return False
+        last = row.get(handle)
+        empty = empty or not row.get(title)
+    return empty
 
 
 def as_template(heading: str) -> str:
@@ -166,4 +194,4 @@ def as_template(heading: str) -> str:
         "or",
     }:
         return heading
-    return 'row["' + heading.replace("\\", "\\\\").replace('"', '\\"') + '"]'
+    return f"row[{json.dumps(heading, ensure_ascii=False)}]"

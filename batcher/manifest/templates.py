@@ -66,6 +66,11 @@ class Template:
         return frozenset() if self.plain else _cells(_ENVIRONMENT.parse(self.text))
 
     @cached_property
+    def reads_row(self) -> bool:
+        """Whether it reads a column of the row as a whole, by `row["..."]` or `row.name`."""
+        return not self.plain and _reads_row(_ENVIRONMENT.parse(self.text))
+
+    @cached_property
     def written(self) -> frozenset[str]:
         """The variables and columns whose text goes into it whatever they hold: not within `if`, not with a default."""
         return frozenset() if self.plain else _written(_ENVIRONMENT.parse(self.text))
@@ -84,6 +89,11 @@ class Template:
 def _cells(parsed: nodes.Template) -> frozenset[str]:
     """Return the columns that are read of the row as a whole, by names that are written out."""
     return frozenset(cell for node in parsed.find_all(nodes.Getitem) if (cell := _cell(node)) is not None)
+
+
+def _reads_row(parsed: nodes.Template) -> bool:
+    of = [part.node for part in parsed.find_all(nodes.Getitem)] + [part.node for part in parsed.find_all(nodes.Getattr)]
+    return any(isinstance(node, nodes.Name) and node.name == ROW for node in of)
 
 
 def _cell(node: nodes.Expr) -> str | None:
@@ -150,6 +160,7 @@ class Condition:
             self.names = meta.find_undeclared_variables(parsed)
             """What it asks for."""
             self.cells = _cells(parsed)
+            self.reads_row = _reads_row(parsed)
             """The columns that it asks for by `row["..."]`."""
         except (TemplateError, RecursionError) as error:
             raise BadTemplate(f"is no expression that can be read: {error}") from None

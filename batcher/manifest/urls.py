@@ -15,6 +15,7 @@ _PLAIN: Final = re.compile(
 )
 """What most URLs are: https, and a name with a domain."""
 _LOCAL: Final = re.compile(rf"(?:^|\.)(?:{_OWN})$", re.IGNORECASE)
+_SEVERAL: Final = re.compile(r"[,;\s]\s*https?://", re.IGNORECASE)
 _LOOPBACK: Final = re.compile(r"(?:^|\.)localhost$", re.IGNORECASE)
 
 
@@ -23,6 +24,8 @@ def why_not_fetchable(url: str, *, loopback: bool) -> str:
 
     `loopback`: the server runs on this machine, as the sandbox does, so that its own addresses are within its reach.
     """
+    if _SEVERAL.search(url):
+        return "is several URLs in one text: separate them by `|`, or give each a row of its own"
     if _PLAIN.match(url):
         return ""
     try:

@@ -2,16 +2,20 @@
 
 import csv
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from batcher.errors import NotFound, WrongUse
+from batcher.manifest.document import RowsFile
 from batcher.manifest.faults import Faults
 from batcher.manifest.manifest import Manifest, open_manifest
 from batcher.manifest.rows import Row, Rows
 
 REASON: Final = "reason"
+_OTHER: Final = "batcher_reason"
+"""The same where the manifest's own columns have one of that name."""
 _JSONL: Final = frozenset({".jsonl", ".ndjson"})
 _CSV: Final = frozenset({".csv"})
 
@@ -47,12 +51,17 @@ def write_rows(meta: Mapping[str, Any], reasons: Reasons, file: Path) -> int:
     if kind not in _JSONL | _CSV:
         raise WrongUse(f"{file}: its ending says what it is to be: .csv or .jsonl")
     manifest = opened_again(meta)
+    form = manifest.document.jobs
+    encoding = form.encoding if isinstance(form, RowsFile) and kind in _CSV else None
     count = 0
     try:
-        with file.open("x", encoding="utf-8", newline="") as made:
+        with file.open("x", encoding=encoding or "utf-8", errors="backslashreplace", newline="") as made:
             for line in (_as_jsonl if kind in _JSONL else _as_csv)(manifest, reasons):
                 made.write(line)
                 count += 1
+    except WrongUse:
+        file.unlink(missing_ok=True)
+        raise
     except FileExistsError:
         raise WrongUse(f"{file} is there already", "give another name") from None
     except OSError as error:
@@ -73,26 +82,43 @@ def _wanted(manifest: Manifest, reasons: Reasons) -> Iterator[tuple[Row, Sequenc
             yield row, rows.header if isinstance(rows, Rows) else None, reason
 
 
+def reason_column(manifest: Manifest, columns: Sequence[str]) -> tuple[list[str], str]:
+    """Return the columns without the reasons of an earlier file like this one, and what the new ones are called.
+
+    A column of that name that is the manifest's own (a template reads it, or others follow it) stays as it is.
+    """
+    names = [column.strip() for column in columns]
+    said = json.dumps([manifest.document.inputs, manifest.document.output.name], ensure_ascii=False, default=str)
+    if names[-1:] == [REASON] and names.count(REASON) == 1 and not re.search(rf"\b{REASON}\b", said):
+        return [*columns[:-1]], REASON
+    return [*columns], _OTHER if REASON in names else REASON
+
+
 def _as_jsonl(manifest: Manifest, reasons: Reasons) -> Iterator[str]:
     for row, header, reason in _wanted(manifest, reasons):
-        values = dict(row.values)
-        if header is not None:
-            values = {
-                name.strip(): cell for name, cell in zip(header, row.cells, strict=False) if name.strip() and cell
-            }
-        values[REASON] = reason
+        values: dict[str, object] = dict.fromkeys(row.empty)
+        for heading, cell in zip(header or (), row.cells, strict=False):
+            if heading.strip():
+                values[heading.strip()] = cell or None
+        values |= row.values
+        kept, name = reason_column(manifest, [*values])
+        values = {key: values[key] for key in kept}
+        values[name] = reason
         yield json.dumps(values, ensure_ascii=False) + "\n"
 
 
 def _as_csv(manifest: Manifest, reasons: Reasons) -> Iterator[str]:
     line = _Line()
-    writer = csv.writer(line)
+    form = manifest.document.jobs
+    delimiter = form.delimiter if isinstance(form, RowsFile) and form.delimiter else ","
+    writer = csv.writer(line, delimiter=delimiter)
     columns: list[str] | None = None
+    name = REASON
     for row, header, reason in _wanted(manifest, reasons):
         if columns is None:
             columns = [*header] if header is not None else _names(_wanted(manifest, reasons))
-            columns = columns[:-1] if columns[-1:] == [REASON] else columns
-            writer.writerow([*columns, REASON])
+            columns, name = reason_column(manifest, columns)
+            writer.writerow([*columns, name])
             yield line.taken()
         cells = [*row.cells] if header is not None else [_cell(row.values.get(name)) for name in columns]
         cells = cells[: len(columns)]
@@ -104,11 +130,14 @@ def _as_csv(manifest: Manifest, reasons: Reasons) -> Iterator[str]:
 
 def _names(wanted: Iterator[tuple[Row, Sequence[str] | None, str]]) -> list[str]:
     """Return the names that any of these rows has, in the order in which they come first."""
-    return [*dict.fromkeys(name for row, _, _ in wanted for name in row.values)]
+    return [*dict.fromkeys(name for row, _, _ in wanted for name in (*row.values, *row.empty))]
 
 
 def _cell(value: object) -> str:
-    """Write a value as a cell that is read as the same."""
+    """Write a value as a cell that is read as the same. Raises WrongUse for one that templates would see as another."""
+    if isinstance(value, bool | list | dict):
+        said = json.dumps(value, ensure_ascii=False)[:60]
+        raise WrongUse(f"a row has {said}, which no cell of a CSV file holds", "name a file that ends with .jsonl")
     return value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
 
 

@@ -154,8 +154,9 @@ class Run:
 
     async def has_taken(self, stands_for: str) -> bool:
         """Say whether the jobs listed now are those of this manifest, and its local images are as they were."""
-        if (await self.meta()).get("taken") != stands_for:
-            return False
+        meta = await self.meta()
+        if meta.get("taken") != stands_for or meta.get("rejected") or meta.get("unmade"):
+            return False  # what could not be used may have been mended
         return await asyncio.to_thread(_unchanged, self.out)
 
     async def enrol(

@@ -16,7 +16,7 @@ def lines(found: Mapping[str, Any], *, verbose: bool = False) -> Iterator[str]:
     """Yield the lines; `verbose`: each photo that cannot be sent by its name."""
     yield f"{found['name']}: {jobs(found['jobs'])} from {rows(found['rows'])}, for {found['model']}"
     yield ""
-    for name, text in _facts(found):
+    for name, text in _facts(found, verbose=verbose):
         yield f"  {name:<9} {text}"
     if verbose:
         named = found["photos"]["named"].items()
@@ -37,7 +37,7 @@ def lines(found: Mapping[str, Any], *, verbose: bool = False) -> Iterator[str]:
         yield f"\nnext: {found['next']}"
 
 
-def _facts(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _facts(found: Mapping[str, Any], *, verbose: bool) -> Iterator[tuple[str, str]]:
     if found["selected"] != found["jobs"]:
         yield "selected", f"{found['selected']:,} of them"
     if found["equal_rows"]:
@@ -47,7 +47,7 @@ def _facts(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if found["reused"]:
         yield "reused", f"{found['reused']:,} are taken over from another run, and cost nothing"
     if (photos := found["photos"])["total"]:
-        named = " (-v names them)" if photos["others"] else ""
+        named = " (-v names them)" if photos["others"] and not verbose else ""
         yield "photos", f"{photos['total']:,}: {kinds(photos['usable'], photos['others'])}{named}"
     if found["rejected"]:
         yield "rejected", f"{found['rejected']:,} bad rows would be skipped"

@@ -256,6 +256,24 @@ def test_earlier_results_of_a_row_are_beside_the_new_one(page_of: Opened, mixed:
     assert page.locator("#stage .side").all_inner_texts() == ["before", "after"]
 
 
+def test_an_earlier_result_is_seen_while_the_new_one_is_still_to_come(
+    page_of: Opened, mixed: Path, tmp_path: Path
+) -> None:
+    for name in ("wide", "tall", "square"):
+        shutil.copy(mixed.parent / f"{name}.jpg", tmp_path)
+    shutil.copytree(mixed, tmp_path / "out")
+    text = (mixed.parent / "m.yaml").read_text().replace("hard on", "new on").replace("repeat: 6", "repeat: 1")
+    (tmp_path / "m.yaml").write_text(text)
+    assert rehearse(tmp_path, "run", "m.yaml", "--sandbox", "-o", "out", "--limit", "1", "--replace-done") == 0
+    assert rehearse(tmp_path, "report", "out") == 0
+    page = page_of("#state=pending", out=tmp_path / "out")
+    page.locator(".earlier button").first.click()
+    assert page.locator("#stage .side").all_inner_texts() == ["earlier"]
+    until(page, "[...document.querySelectorAll('#stage img')].every(i => i.naturalWidth > 0)")
+    assert "waits to be sent" not in page.locator("#stage").inner_text()
+    assert faults(page) == []
+
+
 def test_the_first_screen_of_a_phone_shows_a_picture(page_of: Opened, mixed: Path) -> None:
     page = page_of(out=mixed, viewport={"width": 390, "height": 844})
     box = page.locator("#show .frame").first.bounding_box()
@@ -305,15 +323,26 @@ def test_a_film_shows_its_beginning_and_plays(page_of: Opened, tmp_path: Path) -
     Image.effect_noise((300, 200), 40).convert("RGB").save(tmp_path / "a.jpg")
     (tmp_path / "v.yaml").write_text("model: sandbox/turntable/image-to-video\ninputs: {image: a.jpg, duration: 1}\n")
     assert rehearse(tmp_path, "run", "v.yaml", "--sandbox", "-o", "out") == 0
+    text = (tmp_path / "v.yaml").read_text()
+    (tmp_path / "v.yaml").write_text(text.replace("inputs: {", "inputs: {prompt: turn it, "))
+    assert rehearse(tmp_path, "run", "v.yaml", "--sandbox", "-o", "out") == 0
     assert rehearse(tmp_path, "report", "out") == 0
     page = page_of(out=tmp_path / "out")
+    assert page.locator("#found").inner_text() == "1 video"
+    page.locator(".earlier button").click()
+    until(page, "document.querySelector('#stage video').readyState >= 2")
+    assert "replaced" in page.locator("#stage video").get_attribute("src") or "files" in page.locator(
+        "#stage video"
+    ).get_attribute("src")
+    assert page.locator("#stage .side").all_inner_texts() == ["earlier"]
+    page.keyboard.press("Escape")
     until(page, "document.querySelector('#show video').readyState >= 2")
     page.locator("#show .frame").click()
     until(page, "document.querySelector('#stage video').readyState >= 3")
     page.locator("#stage video").evaluate("v => { v.muted = true; return v.play(); }")
     until(page, "document.querySelector('#stage video').currentTime > 0.3")
     assert faults(page) == []
-    (film,) = (tmp_path / "out/files").rglob("*.webm")
+    film = max((tmp_path / "out/files").rglob("*.webm"), key=lambda file: file.stat().st_mtime)
     film.write_bytes(b"RIFF\x04\0\0\0AVI " + bytes(film.stat().st_size - 12))
     bad = page_of(out=tmp_path / "out")
     until(bad, "document.querySelector('#show').textContent.includes('this browser cannot play it')")

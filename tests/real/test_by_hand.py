@@ -387,7 +387,7 @@ def test_a_retry_that_is_carried_out_twice_buys_once(batcher: Batcher, api: Api)
     assert asyncio.run(retry()) == 0
     assert len(api.journal) == 2
     with Reader(batcher.folder / "runs/jobs") as reader:  # as of many, which are not named one by one
-        which = Which("failed", until=reader.ask("last_settled")[0][0])
+        which = Which("failed", told_at=reader.ask("last_event")[0][0])
     assert asyncio.run(retry()) == 1
     assert batcher("resume", "runs/jobs").code == 1
     assert asyncio.run(retry()) == 0

@@ -149,3 +149,105 @@ def test_a_plan_knows_what_is_begun_however_the_manifest_was_turned_about(batche
     assert any("3 finished jobs are no longer named" in said for said in plan["warnings"]), plan["warnings"]
     narrow = batcher("plan", "jobs.csv", "--model", MODEL, "--where", "prompt == 'p3'", "--json").json()
     assert any("3 finished jobs are no longer named" in said for said in narrow["warnings"]), narrow["warnings"]
+
+
+def test_a_photo_that_was_added_later_is_taken_in_by_the_same_command(batcher: Batcher, api: Api) -> None:
+    Image.effect_noise((50, 50), 90).convert("RGB").save(batcher.folder / "a.png")
+    (batcher.folder / "rows.csv").write_text("what,photo\none,a.png\ntwo,later.png\n")
+    (batcher.folder / "m.yaml").write_text(
+        f"model: {MODEL}\njobs: rows.csv\ninputs: {{prompt: '{{{{ what }}}}', image_urls: ['{{{{ photo }}}}']}}\n"
+    )
+    assert batcher("run", "m.yaml", "--skip-invalid").code == 0 and len(api.journal) == 1
+    (batcher.folder / "later.png").write_bytes((batcher.folder / "a.png").read_bytes())
+    assert batcher("run", "m.yaml", "--skip-invalid").code == 0
+    assert sorted(api.prompts()) == ["one", "two"] and batcher.states("runs/m") == {"done": 2}
+
+
+def test_a_narrowed_run_unlists_nothing_that_it_could_not_look_at(batcher: Batcher, api: Api) -> None:
+    rows = "what,photo\n"
+    for n in range(6):
+        Image.effect_noise((50, 50), 90).convert("RGB").save(batcher.folder / f"{n}.png")
+        rows += f"w{n},{n}.png\n"
+    (batcher.folder / "rows.csv").write_text(rows)
+    (batcher.folder / "m.yaml").write_text(
+        f"model: {MODEL}\njobs: rows.csv\ninputs: {{prompt: '{{{{ what }}}}', image_urls: ['{{{{ photo }}}}']}}\n"
+    )
+    assert batcher("run", "m.yaml", "--where", "index <= 4").code == 0
+    for n in range(4):
+        (batcher.folder / f"{n}.png").rename(batcher.folder / f"away-{n}.png")
+    done = batcher("run", "m.yaml", "--where", "what == 'w5'")
+    assert done.code == 0 and "no longer named" not in done.err, done.err
+    assert batcher.states("runs/m") == {"done": 5, "pending": 1} and len(api.journal) == 5
+    for n in range(4):
+        (batcher.folder / f"away-{n}.png").rename(batcher.folder / f"{n}.png")
+    (batcher.folder / "rows.csv").write_text("\n".join(rows.splitlines()[:-2]) + "\n")
+    edited = batcher("run", "m.yaml")
+    assert "1 job that are done are no longer named" in edited.err or "no longer named: their files stay" in edited.err
+
+
+def test_a_job_that_is_named_again_is_looked_after_where_its_file_lies(batcher: Batcher, api: Api) -> None:
+    text = (
+        f"model: {MODEL}\ninputs: {{prompt: PROMPT, image_urls: [https://i.invalid/1.png]}}\noutput: {{name: same}}\n"
+    )
+    for prompt in ("one", "two", "one"):
+        (batcher.folder / "m.yaml").write_text(text.replace("PROMPT", prompt))
+        assert batcher("run", "m.yaml").code == 0
+    assert len(api.journal) == 2
+    (old,) = (batcher.folder / "runs/m/replaced").rglob("*.png")
+    old.unlink()
+    verified = batcher("verify", "runs/m")
+    assert verified.code == 1 and "replaced/" in verified.out and old.exists(), "it is fetched again, not bought"
+    assert len(api.journal) == 2
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_rows_that_are_written_make_the_same_jobs_again(batcher: Batcher, api: Api, kind: str) -> None:
+    (batcher.folder / "rows.csv").write_text(
+        "Title;reason;color;Photo\nGroß;sale;;https://i.invalid/1.png\nB;winter;red;https://i.invalid/2.png\n", "cp1252"
+    )
+    form = "{file: FILE, columns: {t: Title, p: Photo}, delimiter: ';', encoding: cp1252}"
+    text = (
+        f"model: {MODEL}\ninputs: {{prompt: '{{{{ t }}}} {{{{ color }}}} for {{{{ reason }}}}', image_urls: ['{{{{ p }}}}']}}\n"
+        f"jobs: {form if kind == 'csv' else 'FILE'}\n"
+    )
+    (batcher.folder / "m.yaml").write_text(text.replace("jobs: FILE", f"jobs: {form}").replace("FILE", "rows.csv"))
+    assert batcher("run", "m.yaml").code == 0
+    said = batcher("jobs", "runs/m", "--rows", f"again.{kind}")
+    assert said.code == 0, said.err
+    (batcher.folder / "n.yaml").write_text(text.replace("FILE", f"again.{kind}"))
+    done = batcher("run", "n.yaml", "-o", "runs/m")
+    assert done.code == 0, done.err
+    assert len(api.journal) == 2, "the same jobs, with the user's own column as it was"
+    assert batcher("jobs", "runs/m", "--unlisted", "--rows", "x.csv").code == 64
+
+
+def test_a_row_that_no_cell_can_hold_is_written_as_jsonl_only(batcher: Batcher, api: Api) -> None:
+    (batcher.folder / "m.yaml").write_text(
+        f"model: {MODEL}\ninputs: {{prompt: 'a {{{{ flag }}}}', image_urls: [https://i.invalid/1.png]}}\njobs: [{{flag: true}}]\n"
+    )
+    assert batcher("run", "m.yaml").code == 0
+    refused = batcher("jobs", "runs/m", "--rows", "x.csv")
+    assert refused.code == 64 and ".jsonl" in refused.err and not (batcher.folder / "x.csv").exists()
+    assert batcher("jobs", "runs/m", "--rows", "x.jsonl").code == 0
+
+
+@pytest.mark.parametrize("heading", ['"Image\nURL"', "pho\x0bto", "p\x07hoto", '"ph""oto"', "ph'oto", "ph\\oto"])
+def test_a_manifest_of_any_heading_can_be_read(batcher: Batcher, heading: str) -> None:
+    (batcher.folder / "t.csv").write_text(f"sku,title,{heading}\nA,x,https://i.invalid/1.png\n")
+    assert batcher("init", "t.csv").code == 0
+    plan = batcher("plan", "t.yaml", "--json").json()
+    assert (plan["fault_count"], plan["jobs"]) == (0, 2), plan["faults"]
+
+
+def test_a_new_manifest_is_not_written_where_a_folder_was_meant(batcher: Batcher) -> None:
+    done = batcher("init", "newdir/")
+    assert done.code == 64 and "newdir.yaml" in done.err and not (batcher.folder / "newdir").exists()
+    (batcher.folder / "photos").mkdir()
+    assert "is a folder" in batcher("run", "photos").err
+
+
+def test_a_doctor_narrows_as_a_run_does(batcher: Batcher, api: Api) -> None:
+    (batcher.folder / "jobs.csv").write_text("prompt,image_urls\na,https://i.invalid/1.png\nb,\n")
+    done = batcher("doctor", "jobs.csv", "--model", MODEL, "--where", "image_urls", "--json")
+    checks = {one["check"]: one for one in done.json()}
+    assert checks["manifest"]["message"] == "1 jobs, 1 outputs"

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import os
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -269,6 +270,7 @@ def test_a_clash_of_names_shows_both_photos(yaml: Yaml) -> None:
 def test_a_survey_finds_photos_in_all_folders_but_those_of_runs(folder: Folder) -> None:
     for name in ("a.JPG", "cam/1/x.jpeg", "web/a.png", "runs/old/files/y.png", ".trash/z.png"):
         folder.photo(name, kind={"JPG": "JPEG", "jpeg": "JPEG"}.get(name.rpartition(".")[2]))
+    folder.write("runs/old/ledger.sqlite", b"").write("cam/out/ledger.sqlite", b"").photo("cam/out/files/w.png")
     folder.write("other/ledger.sqlite", b"").photo("other/files/z.png").write("web/b.heic", HEIC)
     found = survey_folder(folder.path)
     assert found.patterns == ["./", "cam/**", "web/"]
@@ -356,3 +358,103 @@ def test_a_photo_whose_structure_is_right_and_whose_pixels_are_not_passes_the_lo
     assert look.format == "PNG"
     with pytest.raises(NotUsable, match="cut off or damaged"):
         Looks().at(folder.write("b.png", damaged_png()[:-30]).path / "b.png")
+
+
+def test_what_where_leaves_out_takes_no_sample_and_no_name_if_it_cannot_be_made(folder: Folder, yaml: Yaml) -> None:
+    """Or the narrowed run numbers its jobs otherwise than the whole, and buys them again."""
+    for name in ("p0.png", "p1.png"):
+        folder.photo(name)
+    yaml(
+        "inputs: {prompt: '{{ what }} {{ size }}', image_urls: ['{{ photo }}']}\nmatrix: {size: [small, large]}\n"
+        "jobs: r.csv\noutput: {name: '{{ sku }}-{{ size }}'}\n"
+    )
+    folder.write("r.csv", "sku,what,photo\nA1,cup,p0.png\nA1,mug,p1.png\nA2,mug,p1.png\n")
+    whole = folder.jobs(options=Options(skip_invalid=True), reject=lambda *_: None)
+    narrow = folder.jobs(options=Options(where="sku == 'A2'", skip_invalid=True), reject=lambda *_: None)
+    assert [job.id for job in narrow] == [job.id for job in whole if job.vars["sku"] == "A2"]
+    assert [job.name for job in narrow] == ["A2-small", "A2-large"]
+    yaml("inputs: {prompt: x, image_urls: ['{{ photo }}']}\nmatrix: {aspect_ratio: [null, '1:1']}\njobs: s.csv\n")
+    folder.write("s.csv", "photo,aspect_ratio\np0.png,9:99\np0.png,4:5\n")
+    whole = folder.jobs(options=Options(skip_invalid=True), reject=lambda *_: None)
+    narrow = folder.jobs(options=Options(where="index == 2", skip_invalid=True), reject=lambda *_: None)
+    assert [job.id for job in narrow] == [job.id for job in whole] and folder.census.unmade == 1
+
+
+def test_an_empty_cell_is_neither_a_text_nor_a_sequence_to_a_test_and_row_is_read_only_as_a_whole(
+    folder: Folder, yaml: Yaml
+) -> None:
+    """As before there were empty cells: a manifest that ran then asks for the same now."""
+    yaml(
+        "inputs: {prompt: \"{{ a }}{% if c is string %} in {{ c }}{% endif %}{{ 'S' if c is sequence else '' }}\", "
+        f"image_urls: [{URL}]}}\njobs: r.csv\n"
+    )
+    folder.write("r.csv", "a,c\none,\ntwo,red\n")
+    assert [job.inputs["prompt"] for job in folder.jobs()] == ["one", "two in redS"]
+    yaml(
+        f"inputs: {{prompt: '{{{{ a }}}}{{% if row is defined %}} R={{{{ row }}}}{{% endif %}}', image_urls: [{URL}]}}\njobs: r.jsonl\n"
+    )
+    folder.write("r.jsonl", json.dumps({"a": "one", "row": 7}) + "\n" + json.dumps({"a": "two"}) + "\n")
+    assert [job.inputs["prompt"] for job in folder.jobs()] == ["one R=7", "two"]
+
+
+def test_a_pattern_never_goes_into_a_run_directory(folder: Folder, yaml: Yaml) -> None:
+    folder.photo("a.jpg").photo("sub/b.jpg").photo("runs/x/files/c.png").write("runs/x/ledger.sqlite", b"")
+    folder.photo("sub/deep/out/files/d.png").write("sub/deep/out/ledger.sqlite", b"")
+    yaml(OF_PHOTOS + "jobs: {glob: '**'}\n")
+    assert [job.sources for job in folder.jobs()] == [("a.jpg",), ("sub/b.jpg",)]
+    yaml(OF_PHOTOS + "jobs: {glob: 'runs/x/files/*'}\n")
+    assert len(folder.jobs()) == 1, "named as such, it is meant"
+
+
+def test_a_title_is_carried_down_only_within_its_product(folder: Folder) -> None:
+    gaps = "sku,title,photo\nA1,Mug,a.jpg\nA2,,b.jpg\n"
+    assert survey_table(folder.write("g.csv", gaps).path / "g.csv").fill_down == []
+    crossing = f"Handle,Title,Image Src\nmug,Mug,{URL}\nmug,,{URL}?2\nbowl,,{URL}?3\n"
+    assert survey_table(folder.write("c.csv", crossing).path / "c.csv").fill_down == []
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [
+        ("id,link,image_link\n1,https://shop.invalid/p/mug,https://cdn.invalid/mug.jpg\n", "image_link"),
+        ("id,Product URL,Image Link\n1,https://shop.invalid/p/mug,https://cdn.invalid/i?id=7\n", "Image Link"),
+        ("id,link\n1,https://shop.invalid/p/mug\n", None),
+        ("id,where\n1,photos/mug.jpg\n", "where"),
+        ("id,src\n1,https://cdn.invalid/x\n", "src"),
+        ("id,where\n1,https://cdn.invalid/x.jpg?v=1\n", "where"),
+    ],
+)
+def test_a_page_is_not_taken_for_a_picture(folder: Folder, table: str, column: str | None) -> None:
+    assert survey_table(folder.write("t.csv", table).path / "t.csv").image == column
+
+
+def test_a_survey_reads_what_excel_saves_and_leaves_bad_rows_out(folder: Folder) -> None:
+    folder.write("u.csv", "sku\ttitle\tphoto\nA\tTasse groß\ta.jpg\n".encode("utf-16"))
+    table = survey_table(folder.path / "u.csv")
+    assert (table.form.encoding, table.title, table.image) == ("utf-16", "title", "photo")
+    folder.write("b.csv", "sku,title,photo\nA,x,a.jpg\nB,y,b.jpg,surplus\n")
+    table = survey_table(folder.path / "b.csv")
+    assert (table.unreadable, table.without_image) == (1, False)
+
+
+@pytest.mark.parametrize("cell", [f"{URL}, {URL}?2", f"{URL} {URL}", f"{URL};{URL}"])
+def test_several_urls_in_one_text_are_a_fault(yaml: Yaml, cell: str) -> None:
+    assert "is several URLs in one text" in yaml(f"inputs: {{prompt: a, image_urls: ['{cell}']}}\n").faults()[0]
+
+
+def test_a_photo_whose_name_is_no_text_is_a_fault_of_its_own(folder: Folder, yaml: Yaml) -> None:
+    folder.photo("p/ok.jpg")
+    (folder.path / "p" / os.fsdecode(b"b\xe9b.jpg")).write_bytes((folder.path / "p/ok.jpg").read_bytes())
+    yaml(OF_PHOTOS + "jobs: {glob: p/}\n")
+    assert "has bytes that are no UTF-8 in its name" in folder.faults()[0]
+    rejected: list[str] = []
+    jobs = folder.jobs(options=Options(skip_invalid=True), reject=lambda _row, _header, why: rejected.append(why))
+    assert len(jobs) == len(rejected) == 1
+
+
+def test_stray_bytes_between_segments_are_no_damage(folder: Folder) -> None:
+    whole = jpeg()
+    (folder.path / "a.jpg").write_bytes(whole[:20] + b"\x00\x01" + whole[20:])
+    with Image.open(folder.path / "a.jpg") as opened:
+        opened.load()
+    assert Looks().at(folder.path / "a.jpg").format == "JPEG"

@@ -75,7 +75,7 @@ def events(connection: sqlite3.Connection, world: World) -> Iterator[tuple[str, 
         return move(step)() if step else None
 
     def say(which: Which) -> Callable[[], object]:
-        return lambda: go_on(connection, which, which.places(connection), 1.0)
+        return lambda: go_on(connection, which, which.places(connection), frozenset(), 1.0)
 
     def find(number: int) -> Callable[[], object]:
         return lambda: adopt(connection, "job", f"r{number}", 1.0)

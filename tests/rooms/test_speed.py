@@ -104,9 +104,9 @@ async def test_sums_are_what_counting_gives_at_every_step(tmp_path: Path) -> Non
     await ledger.open()
     connection = database._connection
 
-    async def take(numbers: range, **choice: int) -> None:
+    async def take(numbers: range, limit: int | None = None, sample: int | None = None) -> None:
         named = [(spec(n), True) for n in numbers]
-        await ledger.transact(lambda c: enrol(c, named, Choice(**choice), 0.0, sure=True), bound=False)
+        await ledger.transact(lambda c: enrol(c, named, Choice(limit, sample), 0.0, sure=True), bound=False)
         assert sums(connection) == counted(connection)
 
     await take(range(1, 9), limit=5)

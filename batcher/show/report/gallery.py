@@ -144,17 +144,22 @@ class Gallery:
 
     def _older(self, results: Sequence[Earlier]) -> list[Card]:
         """Return what the page shows of a job's earlier results; what is not there any more is left out."""
-        return [
-            {
+        found: list[Card] = []
+        for one in results:
+            look = self._album.of(one.sha256) if not self._album.trouble(one.sha256) else None
+            if look is None and not (one.mime.startswith("video/") and (self._places.out / one.file).is_file()):
+                continue
+            card: Card = {
                 "src": _address(one.file),
-                "thumb": self._album.thumb(one.sha256),
                 "prompt": self.words.number(one.prompt),
                 "at": rfc3339(one.at),
                 "name": one.file,
+                "mime": one.mime,
             }
-            for one in results
-            if self._album.of(one.sha256) and not self._album.trouble(one.sha256)
-        ]
+            if look:
+                card |= {"thumb": self._album.thumb(one.sha256), "width": look.width, "height": look.height}
+            found.append(card)
+        return found
 
     def _after(self, job: Job, output: Output) -> Card:
         file, sha256 = str(output.file), str(output.sha256)

@@ -125,6 +125,7 @@
   const alt = (card) => short(`${card.name}: ${words[card.prompt]}`, 160);
   const before = (card) => card.before.find((one) => one.thumb);
   const isVideo = (card) => /^video\//.test(card.mime ?? "");
+  const kindOf = cards.some((card) => card.src) && cards.every((card) => !card.src || isVideo(card)) ? "video" : "picture";
   const ratio = (card) => {
     const [width, height] = card.width ? [card.width, card.height] : isVideo(card) ? [4, 3] : before(card)?.width ? [before(card).width, before(card).height] : [4, 3];
     return Math.min(2.4, Math.max(0.45, width / height));
@@ -198,12 +199,14 @@
     return item;
   }
 
+  const small = (one) => (isVideo(one) ? make("video", { src: `${one.src}#t=0.1`, preload: "metadata", muted: true, tabindex: -1 }) : make("img", { src: one.thumb ?? one.src, alt: "", loading: "lazy", decoding: "async" }));
+
   // What the row gave before: under another prompt, or bought once more.
   function earlier(card) {
     if (!card.older) return null;
     return make("div", { class: "earlier" }, make("span", {}, card.older.length === 1 ? "earlier" : `${card.older.length} earlier`),
       ...card.older.slice(0, 6).map((one) => make("button", { type: "button", "aria-label": `Compare ${card.name} with what it was${one.at ? ` on ${one.at.slice(0, 10)}` : ""}`, title: words[one.prompt], onclick: () => zoom.open(card, one) },
-        make("img", { src: one.thumb ?? one.src, alt: "", loading: "lazy", decoding: "async" }))));
+        small(one))));
   }
 
   // The three views.
@@ -299,7 +302,7 @@
     }
     $("show").replaceChildren(body);
     const bare = found.filter((card) => !card.src).length;
-    const pictures = count(found.length - bare, "picture") + (bare ? ` and ${count(bare, "job")} without one` : "");
+    const pictures = count(found.length - bare, kindOf) + (bare ? ` and ${count(bare, "job")} without one` : "");
     $("found").textContent = found.length === cards.length ? pictures : `${pictures}, of ${cards.length.toLocaleString("en")} in all`;
     document.querySelectorAll(".pager").forEach(pager);
     $("by").hidden = chosen.view !== "sheet";
@@ -340,7 +343,7 @@
     const originals = new Set(cards.flatMap((card) => card.before.map((one) => one.name))).size;
     const pictures = cards.filter((card) => card.src).length;
     const models = [...(order.get("model")?.keys() ?? [])].map((value) => words[value]);
-    $("line").textContent = [`${count(pictures, "picture")}${originals ? ` from ${count(originals, "original")}` : ""}`, short(models.join(", "), 120)].filter(Boolean).join(" · ");
+    $("line").textContent = [`${count(pictures, kindOf)}${originals ? ` from ${count(originals, "original")}` : ""}`, short(models.join(", "), 120)].filter(Boolean).join(" · ");
     for (const key of ["rows", "columns"]) {
       const select = $(`by-${key}`);
       select.append(...fields.map((field) => make("option", { value: field, selected: chosen[key] === field }, `${field} (${size(field)})`)));
@@ -375,7 +378,7 @@
 
     function fitted() {
       const video = holder?.querySelector("video");
-      const only = !card.thumb && !video ? before(card) : undefined;
+      const only = !card.thumb && !video ? (base ?? before(card)) : undefined;
       const width = card.width || video?.videoWidth || only?.width || 1000, height = card.height || video?.videoHeight || only?.height || 1000;
       const fit = Math.min(stage.clientWidth / width, stage.clientHeight / height, 1.5);
       const factor = scale || fit;
@@ -398,6 +401,11 @@
     }
 
     function large() {
+      if (base && (isVideo(base) || !card.thumb)) {  // alone: films are not compared, and there may be no picture yet
+        const alone = isVideo(base) ? film(base, { controls: true, "aria-label": `Earlier: ${base.name}` }) : make("img", { src: base.src, alt: `Earlier: ${base.name}` });
+        if (isVideo(base)) alone.addEventListener("loadedmetadata", () => fitted());
+        return make("div", { class: "picture" }, alone, make("span", { class: "side left" }, "earlier"));
+      }
       if (!card.thumb && !isVideo(card)) {
         const only = before(card);
         return only ? make("div", { class: "picture" }, make("img", { src: only.src, alt: `Original: ${only.name}`, class: "faint" }), standsIn(card)) : null;
@@ -451,7 +459,7 @@
         card.sidecar ? make("a", { href: card.sidecar, target: "_blank", rel: "noopener" }, "Open its sidecar") : null,
         ...card.before.filter((one) => one.link).map((one) => make("a", { href: one.link, target: "_blank", rel: "noopener noreferrer" }, "Open the original"))];
       const older = (card.older ?? []).map((one) => make("button", { type: "button", class: "older", "aria-pressed": String(base === one), onclick: () => show(card, base === one ? undefined : one) },
-        make("img", { src: one.thumb ?? one.src, alt: "", loading: "lazy" }), make("span", {}, make("b", {}, one.at ? one.at.slice(0, 16).replace("T", " ") : "earlier"), words[one.prompt] === prompt ? "the same prompt" : words[one.prompt])));
+        small(one), make("span", {}, make("b", {}, one.at ? one.at.slice(0, 16).replace("T", " ") : "earlier"), words[one.prompt] === prompt ? "the same prompt" : words[one.prompt])));
       $("facts").replaceChildren(make("h2", {}, card.name), ...(prompt ? [make("p", { class: "prompt" }, prompt), copy] : []), ...(twin ? [twin] : []),
         ...(flagList(card, true) ? [flagList(card, true)] : []), ...(card.message ? [make("ul", { class: "flags" }, make("li", {}, `${card.kind}: ${card.message}`))] : []),
         make("dl", {}, ...listed().flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)])), make("p", { class: "links" }, ...links),
@@ -463,7 +471,7 @@
       base = compared;
       holder = large();
       stage.replaceChildren(holder ?? standsIn(card));
-      $("compare").hidden = !(card.thumb && original());
+      $("compare").hidden = !(card.thumb && original() && !isVideo(original()));
       for (const id of ["in", "out", "fit"]) $(id).disabled = !holder;
       told();
       const place = found.indexOf(card);
