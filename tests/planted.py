@@ -41,6 +41,8 @@ PROOFS = {
         "carried_out or adopted_request_costs",
     ),
     "files": ("-m", "pytest", "-q", "-x", "tests/rooms/test_outputs.py", "-k", "under_the_thread"),
+    "intake": ("-m", "pytest", "-q", "-x", "-m", "not long", "tests/rooms/test_intake.py"),
+    "narrowed": ("-m", "pytest", "-q", "-x", "tests/real/test_intake.py", "-k", "narrowed or damaged_photo"),
     "templates": (
         "-m",
         "tests.nights.play",
@@ -469,6 +471,81 @@ BUGS = [
         "puts a manifest's text into the page as it is",
         "page",
         [("show/report/report.py", r'text.replace("<", "\\u003c")', "text")],
+    ),
+    Bug(
+        "a row that --where leaves out takes a sample though it cannot be made",
+        "intake",
+        [
+            (
+                "manifest/expand.py",
+                "                self.census.put_back(depth)  # what is left out need not be right\n",
+                "",
+            )
+        ],
+    ),
+    Bug(
+        "a pattern takes a run's own results for photos",
+        "intake",
+        [("manifest/globs.py", " and not is_run(one):", ":")],
+    ),
+    Bug(
+        "a photo that was copied by half passes the plan",
+        "intake",
+        [("hosting/inline.py", "        _check_whole(file, found)\n", "")],
+    ),
+    Bug(
+        "an empty cell keeps `default` from filling it",
+        "intake",
+        [
+            (
+                "manifest/bounds.py",
+                "return default if value is EMPTY else plain(value, default, boolean)",
+                "return plain(value, default, boolean)",
+            )
+        ],
+    ),
+    Bug(
+        "chance is drawn by columns that are empty",
+        "intake",
+        [("manifest/bounds.py", "in of_the_row(self._values).items()", "in self._values.items()")],
+    ),
+    Bug(
+        "a title is carried down into another product",
+        "intake",
+        [
+            (
+                "manifest/survey.py",
+                "        if row.get(handle) != last and not row.get(title):\n            return False\n",
+                "",
+            )
+        ],
+    ),
+    Bug(
+        "a narrowed run unlists what it could not look at",
+        "narrowed",
+        [
+            (
+                "ledger/enrolment.py",
+                "        if not choice.partly():\n            connection",
+                "        if True:\n            connection",
+            )
+        ],
+    ),
+    Bug(
+        "a photo is sent that was not decoded whole",
+        "narrowed",
+        [("hosting/inline.py", "                picture.load()\n", "                pass\n")],
+    ),
+    Bug(
+        "a retry of many moves what has moved since it was told of",
+        "requests",
+        [
+            (
+                "ledger/again.py",
+                "for job in map(job_of, rows) if job.spec.id not in moved)",
+                "for job in map(job_of, rows))",
+            )
+        ],
     ),
 ]
 
