@@ -113,8 +113,13 @@ def test_a_copy_of_a_run_at_work_does_not_go_on_beside_it(batcher: Batcher, api:
 def test_a_ledger_of_an_older_version_is_brought_forward_by_whoever_opens_it(batcher: Batcher, command: str) -> None:
     assert batcher.run_csv(["a"]).code == 0
     with sqlite3.connect(batcher.folder / "runs/jobs/ledger.sqlite") as ledger:
-        for name in ("jobs_broad",):
-            ledger.execute(f"DROP INDEX {name}")
+        for kind, name in (
+            ("INDEX", "jobs_broad"),
+            ("INDEX", "jobs_unlisted"),
+            ("TRIGGER", "name_taken_insert"),
+            ("TRIGGER", "name_taken_update"),
+        ):
+            ledger.execute(f"DROP {kind} {name}")
         ledger.execute("ALTER TABLE jobs DROP COLUMN turn")
         ledger.execute("PRAGMA user_version = 2")
     assert batcher(command, "runs/jobs").code == 0

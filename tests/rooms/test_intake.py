@@ -373,6 +373,8 @@ def test_what_where_leaves_out_takes_no_sample_and_no_name_if_it_cannot_be_made(
     narrow = folder.jobs(options=Options(where="sku == 'A2'", skip_invalid=True), reject=lambda *_: None)
     assert [job.id for job in narrow] == [job.id for job in whole if job.vars["sku"] == "A2"]
     assert [job.name for job in narrow] == ["A2-small", "A2-large"]
+    strict = folder.jobs(options=Options(where="sku == 'A2'"))
+    assert [(job.id, job.sample) for job in strict] == [(job.id, 1) for job in narrow]
     yaml("inputs: {prompt: x, image_urls: ['{{ photo }}']}\nmatrix: {aspect_ratio: [null, '1:1']}\njobs: s.csv\n")
     folder.write("s.csv", "photo,aspect_ratio\np0.png,9:99\np0.png,4:5\n")
     whole = folder.jobs(options=Options(skip_invalid=True), reject=lambda *_: None)
