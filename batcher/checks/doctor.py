@@ -52,7 +52,7 @@ def unknown(name: str, message: str) -> Check:
 
 
 def token(found: FoundToken, api: Provider, now: float) -> Check:
-    """Say whether there is a token, and how long it lasts."""
+    """Check that there is a token, and that it does not end within the night."""
     if not found.secret:
         return bad("token", "there is none", api.traits.token_hint)
     if found.problem:

@@ -65,7 +65,7 @@ def _left_out(out: o.Out, which: Any) -> int:  # noqa: ANN401 - a Which
 
 
 def _warn_of_those_left(out: o.Out, which: Any, waited: int) -> None:  # noqa: ANN401 - a Which
-    """Say that some were moved that no `resume` sends; `waited`: how many waited so before."""
+    """Warn of jobs that wait now and that no `resume` sends; `waited`: how many of these waited before."""
     from batcher.show.words import jobs
 
     left = _left_out(out, which) - (waited if which.only is None else 0)
@@ -156,7 +156,7 @@ class _Found:
                 self.only = None
 
     def words(self) -> str:
-        """Say what went wrong with how many, and what buying those anew may cost that are bought anew."""
+        """Return what went wrong, with how many jobs, and what those that are bought anew may cost."""
         from batcher.show.words import money
 
         said = ", ".join(f"{count:,} {kind}" for kind, count in self._kinds.most_common())

@@ -26,6 +26,7 @@ from batcher.structure import NotWhole, check_whole
 MAX_BYTES: Final = 6 * 2**20
 MAX_PIXELS: Final = 32_000_000
 MAX_REQUEST: Final = 64 * 2**20
+_MAGIC: Final = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG", b"RIFF": "WebP"}
 _MIME: Final = {"JPEG": "image/jpeg", "MPO": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
 """By Pillow's name. MPO is a JPEG with further pictures behind the first, as phones and stereo cameras write it."""
 _BLOCK: Final = 2**20
@@ -161,9 +162,6 @@ def _unreadable(name: str, head: bytes) -> NotUsable:
         return NotUsable(f"{name} is empty; copy it anew")
     helps = "convert it, or give an https URL"
     return NotUsable(f"{name} is no JPEG, PNG or WebP that can be read; {helps}", "no picture")
-
-
-_MAGIC: Final = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG", b"RIFF": "WebP"}
 
 
 def _converted(kind: str) -> str:

@@ -59,7 +59,7 @@ def survey_folder(folder: Path) -> Folder:
             try:
                 look = looks.at(file)
                 found.photos.count(path, getattr(why_not(look, SHRUNK_TO), "problem", ""))
-                found.too_large += look.format in {"JPEG", "MPO", "PNG", "WEBP"} and why_not(look, None) is not None
+                found.too_large += getattr(why_not(look, None), "problem", "") == "too large"
             except NotUsable as unusable:
                 found.photos.count(path, unusable.problem)
             names["{{ stem | slug }}"].add(slug(file.stem))

@@ -4,7 +4,6 @@ import asyncio
 import io
 import json
 import os
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from batcher.manifest import globs
 from batcher.manifest.expand import Options
 from batcher.manifest.survey import survey_folder, survey_table
 from batcher.settings import Limits
+from tests.damaged import damaged_png
 from tests.rooms.conftest import Folder
 
 URL = "https://i.invalid/1.png"
@@ -336,20 +336,6 @@ async def test_a_deadline_hears_of_the_time_also_when_the_machine_has_slept() ->
         await asyncio.sleep(0)
     short.stop()
     assert said[1] == "the time set, 0.01 s, is over"
-
-
-def damaged_png() -> bytes:
-    """Return a PNG each of whose checksums is right, and half of whose pixels are not there."""
-    made = io.BytesIO()
-    Image.effect_noise((200, 200), 90).convert("RGB").save(made, "PNG")
-    content, out, at = made.getvalue(), b"\x89PNG\r\n\x1a\n", 8
-    while at < len(content):
-        length, kind = int.from_bytes(content[at : at + 4], "big"), content[at + 4 : at + 8]
-        body = content[at + 8 : at + 8 + length]
-        body = body[: length // 2] if kind == b"IDAT" else body
-        out += len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
-        at += 12 + length
-    return out
 
 
 def test_a_photo_whose_structure_is_right_and_whose_pixels_are_not_passes_the_look(folder: Folder) -> None:
