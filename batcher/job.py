@@ -95,7 +95,7 @@ LIFE: Final[Mapping[State, Facts]] = MappingProxyType(
             then=to(
                 State.FETCHING,
                 State.CANCELLED,
-                failed=[Kind.FAILED, Kind.REFUSED, Kind.TIMEOUT, Kind.GONE, Kind.NO_OUTPUT],
+                failed=[Kind.FAILED, Kind.REFUSED, Kind.INVALID, Kind.TIMEOUT, Kind.GONE, Kind.NO_OUTPUT],
             ),
             in_flight=True,
         ),
@@ -120,7 +120,7 @@ LIFE: Final[Mapping[State, Facts]] = MappingProxyType(
             settled=True,
         ),
         State.UNCERTAIN: Facts(
-            then=to(State.PENDING),  # only under `retry.uncertain: resubmit`
+            then=to(State.PENDING, State.RUNNING),  # only under `retry.uncertain: resubmit`; where its request is found
             retry={Kind.LOST: State.PENDING, Kind.CRASH: State.PENDING},
             again=State.PENDING,
             by_hand=to(State.RUNNING),
@@ -134,6 +134,9 @@ SETTLED: Final = frozenset(state for state, facts in LIFE.items() if facts.settl
 IN_FLIGHT: Final = frozenset(state for state, facts in LIFE.items() if facts.in_flight)
 
 
+SEED: Final = "seed"
+"""The input that makes one request different from any other, of the models that have it."""
+NO_URLS: Final[Mapping[str, str]] = MappingProxyType({})
 ASIDE: Final = "aside:"
 """Before the path of a file, where a URL stands: it came within the result, and lies in the run directory."""
 
@@ -212,6 +215,10 @@ class Job:
     completed_at: float | None = None
     billed_usd: float | None = None
     outputs: tuple[Output, ...] = ()
+    follow: Mapping[str, str] = field(default_factory=lambda: NO_URLS)
+    """URLs that the server gave to ask about the request by, where they are not those that its documents tell."""
+    seed: int | None = None
+    """The seed that this attempt sent, where the manifest names none: its request can be told from any other."""
 
     @property
     def id(self) -> str:
@@ -240,6 +247,12 @@ class Move:
     """What was seen on the wire, kept with the attempt."""
     asked: bool = False
     """At the user's word."""
+    follow: Mapping[str, str] = field(default_factory=lambda: NO_URLS)
+    """URLs that the server gave to ask about the request by, where they are not those that its documents tell."""
+    seed: int | None = None
+    """Sent with this submission, and with no other."""
+    took: float | None = None
+    """Seconds from acceptance to the end, where it was seen."""
 
 
 def allowed(state: State, kind: Kind | None, move: Move) -> bool:

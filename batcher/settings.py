@@ -122,6 +122,21 @@ class Secret:
 
 
 @dataclass(frozen=True, slots=True)
+class Destination:
+    """Whose results a run is to hold."""
+
+    provider: str
+    """`sandbox`, or the API's base URL."""
+    vendor: str
+    """The name of the provider whose protocol is spoken there."""
+
+    @property
+    def is_sandbox(self) -> bool:
+        """Whether it is a rehearsal."""
+        return self.provider == SANDBOX
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """Where the API is. `base` has no trailing slash and no `/v1`."""
 
@@ -129,13 +144,12 @@ class Endpoint:
     token: Secret
     provider: str
     """Whose results a ledger holds: `sandbox`, or the API's base URL."""
+    vendor: str
+    """The name of the provider whose protocol is spoken there."""
     renew: Callable[[], Secret] | None = None
     """Reads the token once more."""
     problem: str = ""
     """Why the token cannot be sent, nothing where it can."""
-    vendor: str = "runcomfy"
-    """The name of the provider whose protocol is spoken there."""
-
     account: str = ""
     """The base URL of what belongs to the account, where that is another."""
     token_name: str = ""

@@ -4,6 +4,7 @@ Usage: python -m tests.fuzz manifest|csv|template|reply|name|token|words --minut
 """
 
 import json
+import math
 import sys
 import tempfile
 import time
@@ -22,9 +23,11 @@ with atheris.instrument_imports(include=["batcher"]):
     from batcher.manifest.names import safe_name
     from batcher.manifest.templates import BadTemplate, Template
     from batcher.plain import CONTROLS, command, plain
-    from batcher.provider import runcomfy
-    from batcher.provider.calls import Answer
-    from batcher.provider.damaged import hinted_ids
+    from batcher.provider import PROVIDERS
+    from batcher.provider.answers import MOST_OUTPUTS
+    from batcher.provider.calls import Answer, target
+    from batcher.provider.damaged import hinted_ids, parse
+    from batcher.provider.provider import Provider, Reference
     from batcher.provider.redaction import Redactor
     from batcher.provider.replies import Accepted, Finished
 
@@ -71,17 +74,38 @@ def reply(data: bytes) -> None:
     given = atheris.FuzzedDataProvider(data)
     status = given.ConsumeIntInRange(100, 599)
     headers = {"retry-after": given.ConsumeUnicodeNoSurrogates(20)}
+    headers |= {name: given.ConsumeUnicodeNoSurrogates(20) for name in ("x-fal-billable-units", "x-fal-error-type")}
     answer = Answer(status, headers, given.ConsumeBytes(2000), given.ConsumeBool())
-    found = runcomfy.read_submit(answer, 1.7e9)
+    for one in PROVIDERS.values():
+        read_by(one, answer)
+    for hint in hinted_ids(answer.body.decode("utf-8", "replace")):
+        assert hint.isprintable() and hint not in {".", ".."}
+
+
+def read_by(api: Provider, answer: Answer) -> None:
+    """Let a provider read an answer as that of each of its calls: whatever it says, it is one of the closed set."""
+    request = Reference("m/n/o", "r-1", unit_usd=0.1)
+    found = api.read_submit(answer, 1.7e9, "m/n/o")
     if isinstance(found, Accepted):
         assert found.request_id and found.request_id.isprintable()
-        json.dumps(found.request_id).encode()
-    polled = runcomfy.read_poll(answer, 1.7e9, "r-1")
-    assert not isinstance(polled, Finished) or len(polled.urls) <= runcomfy.MOST_OUTPUTS
-    runcomfy.read_cancel(answer, 1.7e9, "r-1")
-    for one in hinted_ids(answer.body.decode("utf-8", "replace")):
-        assert one.isprintable() and one not in {".", ".."}
-    runcomfy.read_balance(answer)
+        json.dumps([found.request_id, dict(found.follow)]).encode()
+        for step in (api.status, api.result, api.cancel):
+            call = step(Reference("m/n/o", found.request_id, found.follow))
+            assert target(call, "https://api.example/x").startswith("https://api.example/")
+    for read in (api.read_status, api.read_result):
+        polled = read(answer, 1.7e9, request)
+        if isinstance(polled, Finished):
+            assert len(polled.urls) <= MOST_OUTPUTS
+            assert polled.billed_usd is None or 0 <= polled.billed_usd < math.inf
+    api.read_cancel(answer, 1.7e9, request)
+    api.read_probe(answer)
+    api.read_balance(answer)
+    if api.history:
+        api.history.read(answer)
+    if api.price_list:
+        api.price_list.read(answer, "m/n/o")
+    value, _ = parse(answer.body)
+    api.read_catalogue(value, "m/n/o")
 
 
 def token(data: bytes) -> None:

@@ -80,6 +80,27 @@ PROOFS = {
         *("-m", "tests.nights.play"),
         '{"jobs": 40, "seed": 4, "concurrency": 20, "slots": 9, "max_cost": 1.0, "estimate": 0.2, "strict": true}',
     ),
+    "found": (
+        *("-m", "tests.nights.play"),
+        '{"jobs": 20, "seed": 3, "protocol": "fal", "mishaps": {"lose": 0.3}, "strangers": 0.5, "kills": [60, 200], '
+        '"strict": true}',
+    ),
+    "found by inputs": (
+        *("-m", "tests.nights.play"),
+        '{"jobs": 20, "seed": 3, "protocol": "fal", "own_seed": true, "mishaps": {"reset": 0.3}, "strangers": 0.5, '
+        '"kills": [60], "strict": true}',
+    ),
+    "never listed": (
+        *("-m", "tests.nights.play"),
+        '{"jobs": 12, "seed": 3, "protocol": "fal", "mishaps": {"lose": 0.4, "unlisted": 0.5}, "strict": true}',
+    ),
+    "seeds": ("-m", "pytest", "-q", "-x", "tests/real/test_fal.py", "-k", "seed_of_its_own_which"),
+    "followed": ("-m", "pytest", "-q", "-x", "tests/real/test_fal.py", "-k", "another_host"),
+    "fal's failures": (
+        "-m",
+        "tests.nights.play",
+        '{"jobs": 12, "seed": 4, "protocol": "fal", "mishaps": {"refuse": 0.3, "stumble": 0.4}, "strict": true}',
+    ),
     "hosts": ("-m", "tests.nights.play", '{"jobs": 6, "seed": 4, "mishaps": {"file_500": 0.4}, "strict": true}'),
     "far": ("-m", "pytest", "-q", "-x", "tests/real/test_far_side.py", "-k", "keep_nobody or spells_otherwise"),
     "doors": ("-m", "pytest", "-q", "-x", "tests/real/test_doors.py", "-k", "names_files_elsewhere or leads_out"),
@@ -163,17 +184,17 @@ BUGS = [
         [
             (
                 "engine/legs.py",
-                "        return Move(State.SUBMITTING)",
+                "        return Move(State.SUBMITTING, seed=seed)",
                 "        self._answers = getattr(self, '_answers', {})\n"
                 "        self._answers[job.id] = await self._tools.wire.send(\n"
-                "            self._tools.api.submit(job.spec.model, self._bodies[job.id])\n"
+                "            self._tools.api.submit(job.spec.model, self._bodies[job.id], 60.0)\n"
                 "        )\n"
-                "        return Move(State.SUBMITTING)",
+                "        return Move(State.SUBMITTING, seed=seed)",
             ),
             (
                 "engine/legs.py",
-                "answer = await self._tools.wire.send(self._tools.api.submit(job.spec.model, request))",
-                "answer = self._answers.pop(job.id)",
+                "reply = self._tools.api.read_submit(await self._tools.wire.send(call), self._tools.clock.now(), model_id)",
+                "reply = self._tools.api.read_submit(self._answers.pop(job.id), self._tools.clock.now(), model_id)",
             ),
         ],
     ),
@@ -371,8 +392,8 @@ BUGS = [
         [
             (
                 "provider/runcomfy.py",
-                "case status, _ if status in _FOR_GOOD:",
-                "case status, code if code is not None or status in _FOR_GOOD:",
+                "case status, _ if status in FOR_GOOD:",
+                "case status, code if code is not None or status in FOR_GOOD:",
             )
         ],
     ),
@@ -418,7 +439,7 @@ BUGS = [
         [
             (
                 "provider/runcomfy.py",
-                "if meaning in _FOR_GOOD and said.code is None and _is_troubled",
+                "if meaning in FOR_GOOD and said.code is None and _is_troubled",
                 "if False and _is_troubled",
             )
         ],
@@ -545,6 +566,70 @@ BUGS = [
                 "for job in map(job_of, rows) if job.spec.id not in moved)",
                 "for job in map(job_of, rows))",
             )
+        ],
+    ),
+]
+
+
+BUGS += [
+    Bug(
+        "adopts another run's request",
+        "found",
+        [("engine/found.py", "    if inputs.get(SEED) != attempt.job.seed:\n        return False\n", "")],
+    ),
+    Bug(
+        "adopts by its inputs a request that another run was answered with",
+        "found by inputs",
+        [
+            (
+                "run/lost_requests.py",
+                "        known |= await asyncio.to_thread(self._register.of_others, set(ids) - known)\n",
+                "",
+            )
+        ],
+    ),
+    Bug(
+        "takes a request's absence from the list for a proof",
+        "never listed",
+        [
+            (
+                "run/run.py",
+                "        again = [bought_again(job, self.policy.retry) for job in await lost.uncertain()]",
+                "        again = [Move(State.PENDING, message='it is not listed') for _ in await lost.uncertain()]\n"
+                "        for job in await lost.uncertain():\n"
+                "            await self.ledger.record(job, Move(State.PENDING, message='it is not listed'))",
+            ),
+            (
+                "run/run.py",
+                "from batcher.job import IN_FLIGHT, SETTLED, Spec, State",
+                "from batcher.job import IN_FLIGHT, SETTLED, Move, Spec, State",
+            ),
+        ],
+    ),
+    Bug(
+        "the next attempt has the same seed",
+        "seeds",
+        [("engine/legs.py", "return self._tools.chance.getrandbits(_SEED_BITS) if", "return int(job.id[:7], 16) if")],
+    ),
+    Bug(
+        "sends the key wherever a URL leads",
+        "followed",
+        [("provider/calls.py", "    if call.follow and is_below(call.follow, base):", "    if call.follow:")],
+    ),
+    Bug(
+        "takes the queue's words for the result's, which is only late",
+        "fal's failures",
+        [
+            (
+                "engine/rules.py",
+                "        case Finished(()) | Completed() | Unknown() if queue.error:",
+                "        case Finished(()) | Completed() | Unknown() | Unavailable(reached=True) if queue.error:",
+            ),
+            (
+                "provider/fal.py",
+                "return Completed(one_line(failed), _kind(said, answer)) if failed else Completed()",
+                "return Completed(one_line(failed)) if failed else Completed()",
+            ),
         ],
     ),
 ]

@@ -11,10 +11,11 @@ from typing import Any
 
 import typer
 
+from batcher.catalog import bundled
 from batcher.cli.app import app
 from batcher.manifest.schema import editor_schema
 from batcher.provider import PROVIDERS
-from batcher.provider.provider import Traits
+from batcher.provider.provider import Provider
 
 DOCS = Path(__file__).parent.parent / "docs"
 BEGIN, END = "<!-- made by python -m tests.reference -->\n", "<!-- end -->\n"
@@ -108,35 +109,48 @@ def providers() -> Iterator[str]:
     names = list(PROVIDERS)
     head = "| | " + " | ".join(PROVIDERS[name].traits.title for name in names) + " |\n| --- |" + " --- |" * len(names)
     rows = [
-        f"| {title} | " + " | ".join(say(PROVIDERS[name].traits) for name in names) + " |"
-        for title, say in _PROMISES.items()
+        f"| {title} | " + " | ".join(say(PROVIDERS[name]) for name in names) + " |" for title, say in _PROMISES.items()
     ]
     yield "\n".join([head, *rows]) + "\n"
 
 
-_PROMISES: dict[str, Callable[[Traits], str]] = {
-    "token": lambda one: ", else ".join(f"`{name}`" for name in one.token_names),
-    "base URL moved by": lambda one: f"`{one.api.variable}`",
+def _bytes(count: int) -> str:
+    return f"{count / 2**20:.0f} MiB" if count % 2**20 == 0 else f"{count / 1e6:.0f} MB"
+
+
+def _names_of_token(one: Provider) -> str:
+    names = [f"`{name}`" for name in one.traits.token_names]
+    pair = " with ".join(f"`{name}`" for name in one.traits.token_pair)
+    return ", else ".join([*names, *([pair] if pair else [])])
+
+
+_PROMISES: dict[str, Callable[[Provider], str]] = {
+    "in a manifest": lambda one: f"`provider: {one.name}`",
+    "token": _names_of_token,
+    "base URLs moved by": lambda one: f"`{one.traits.api.variable}`, `{one.traits.account.variable}`",
+    "models bundled": lambda one: ", ".join(f"`{name}`" for name in bundled(one.name)),
     "a submission sent twice": lambda one: (
-        "makes two requests" if one.repeat == "none" else "is one request, by its key"
+        "makes two requests" if one.traits.repeat == "none" else "is one request, by its key"
     ),
     "a submission whose answer was lost": lambda one: (
-        "is found in the list of past requests" if one.finds else "stays `uncertain`: the vendor lists no past requests"
+        "is looked for in the list of past requests, and adopted where it certainly is this one"
+        if one.history
+        else "stays `uncertain`: the vendor lists no past requests"
     ),
     "where a request stands": lambda one: (
         "the result tells, in one call with the bill"
-        if one.result_tells_state
-        else "a call of its own, then the result"
+        if one.traits.result_tells_state
+        else "a call of its own tells, then the result"
     ),
     "bill": lambda one: {
         "result": "comes with the result, in dollars",
         "units": "units of the result times a listed price",
         "none": "is not told",
-    }[one.bill],
-    "a full queue": lambda one: {"rejects": "rejects: the window narrows", "waits": "waits"}[one.full_queue],
-    "request with its images inside": lambda one: f"up to {one.most_inline_bytes // 2**20} MiB",
-    "outputs can be fetched for": lambda one: one.outputs_live,
-    "outputs lie on": lambda one: ", ".join(f"`*{host}`" for host in one.file_hosts),
+    }[one.traits.bill],
+    "a full queue": lambda one: {"rejects": "rejects: the window narrows", "waits": "waits"}[one.traits.full_queue],
+    "request with its images inside": lambda one: f"up to {_bytes(one.traits.most_inline_bytes)}",
+    "outputs can be fetched for": lambda one: one.traits.outputs_live,
+    "outputs lie on": lambda one: ", ".join(f"`*{host}`" for host in one.traits.file_hosts),
 }
 
 

@@ -3,8 +3,8 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +17,8 @@ _MEDIA_FORMATS: Final = re.compile(r"^(image|video|audio|media|file)_?(uri|url)$
 _MEDIA_NAMES: Final = re.compile(r"(^|_)(images?|photos?|masks?|videos?|audios?|frames?)(_(uri|url)s?)?$")
 
 
+FIRST_PROVIDER: Final = "runcomfy"
+"""Whose a model is that names no provider."""
 PRICED_BY: Final = "resolution"
 """The input that prices depend on, of the models known."""
 UNKEPT: Final = "sync_mode"
@@ -34,6 +36,8 @@ class Prices:
     usd: Mapping[str, float]
     assumed: bool = False
     note: str = ""
+    extra: Mapping[str, float] = field(default_factory=dict)
+    """USD that an input adds to a request where it is on."""
 
     def of(self, resolution: str | None) -> float | None:
         """Give the price of one output at that resolution, None if not known."""
@@ -50,6 +54,31 @@ class Model:
     prices: Prices | None
     entry: Mapping[str, object] = field(repr=False)
     """As the catalogue has it."""
+    remote_id: str = ""
+    """The id by which its provider knows it, where the manifest names it by another's."""
+
+    @property
+    def provider(self) -> str:
+        """The name of the provider that offers it."""
+        return str(self.entry.get("provider") or FIRST_PROVIDER)
+
+    @property
+    def same_as(self) -> str:
+        """What a model is known by at all of its providers."""
+        return str(self.entry.get("same_as") or self.entry.get("model_id") or self.id)
+
+    @property
+    def takes_seed(self) -> bool:
+        """Whether its input has a `seed`, a whole number."""
+        types = self.properties.get("seed", {})
+        return "integer" in str(types.get("type") or types.get("anyOf") or "")
+
+    @property
+    def unit_usd(self) -> float | None:
+        """The assumed price of a unit, where bills are units; None where it is not known."""
+        prices = self.entry.get("prices")
+        unit = prices.get("usd_per_unit") if isinstance(prices, dict) else None
+        return float(unit) if isinstance(unit, int | float) and not isinstance(unit, bool) else None
 
     @cached_property
     def properties(self) -> Mapping[str, Mapping[str, object]]:
@@ -121,7 +150,8 @@ class Model:
         if prices is None:
             return None
         each = prices.of(self.request_class(inputs) or None)
-        return None if each is None else round(each * self.outputs(inputs), 6)
+        extra = sum(usd for name, usd in prices.extra.items() if inputs.get(name) is True)
+        return None if each is None else round(each * self.outputs(inputs) + extra, 6)
 
 
 def is_unkept(inputs: Mapping[str, object]) -> bool:
@@ -191,6 +221,7 @@ def read_entry(entry: Mapping[str, object]) -> Model:
         schema=schema,
         prices=_prices(entry),
         entry=entry,
+        remote_id=model_id,
     )
 
 
@@ -208,7 +239,8 @@ def read_strange_entry(entry: Mapping[str, object]) -> Model:
 def _prices(entry: Mapping[str, object]) -> Prices | None:
     own = entry.get("prices")
     if isinstance(own, dict):
-        return Prices(own["usd_per_image"], bool(own.get("assumed")), str(own.get("note", "")))
+        assumed, note = bool(own.get("assumed")), str(own.get("note", ""))
+        return Prices(own["usd_per_image"], assumed, note, own.get("usd_extra", {}))
     base = entry.get("base_price_usd")
     if isinstance(base, int | float) and not isinstance(base, bool):
         note = f"the catalogue's base price per {entry.get('price_unit') or 'request'}; no promise"
@@ -216,7 +248,32 @@ def _prices(entry: Mapping[str, object]) -> Prices | None:
     return None
 
 
-def bundled() -> dict[str, Model]:
-    """Read the models that come with the package, by id."""
+@cache
+def _bundled() -> Mapping[str, Model]:
     models = [read_entry(json.loads(file.read_text("utf-8"))) for file in sorted(BUNDLED.glob("*.json"))]
+    models.sort(key=lambda model: (model.provider != FIRST_PROVIDER, model.provider, model.id))
     return {model.id: model for model in models}
+
+
+def bundled(provider: str | None = None) -> dict[str, Model]:
+    """Return the models that come with the package, by id; `provider`: only those that it offers."""
+    return {key: model for key, model in _bundled().items() if provider in {None, model.provider}}
+
+
+def offered(model_id: str, provider: str) -> Model | None:
+    """Return a bundled model as a provider offers it, under the id by which the manifest names it.
+
+    None where it is not bundled, or where the provider does not offer it.
+    """
+    named = _bundled().get(model_id)
+    if named is not None and named.provider == provider:
+        return named
+    wanted = model_id if named is None else named.same_as
+    twin = next((one for one in bundled(provider).values() if one.same_as == wanted), None)
+    return None if twin is None else replace(twin, id=model_id)
+
+
+def offers(model_id: str) -> dict[str, Model]:
+    """Return a bundled model as each of its providers offers it, by the provider's name; none for one that is not."""
+    names = dict.fromkeys(model.provider for model in _bundled().values())
+    return {name: model for name in names if (model := offered(model_id, name))}

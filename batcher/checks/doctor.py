@@ -13,6 +13,7 @@ from typing import Final
 from batcher.clock import Clock, from_rfc3339, rfc3339
 from batcher.provider.calls import Answer, Download, Wire, WireFault
 from batcher.provider.provider import Provider
+from batcher.provider.replies import Reached, Unauthorized, Unavailable
 from batcher.provider.sign_in import FoundToken
 
 MOST_IMAGES: Final = 10_000
@@ -69,18 +70,19 @@ def token(found: FoundToken, api: Provider, now: float) -> Check:
 
 
 async def reach(wire: Wire, api: Provider, clock: Clock) -> AsyncIterator[Check]:
-    """Ask the API for one model: does it answer, does it take the token, does its clock agree with ours."""
-    answer = await wire.send(api.catalogue())
+    """Ask the API for next to nothing: does it answer, does it take the token, does its clock agree with ours."""
+    answer = await wire.send(api.probe())
     now = clock.now()
     if isinstance(answer, WireFault):
         yield bad("api", f"not reached: {answer.message}", "look at the network, a proxy, or the vendor's status")
         return
-    if answer.status in {401, 403}:
-        yield bad("api", f"reached, and it refuses the token (HTTP {answer.status})", "look at the token")
-    elif answer.status != 200:  # noqa: PLR2004
-        yield bad("api", f"reached, and it answers HTTP {answer.status}", "look at the vendor's status")
-    else:
-        yield good("api", "reached, and it takes the token")
+    match api.read_probe(answer):
+        case Unauthorized(message):
+            yield bad("api", f"reached, and it refuses the token ({message})", "look at the token")
+        case Unavailable(message):
+            yield bad("api", f"reached, and it answers {message}", "look at the vendor's status")
+        case Reached():
+            yield good("api", "reached, and it takes the token")
     yield _clock(answer, now)
 
 

@@ -32,6 +32,13 @@ def kind(incomplete: str) -> Iterator[str]:
     return (one.value for one in Kind if one.startswith(incomplete))
 
 
+def provider(incomplete: str) -> Iterator[str]:
+    """Complete a provider."""
+    from batcher.provider import PROVIDERS
+
+    return (one for one in PROVIDERS if one.startswith(incomplete))
+
+
 def model(incomplete: str) -> Iterator[str]:
     """Complete a bundled model."""
     from batcher.catalog import bundled

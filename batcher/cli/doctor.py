@@ -2,6 +2,7 @@
 
 import asyncio
 import json as json_
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ def doctor(
     sets: o.Sets = None,
     where: o.Where = None,
     skip_invalid: o.SkipInvalid = False,
+    provider: o.Provider = None,
     sandbox: o.Sandbox = False,
     json: o.Json = False,
 ) -> int:
@@ -34,7 +36,8 @@ def doctor(
     from batcher.plain import plain
 
     options = Options(o.all_sets(sets), where, skip_invalid)
-    checks = asyncio.run(_look(manifest, out, model, options, rehearsing=sandbox))
+    asked = _Asked(manifest, out, model, o.known_provider(provider), options, rehearsing=sandbox)
+    checks = asyncio.run(_look(asked))
     if json:
         typer.echo(json_.dumps([facts(check) for check in checks], ensure_ascii=False))
     else:
@@ -48,99 +51,95 @@ def doctor(
     return EXIT_SETTLED if any(check.ok is False for check in checks) else EXIT_OK
 
 
-async def _look(
-    manifest: str | None,
-    out: Path | None,
-    model: str | None,
-    options: Any,  # noqa: ANN401 - Options, imported late
-    *,
-    rehearsing: bool,
-) -> list[Any]:
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the command line asks for."""
+
+    manifest: str | None
+    out: Path | None
+    model: str | None
+    provider: str | None
+    options: Any
+    rehearsing: bool
+
+
+async def _look(asked: _Asked) -> list[Any]:
     import os
     from contextlib import AsyncExitStack
     from tempfile import TemporaryDirectory
 
     from batcher.checks import doctor as checks
     from batcher.clock import Clock
-    from batcher.provider import PROVIDERS
+    from batcher.provider import FIRST, PROVIDERS
     from batcher.provider.rehearsal import sandbox
     from batcher.provider.sign_in import FoundToken, look_for_token, remote
     from batcher.run.parts import http_wire
-    from batcher.settings import Endpoint
 
     clock = Clock()
-    named = _Named()
+    named = _Named(vendor=asked.provider or FIRST)
     found = []
+    manifest = asked.manifest
     beside = Path(manifest).parent if manifest and manifest != "-" else None
     if manifest:
-        found.append(await _expand(named, manifest, out, model, options, rehearsing=rehearsing))
+        found.append(await _expand(named, manifest, asked))
+    api = PROVIDERS[named.vendor]
     async with AsyncExitStack() as stack:
-        if rehearsing:
+        if asked.rehearsing:
             folder = Path(stack.enter_context(TemporaryDirectory()))
-            endpoint = await stack.enter_async_context(sandbox(folder))
-            token, money = FoundToken(endpoint.token, "the sandbox takes any"), endpoint.base
+            endpoint = await stack.enter_async_context(sandbox(folder, api.name))
+            token = FoundToken(endpoint.token, "the sandbox takes any")
         else:
-            endpoint = remote(beside)
-            token, money = look_for_token(PROVIDERS[endpoint.vendor], os.environ, beside), endpoint.account
-        found.append(checks.token(token, PROVIDERS[endpoint.vendor], clock.now()))
-        api = http_wire(endpoint)
-        stack.push_async_callback(api.close)
+            endpoint = remote(beside, api.name)
+            token = look_for_token(api, os.environ, beside)
+        found.append(checks.token(token, api, clock.now()))
+        wire = http_wire(endpoint)
+        stack.push_async_callback(wire.close)
         if token.secret and not token.problem:
-            found += [check async for check in checks.reach(api, PROVIDERS[endpoint.vendor], clock)]
-            purse = http_wire(Endpoint(money, token.secret, endpoint.provider))
-            stack.push_async_callback(purse.close)
-            found.append(await checks.balance(purse, PROVIDERS[endpoint.vendor], named.cost))
+            found += [check async for check in checks.reach(wire, api, clock)]
+            found.append(await checks.balance(wire, api, named.cost))
         else:
             found += [
                 checks.unknown(name, "not asked: there is no token to ask with") for name in ("api", "clock", "balance")
             ]
         if manifest:
-            found.append(await checks.images(api, named.urls))
-    found.append(checks.space(out or named.out, named.outputs))
+            found.append(await checks.images(wire, named.urls))
+    found.append(checks.space(asked.out or named.out, named.outputs))
     return found
 
 
+@dataclass(slots=True)
 class _Named:
     """What a manifest's jobs name and may take."""
 
-    def __init__(self) -> None:
-        self.urls: set[str] = set()
-        self.outputs = 0
-        self.cost: float | None = None
-        self.out = Path()
+    vendor: str
+    urls: set[str] = field(default_factory=set)
+    outputs: int = 0
+    cost: float | None = None
+    out: Path = Path()
 
 
-async def _expand(
-    named: _Named,
-    manifest: str,
-    out: Path | None,
-    model: str | None,
-    options: Any,  # noqa: ANN401 - Options, imported late
-    *,
-    rehearsing: bool,
-) -> Any:  # noqa: ANN401
-    """Expand the manifest; take down its remote images, its cost and how many files it makes."""
+async def _expand(named: _Named, manifest: str, asked: _Asked) -> Any:  # noqa: ANN401 - a Check, imported late
+    """Expand the manifest; take down its provider, its remote images, its cost and how many files it makes."""
     from batcher.checks.doctor import bad, good
     from batcher.cli.plan import find_model
-    from batcher.cli.prepare import Selection, expansion, model_id, out_dir
+    from batcher.cli.prepare import expansion, model_id, out_dir, vendor
     from batcher.errors import ManifestFaulty
     from batcher.hosting.inline import Looks
     from batcher.manifest.manifest import open_manifest
     from batcher.plain import command
-    from batcher.provider.sign_in import remote
-    from batcher.settings import SANDBOX
+    from batcher.provider.sign_in import destination
 
     rejected = []
     try:
-        opened = open_manifest(manifest, name=out.name if out else None)
-        named.out = out_dir(opened, out, sandbox=rehearsing)
-        wanted = o.Wanted(manifest, out, model, options, o.Given(), Selection(), rehearsing)
-        found = await find_model(wanted, opened, model_id(opened, model), named.out)
+        opened = open_manifest(manifest, name=asked.out.name if asked.out else None)
+        named.vendor = vendor(opened, asked.provider)
+        owner = destination(named.vendor, sandbox=asked.rehearsing)
+        named.out = out_dir(opened, asked.out, owner)
+        found = await find_model(owner, opened, model_id(opened, asked.model), named.out)
         costs = []
         capped = opened.document.limits.max_cost_usd is not None
-        provider = SANDBOX if rehearsing else remote(opened.root).provider
         reject = lambda *_: rejected.append(1)  # noqa: E731
-        for spec, chosen in expansion(opened, found, Looks(), options, reject, capped=capped, provider=provider):
+        for spec, chosen in expansion(opened, found, Looks(), asked.options, reject, capped=capped, owner=owner):
             if not chosen:
                 continue
             named.outputs += found.outputs(spec.inputs)

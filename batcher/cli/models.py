@@ -15,6 +15,7 @@ from batcher.cli import options as o
 def models(
     model_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="One model.")] = None,
     *,
+    provider: o.Provider = None,
     sandbox: o.Sandbox = False,
     json: o.Json = False,
 ) -> None:
@@ -22,7 +23,7 @@ def models(
 
     Example: batcher models google/nano-banana/pro/edit
     """
-    found = asyncio.run(_models(model_id, rehearsing=sandbox))
+    found = asyncio.run(_models(model_id, o.known_provider(provider), rehearsing=sandbox))
     if json:
         entries = [model.entry for model in found]
         typer.echo(json_.dumps(entries if model_id is None else entries[0], ensure_ascii=False))
@@ -33,24 +34,25 @@ def models(
         _show(found[0])
 
 
-async def _models(model_id: str | None, *, rehearsing: bool) -> list[Any]:
-    """Give the bundled models, and those of the catalogue where there is a token."""
+async def _models(model_id: str | None, vendor: str | None, *, rehearsing: bool) -> list[Any]:
+    """Return the bundled models, and those of the catalogue where there is a token."""
     from batcher.catalog import bundled
-    from batcher.provider import PROVIDERS
+    from batcher.provider import FIRST, PROVIDERS
     from batcher.provider.rehearsal import sandbox
     from batcher.provider.sign_in import remote
     from batcher.run.catalogue import list_models, look_up
     from batcher.run.parts import http_wire
 
-    known = bundled()
+    known = bundled(vendor)
+    spoken = vendor or FIRST
     if model_id in known:
         return [known[model_id]]
     async with AsyncExitStack() as stack:
         if rehearsing:
             folder = Path(stack.enter_context(TemporaryDirectory()))
-            endpoint = await stack.enter_async_context(sandbox(folder))
+            endpoint = await stack.enter_async_context(sandbox(folder, spoken))
         else:
-            endpoint = remote()
+            endpoint = remote(vendor=spoken)
         if not endpoint.token:
             return _only_bundled(known, model_id, endpoint)
         endpoint.check_token()

@@ -29,7 +29,7 @@ OutOption = Annotated[
         "-o",
         "--out",
         envvar="BATCHER_OUT",
-        help="Run directory; default runs/NAME, with the sandbox runs/NAME.sandbox.",
+        help="Run directory; default runs/NAME, at fal runs/NAME.fal, with the sandbox runs/NAME.sandbox.",
     ),
 ]
 ModelId = Annotated[
@@ -39,6 +39,15 @@ ModelId = Annotated[
         envvar="BATCHER_MODEL",
         help="Model id, for CSV and JSONL manifests.",
         autocompletion=complete.model,
+    ),
+]
+Provider = Annotated[
+    str | None,
+    typer.Option(
+        "--provider",
+        envvar="BATCHER_PROVIDER",
+        help="Who makes the results, as `provider:` in the manifest: runcomfy (the default) or fal.",
+        autocompletion=complete.provider,
     ),
 ]
 Sets = Annotated[
@@ -173,6 +182,16 @@ class Given:
         return found
 
 
+def known_provider(name: str | None) -> str | None:
+    """Return the name of a provider that was asked for, None where none was. Raises WrongUse where there is none."""
+    from batcher.manifest.faults import did_you_mean
+    from batcher.provider import PROVIDERS
+
+    if name is not None and name not in PROVIDERS:
+        raise WrongUse(f"--provider {name}: is no provider{did_you_mean(name, [*PROVIDERS])}")
+    return name
+
+
 def by_environment(context: typer.Context) -> frozenset[str]:
     """Give the parameters of the command at work that the environment gives."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
@@ -186,6 +205,7 @@ class Wanted:
     manifest: str
     out: Path | None
     model: str | None
+    provider: str | None
     options: Any
     given: Given
     selection: Any
@@ -202,6 +222,7 @@ class Wanted:
         given = {
             "--out": self.out,
             "--model": self.model,
+            "--provider": self.provider,
             "--limit": None if whole else chosen.limit,
             "--sample": None if whole else chosen.sample,
             "--where": None if whole else chosen.where,

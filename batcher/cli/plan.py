@@ -19,6 +19,7 @@ def plan(
     *,
     out: o.OutOption = None,
     model: o.ModelId = None,
+    provider: o.Provider = None,
     sets: o.Sets = None,
     concurrency: o.Concurrency = None,
     limit: o.Limit = None,
@@ -49,6 +50,7 @@ def plan(
         manifest=manifest,
         out=out,
         model=model,
+        provider=provider,
         options=Options(o.all_sets(sets), where, skip_invalid),
         given=o.Given(concurrency, max_cost, max_time, patience, until, o.by_environment(context)),
         selection=Selection(limit, sample, where),
@@ -92,20 +94,19 @@ async def show_plan(wanted: o.Wanted, *, as_json: bool) -> int:
 
 async def _plan_into(found: dict[str, Any], wanted: o.Wanted) -> None:
     """Add to what is found: what is known stays there when faults are raised."""
-    from batcher.cli.prepare import expansion, model_id, nothing_selected, out_dir, policy
+    from batcher.cli.prepare import expansion, model_id, nothing_selected, out_dir, policy, vendor
     from batcher.hosting.inline import Looks
     from batcher.ledger.reader import KnownImages
     from batcher.manifest.manifest import open_manifest
-    from batcher.provider.sign_in import remote
-    from batcher.run.forecast import PlannedJobs, bill, expected, space
-    from batcher.settings import SANDBOX
+    from batcher.provider.sign_in import destination
+    from batcher.run.forecast import PlannedJobs, at_each_provider, bill, expected, space
 
     manifest = open_manifest(wanted.manifest, name=wanted.out.name if wanted.out else None)
     found["name"] = manifest.name
-    out = out_dir(manifest, wanted.out, sandbox=wanted.sandbox)
-    model = await find_model(wanted, manifest, model_id(manifest, wanted.model), out)
+    owner = destination(vendor(manifest, wanted.provider), sandbox=wanted.sandbox)
+    out, provider = out_dir(manifest, wanted.out, owner), owner.provider
+    model = await find_model(owner, manifest, model_id(manifest, wanted.model), out)
     settings = wanted.given.over(policy(manifest))
-    provider = SANDBOX if wanted.sandbox else remote(manifest.root).provider
     rejected: list[str] = []
     jobs = expansion(
         manifest,
@@ -114,7 +115,7 @@ async def _plan_into(found: dict[str, Any], wanted: o.Wanted) -> None:
         wanted.options,
         lambda _row, _header, reason: rejected.append(reason),
         capped=settings.limits.max_cost_usd is not None,
-        provider=provider,
+        owner=owner,
     )
     seen = PlannedJobs(sampled=wanted.selection.sample is not None)
     try:
@@ -129,22 +130,25 @@ async def _plan_into(found: dict[str, Any], wanted: o.Wanted) -> None:
     kept = seen.kept(wanted.selection.limit, wanted.selection.sample)
     if not kept and jobs.census.jobs:
         raise nothing_selected(manifest, wanted.selection)
-    left, begun, unlisted = _not_begun(out, provider, seen, kept)
-    to_buy, near = _not_reusable(wanted.reuse, out, provider, seen, left)
+    left, begun, unlisted = _not_begun(out, owner, seen, kept)
+    to_buy, near = _not_reusable(wanted.reuse, out, owner, seen, left)
     images, image_bytes = seen.images(to_buy)
     prices = model.prices if manifest.document.prices is None else None
+    cost = bill(seen, to_buy, settings, out, provider)
     found |= {
         "selected": len(kept),
         "to_buy": len(to_buy),
         "rows": jobs.census.rows,
         "rejected": len(rejected),
-        "cost_usd": bill(seen, to_buy, settings, out, provider) | {"note": prices.note if prices else ""},
+        "cost_usd": cost | {"note": prices.note if prices else ""},
+        "providers": at_each_provider(seen, to_buy, owner.vendor, cost["estimated"]),
         "images": images,
         "images_outside": [*jobs.census.outside],
         "inlined_bytes": image_bytes,
         "model": model.id,
         "out": str(out),
         "provider": provider,
+        "vendor": owner.vendor,
         "reused": len(left) - len(to_buy),
         "begun": begun,
         "expected": expected(out, provider, len(to_buy)),
@@ -153,7 +157,7 @@ async def _plan_into(found: dict[str, Any], wanted: o.Wanted) -> None:
         "settings": wanted.given.sources(manifest.document, settings),
         "warnings": [
             *seen.warnings(),
-            *_said_before(jobs.census, manifest, wanted, out, provider, unlisted),
+            *_said_before(jobs.census, manifest, wanted, out, owner, unlisted),
             *near,
         ],
         "next": _next(wanted, len(to_buy), begun),
@@ -166,7 +170,7 @@ def _said_before(
     manifest: Any,  # noqa: ANN401
     wanted: o.Wanted,
     out: Any,  # noqa: ANN401
-    provider: str,
+    owner: Any,  # noqa: ANN401
     left_out: int,
 ) -> list[str]:
     """Return what `run` would warn of, or ask; `left_out`: finished jobs that the manifest no longer names."""
@@ -183,7 +187,7 @@ def _said_before(
                 said.append(
                     f"{out} belongs to {known['manifest']}: `run` asks for another directory, or for this by -o"
                 )
-            if known.get("provider") not in {None, provider}:
+            if reader.owner() not in {None, owner}:
                 said.append(f"{out} holds results of {known['provider']}: `run` refuses it, choose another with -o")
             done = sum(row["jobs"] for row in reader.ask("states") if row["listed"] and row["state"] == "done")
     except BatcherError:
@@ -205,7 +209,7 @@ def _next(wanted: o.Wanted, to_buy: int, begun: int) -> str | None:
     return command("run", Path(wanted.manifest), *wanted.words(), *first)
 
 
-def _not_begun(out: Any, provider: str, seen: Any, kept: Any) -> tuple[Any, int, int]:  # noqa: ANN401 - a Path, PlannedJobs
+def _not_begun(out: Any, owner: Any, seen: Any, kept: Any) -> tuple[Any, int, int]:  # noqa: ANN401 - a Path, PlannedJobs
     """Compare the jobs with what the run directory knows.
 
     Return the places of those that are not begun or settled there, how many others there are, and how many jobs are
@@ -218,7 +222,7 @@ def _not_begun(out: Any, provider: str, seen: Any, kept: Any) -> tuple[Any, int,
         with Reader(out) as reader:
             done = sum(row["jobs"] for row in reader.ask("states") if row["listed"] and row["state"] == "done")
             begun, still_done = seen.compared(reader.states_of)
-            if reader.meta().get("provider") != provider:
+            if reader.owner() != owner:
                 return kept, 0, done - still_done
             left = seen.left_of(kept, begun)
             return left, len(kept) - len(left), done - still_done
@@ -226,7 +230,7 @@ def _not_begun(out: Any, provider: str, seen: Any, kept: Any) -> tuple[Any, int,
         return kept, 0, 0
 
 
-def _not_reusable(folders: Any, out: Any, provider: str, seen: Any, left: Any) -> tuple[Any, list[str]]:  # noqa: ANN401
+def _not_reusable(folders: Any, out: Any, owner: Any, seen: Any, left: Any) -> tuple[Any, list[str]]:  # noqa: ANN401
     """Return the places of the jobs that `--reuse` would not take over; without it, which runs nearby have some."""
     from batcher.manifest.identity import fingerprint
     from batcher.manifest.seen_keys import SeenKeys
@@ -235,24 +239,24 @@ def _not_reusable(folders: Any, out: Any, provider: str, seen: Any, left: Any) -
 
     if folders:
         held = SeenKeys()
-        for one in (one for folder in folders for one in finished(folder) if one.provider == provider):
+        for one in (one for folder in folders for one in finished(folder) if one.provider == owner.provider):
             held.put(fingerprint(one.job_id.encode()), 1)
         to_buy = seen.without(left, lambda ids: {one for one in ids if held.get(fingerprint(one.encode()))})
         held.close()
         return to_buy, []
-    near = held_by_siblings(out, provider, lambda: seen.id_pages(left)).items()
+    near = held_by_siblings(out, owner, lambda: seen.id_pages(left)).items()
     return left, [
         f"{sibling} has results of {count:,} of these: --reuse {sibling} takes them over, unbought"
         for sibling, count in near
     ]
 
 
-async def find_model(wanted: o.Wanted, manifest: Any, asked: str, out: Any) -> Any:  # noqa: ANN401
-    """Give the model: bundled, known to the run directory, or from the API's catalogue."""
+async def find_model(owner: Any, manifest: Any, asked: str, out: Any) -> Any:  # noqa: ANN401
+    """Return the model: bundled, known to the run directory, or from the API's catalogue."""
     from difflib import get_close_matches
     from tempfile import TemporaryDirectory
 
-    from batcher.catalog import bundled, read_entry
+    from batcher.catalog import bundled, offered, read_entry
     from batcher.cli.prepare import unknown_model
     from batcher.errors import WrongUse
     from batcher.ledger.reader import Reader, has_ledger
@@ -263,8 +267,11 @@ async def find_model(wanted: o.Wanted, manifest: Any, asked: str, out: Any) -> A
     from batcher.run.catalogue import look_up
     from batcher.run.parts import http_wire
 
-    if asked in (known := bundled()):
-        return known[asked]
+    known = bundled(owner.vendor)
+    if found := offered(asked, owner.vendor):
+        return found
+    if asked in bundled():
+        raise unknown_model(manifest, asked, list(known))
     if has_ledger(out):
         with Reader(out) as reader:
             if entry := reader.models().get(asked):
@@ -283,10 +290,10 @@ async def find_model(wanted: o.Wanted, manifest: Any, asked: str, out: Any) -> A
         finally:
             await wire.close()
 
-    if not wanted.sandbox:
-        return await ask(remote(manifest.root))
+    if not owner.is_sandbox:
+        return await ask(remote(manifest.root, owner.vendor))
     with TemporaryDirectory() as folder:
-        async with sandbox(type(out)(folder)) as endpoint:
+        async with sandbox(type(out)(folder), owner.vendor) as endpoint:
             return await ask(endpoint)
 
 

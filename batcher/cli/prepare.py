@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from batcher import __version__
 from batcher.catalog import UNKEPT, Model
+from batcher.cli.options import known_provider
 from batcher.errors import Fault, ManifestFaulty
 from batcher.hosting.inline import Looks
 from batcher.manifest.expand import Expansion, Options, Reject
@@ -18,7 +19,8 @@ from batcher.manifest.manifest import Manifest
 from batcher.manifest.media import MOST_OUTSIDE
 from batcher.manifest.names import safe_name
 from batcher.manifest.urls import is_local_server
-from batcher.settings import SANDBOX, Policy
+from batcher.provider import FIRST, PROVIDERS
+from batcher.settings import SANDBOX, Destination, Policy
 from batcher.show.words import jobs, rows
 
 _NAMED: Final = 5
@@ -38,11 +40,18 @@ class Selection:
         return {"limit": self.limit, "sample": self.sample, "where": self.where}
 
 
-def out_dir(manifest: Manifest, out: Path | None, *, sandbox: bool) -> Path:
-    """Give the run directory: as asked for, else by the manifest's name."""
+def vendor(manifest: Manifest, option: str | None) -> str:
+    """Return the name of the provider that is asked for, by option or manifest. Raises WrongUse."""
+    return known_provider(option) or manifest.document.provider or FIRST
+
+
+def out_dir(manifest: Manifest, out: Path | None, owner: Destination) -> Path:
+    """Return the run directory: as asked for, else by the manifest's name and by who makes its results."""
     if out is not None:
         return out
-    return Path("runs") / (safe_name(manifest.name).replace("/", "-") + (".sandbox" if sandbox else ""))
+    ending = f".{owner.vendor}" if owner.vendor != FIRST else ""
+    ending += f".{SANDBOX}" if owner.is_sandbox else ""
+    return Path("runs") / (safe_name(manifest.name).replace("/", "-") + ending)
 
 
 def is_another(manifest: Manifest, known: object) -> bool:
@@ -96,18 +105,22 @@ def expansion(
     reject: Reject | None,
     *,
     capped: bool,
-    provider: str,
+    owner: Destination,
 ) -> Expansion:
     """Begin to expand, once what depends on the model is checked.
 
-    `capped`: there is a limit to the cost. `provider`: the sandbox, or the API's base URL; where that runs on this
-    machine, it can fetch images from it.
+    `capped`: there is a limit to the cost. `owner`: who makes the results; where that runs on this machine, it can
+    fetch images from it.
     """
     if capped and not manifest.document.prices and model.prices is None:
         line = manifest.marked.line("limits", "max_cost_usd")
         message = f"the price of {model.id} is not known: say it under `prices:`, or drop the limit"
         raise faulty(manifest, Fault(manifest.file, line, "limits.max_cost_usd", message))
-    here = replace(options, loopback=provider == SANDBOX or is_local_server(provider))
+    here = replace(
+        options,
+        loopback=owner.is_sandbox or is_local_server(owner.provider),
+        most_inline=PROVIDERS[owner.vendor].traits.most_inline_bytes,
+    )
     return Expansion(manifest, model, looks, here, reject, capped=capped)
 
 

@@ -19,6 +19,7 @@ def run(
     *,
     out: o.OutOption = None,
     model: o.ModelId = None,
+    provider: o.Provider = None,
     sets: o.Sets = None,
     concurrency: o.Concurrency = None,
     limit: o.Limit = None,
@@ -53,6 +54,7 @@ def run(
         manifest=manifest,
         out=out,
         model=model,
+        provider=provider,
         options=Options(o.all_sets(sets), where, skip_invalid),
         given=o.Given(concurrency, max_cost, max_time, patience, until, o.by_environment(context)),
         selection=Selection(limit, sample, where),
@@ -121,32 +123,31 @@ async def _until_signal(work: Any, signals: list[int]) -> Any:  # noqa: ANN401 -
 async def run_manifest(wanted: o.Wanted, lines: Any) -> int:  # noqa: ANN401 - Lines or None, imported late
     """Open the run directory, take the manifest's jobs in, work."""
     from batcher.cli.ask import plain_signals
-    from batcher.cli.prepare import model_id, out_dir, policy
+    from batcher.cli.prepare import model_id, out_dir, policy, vendor
     from batcher.cli.work import work
     from batcher.errors import LedgerInUse, ManifestFaulty, NotFound, NotMeant, TokenMissing
     from batcher.ledger.reader import has_ledger
     from batcher.manifest.manifest import open_manifest
     from batcher.provider.proxies import of_environment
-    from batcher.provider.sign_in import remote
+    from batcher.provider.sign_in import destination
     from batcher.run import discard, open_run
-    from batcher.settings import SANDBOX
 
     with plain_signals():  # standard input may be waited for
         manifest = open_manifest(wanted.manifest, name=wanted.out.name if wanted.out else None)
     for folder in wanted.reuse:
         if not (folder / "files").is_dir():
             raise NotFound(f"{folder} is not a run directory: there are no files in it")
-    out = out_dir(manifest, wanted.out, sandbox=wanted.sandbox)
+    owner = destination(vendor(manifest, wanted.provider), sandbox=wanted.sandbox)
+    out = out_dir(manifest, wanted.out, owner)
     asked = model_id(manifest, wanted.model)
     settings = wanted.given.over(policy(manifest))
-    provider = SANDBOX if wanted.sandbox else remote(manifest.root).provider
     if not wanted.sandbox:
-        of_environment().of(provider)  # one that cannot be used is said before anything is made
+        of_environment().of(owner.provider)  # one that cannot be used is said before anything is made
     fresh = not has_ledger(out)
     rebuild = any(folder.resolve() == out.resolve() for folder in wanted.reuse)
     begun = False
     try:
-        async with open_run(out, provider=provider, beside=manifest.root, make=True, rebuild=rebuild) as opened:
+        async with open_run(out, wanted=owner, beside=manifest.root, make=True, rebuild=rebuild) as opened:
             await _take_in(opened, manifest, asked, wanted, settings)
             fresh = not await _take_over(opened, wanted.reuse) and fresh  # what was brought is in its ledger alone
             await confirm(opened, settings, yes=wanted.yes)
@@ -208,7 +209,7 @@ async def _expand(
     sure = wanted.replace_done
     while True:
         reject = Rejected(opened.out / "rejected.csv", manifest)
-        jobs = expansion(manifest, model, looks, wanted.options, reject, capped=capped, provider=opened.provider)
+        jobs = expansion(manifest, model, looks, wanted.options, reject, capped=capped, owner=opened.owner)
         chosen = replace(choice, partly=partial(_is_partial, jobs.census))
         counted = partial(_counted, reject, jobs.census)
         facts = partial(_with, _facts(manifest, settings, wanted), counted)
@@ -269,7 +270,7 @@ async def _take_over(opened: Any, folders: Sequence[Path]) -> int:  # noqa: ANN4
         count += reused.taken + reused.fetched
     if folders:
         return count
-    near = held_by_siblings(opened.out, opened.provider, waiting_in(opened.out))
+    near = held_by_siblings(opened.out, opened.owner, waiting_in(opened.out))
     if near:
         sibling = max(near, key=near.__getitem__)
         others = f" (and {len(near) - 1} more have some)" if len(near) > 1 else ""
@@ -286,11 +287,10 @@ async def confirm(opened: Any, settings: Any, *, yes: bool) -> None:  # noqa: AN
     from batcher.cli.ask import can_ask, sure
     from batcher.errors import NotMeant
     from batcher.run.forecast import asks
-    from batcher.settings import SANDBOX
     from batcher.show.words import jobs, money
 
     limits = settings.limits
-    if yes or opened.provider == SANDBOX or (not can_ask() and limits.max_cost_usd is not None):
+    if yes or opened.owner.is_sandbox or (not can_ask() and limits.max_cost_usd is not None):
         return
     waiting, cost, spent = await opened.purse.to_spend(limits.max_cost_usd)
     if not asks(cost, limits.max_cost_usd, spent, limits.confirm_above_usd):
@@ -326,7 +326,7 @@ async def _model(opened: Any, manifest: Any, asked: str) -> Any:  # noqa: ANN401
     try:
         return await opened.model(asked)
     except WrongUse:
-        raise unknown_model(manifest, asked, list(bundled())) from None
+        raise unknown_model(manifest, asked, list(bundled(opened.owner.vendor))) from None
 
 
 async def _check_manifest(opened: Any, manifest: Any, wanted: o.Wanted) -> None:  # noqa: ANN401

@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
@@ -10,12 +11,13 @@ from typing import Final
 from batcher.clock import Clock, rfc3339
 from batcher.engine.agenda import Agenda
 from batcher.engine.ending import HALTS, Drain, Halt, is_left
+from batcher.engine.found import Found
 from batcher.engine.legs import Later, Leave, Legs
 from batcher.engine.pace import Pace
 from batcher.engine.rules import bought_again
 from batcher.errors import EXIT_STOPPED, BatcherError, LedgerBroken, WrongUse
 from batcher.events import Held, Silence, Stopping, Waiting, Warned
-from batcher.job import IN_FLIGHT, Job, Move, State
+from batcher.job import IN_FLIGHT, Job, Kind, Move, State
 from batcher.ledger.ledger import Ledger, Overtaken
 from batcher.pacing.budget import Budget
 from batcher.settings import Policy
@@ -61,6 +63,9 @@ class Engine:
         """There was no room when waiting jobs were last to be started."""
         self._told: set[asyncio.Task[None]] = set()
         self._probe: asyncio.Task[None] | None = None
+        self.find_lost: Callable[[], Awaitable[Sequence[Found]]] | None = None
+        """Looks for lost submissions where the vendor lists past requests; returns those that it found."""
+        self._searching = False
         self._hearing: asyncio.TimerHandle | None = None
         """When a silence of the server is next looked at: to be told, or to end the run."""
         self.halted: Halt | None = None
@@ -147,6 +152,30 @@ class Engine:
             self.halted = replace(said, drain=halt.drain)
         self.legs.stop()
         self._changed.set()
+
+    async def search(self) -> Sequence[Found]:
+        """Look for lost submissions; return those that were found. Nothing is submitted meanwhile."""
+        if self.find_lost is None or self._searching:
+            return []
+        self._searching = True
+        try:
+            found = await self.find_lost()
+        finally:
+            self._searching = False
+            self._changed.set()
+        self._pace.caution.found(sum(one.kind is not Kind.CRASH for one in found))
+        if found and self.halted and self.halted.reason == "uncertain" and not self._pace.caution.too_uncertain:
+            self.halted = None
+            self.legs.go_on()
+        return found
+
+    async def rest(self, seconds: float) -> None:
+        """Wait for so long, unless the run is told to end."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self.halted is None or self.halted.drain is Drain.FINISH:
+                    self._changed.clear()
+                    await self._changed.wait()
 
     def stood_still(self, seconds: float) -> None:
         """Take in that nothing could be heard for a while: charge nobody for it, and ask before going on."""
@@ -236,7 +265,7 @@ class Engine:
         if self._policy.retry.uncertain == "resubmit":
             for job in await self._ledger.under_way(State.UNCERTAIN):
                 with suppress(Overtaken):  # by the user, from another terminal
-                    await self._buy_again(job)
+                    await self._buy_again(job, searched=True)
         for state in (State.FETCHING, State.RUNNING):
             for job in await self._ledger.under_way(state):
                 self.take(job)
@@ -315,6 +344,8 @@ class Engine:
         )
 
     def _room(self) -> int:
+        if self._searching:
+            return 0
         starting = self._states[State.PENDING] + self._states[State.SUBMITTING]
         if self._pace.caution.single_file and starting:
             return 0
@@ -449,8 +480,11 @@ class Engine:
         running = self._states[State.RUNNING] - len(self.legs.late)
         held = self._pace.saw(before, after, move, running, _loop_now())
         caution = self._pace.caution
-        if caution.too_uncertain:
-            self.halt("uncertain", f"{caution.uncertain} submissions {_UNDECIDED}: {after.message}")
+        if caution.too_uncertain and self.halted is None and not self._searching:
+            for found in await self.search():
+                self.take(found.job)
+            if caution.too_uncertain:
+                self.halt("uncertain", f"{caution.uncertain} submissions {_UNDECIDED}: {after.message}")
         if caution.too_many_failures:
             self.halt("failures", f"{caution.failures_in_a_row} jobs failed in a row; the last: {after.message}")
         self.hear()
@@ -466,7 +500,13 @@ class Engine:
             if job_id in self._agenda:
                 self._agenda.put(job_id, now)
 
-    async def _buy_again(self, job: Job) -> Job:
+    async def _buy_again(self, job: Job, *, searched: bool = False) -> Job:
+        """Let a settled job go back to the queue where the user's settings say so; return it as it is then.
+
+        `searched`: its request has been looked for, where the vendor lists past requests.
+        """
+        if job.state is State.UNCERTAIN and self.find_lost and not searched:
+            return job
         if again := bought_again(job, self._policy.retry):
             moved = await self._ledger.record(job, again)
             if job.id in self._jobs:

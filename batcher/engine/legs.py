@@ -14,14 +14,14 @@ from batcher.engine import rules
 from batcher.engine.pace import Pace
 from batcher.events import Waiting
 from batcher.hosting.inline import NotUsable, body
-from batcher.job import Job, Kind, Move, Output, State
+from batcher.job import SEED, Job, Kind, Move, Output, State
 from batcher.outputs.download import FULL_HANDED, Fetched, fetch
 from batcher.outputs.failures import Dead, Failed, Interrupted, Never, Wrong
 from batcher.outputs.sidecar import Origin, sidecar, sidecar_file
 from batcher.outputs.store import Store
 from batcher.pacing.patience import backoff
 from batcher.provider.calls import Answer, Call, Wire, WireFault
-from batcher.provider.provider import Provider, Reference
+from batcher.provider.provider import Offer, Provider, Reference
 from batcher.provider.replies import (
     Accepted,
     Broke,
@@ -47,10 +47,14 @@ _SILENT: Final = 5.0
 """Seconds without an answer that count as the API's silence: they are not charged to a file that is waited for."""
 _TRIES: Final = 12
 """Of one look, with growing waits between them: four minutes."""
+_AMISS_AGAIN: Final = 60.0
+"""Seconds, at most, until a job is looked at again of which a look brought nothing."""
 _MISDIRECTED: Final = 3
 """Jobs whose answers are about other requests, before as many were answered rightly: then something between here and
 the API mixes answers up."""
 _SERVER_TROUBLE: Final = 500
+_SEED_BITS: Final = 31
+"""What models take whose seeds are 32-bit numbers with a sign."""
 DOWNLOADS: Final = 16
 SPARE: Final = 2 * 2**20
 """Bytes of the disk that are left to the ledger and the log."""
@@ -104,6 +108,8 @@ class Tools:
 
     wire: Wire
     api: Provider
+    offer: Callable[[str], Awaitable[Offer]]
+    """A model's id, as the manifest names it -> the model as the provider offers it."""
     store: Store
     clock: Clock
     chance: Chance
@@ -112,6 +118,11 @@ class Tools:
     origin: Origin
     make_room: Callable[[str, str], Awaitable[str]]
     """(file without extension, job id) -> the name it may take, once what must give way has."""
+
+    async def reference(self, job: Job) -> Reference:
+        """Return what is needed to ask about a job's request."""
+        offer = await self.offer(job.spec.model)
+        return Reference(offer.model_id, job.request_id or "", job.follow, offer.unit_usd)
 
 
 class Head(Protocol):
@@ -175,6 +186,10 @@ class Legs:
         """Go by other rules from now on."""
         self._retry = retry
 
+    def go_on(self) -> None:
+        """Send again, after a stop that is taken back."""
+        self._stop.clear()
+
     def stop(self) -> None:
         """Send nothing more: a request that is not on its way does not leave."""
         self._stop.set()
@@ -191,7 +206,7 @@ class Legs:
         """Ask the server for anything, over fresh connections, until it answers."""
         await self._tools.wire.refresh()
         tries = 0
-        while isinstance(answer := await self._tools.wire.send(self._tools.api.catalogue()), WireFault):
+        while isinstance(answer := await self._tools.wire.send(self._tools.api.probe()), WireFault):
             self._strained(answer.message)
             await asyncio.sleep(backoff(tries, self._tools.chance))
             tries += 1
@@ -210,28 +225,38 @@ class Legs:
 
     async def prepare(self, job: Job) -> Move:
         """Build the request while nothing is at stake; its Move is the intent to send it."""
+        seed = await self._own_seed(job)
         try:
             if job.spec.images:
-                self._bodies[job.id] = await self._read_images(job)
+                self._bodies[job.id] = await self._read_images(job, seed)
             else:
-                self._bodies[job.id] = body(job.spec, self._tools.root)
+                self._bodies[job.id] = body(job.spec, self._tools.root, seed)
         except NotUsable as why:
             return Move(State.FAILED, Kind.SOURCE, str(why))
         if delay := self._pace.rate.delay(_loop_now()):
             with suppress(TimeoutError):  # its turn has come; a stop ends the wait
                 await asyncio.wait_for(self._stop.wait(), delay)
-        return Move(State.SUBMITTING)
+        return Move(State.SUBMITTING, seed=seed)
 
-    async def _read_images(self, job: Job) -> bytes:
+    async def _own_seed(self, job: Job) -> int | None:
+        """Draw a seed for this attempt alone, by which its request is found in the vendor's list should it be lost.
+
+        None where there is no such list, the model takes no seed, or the manifest names one.
+        """
+        if self._tools.api.history is None or SEED in job.spec.inputs:
+            return None
+        return self._tools.chance.getrandbits(_SEED_BITS) if (await self._tools.offer(job.spec.model)).seeds else None
+
+    async def _read_images(self, job: Job, seed: int | None) -> bytes:
         """Build a request with local images. That too many files are open says nothing of these, and passes."""
         for tries in range(_TRIES):
             try:
-                return await asyncio.to_thread(body, job.spec, self._tools.root)
+                return await asyncio.to_thread(body, job.spec, self._tools.root, seed)
             except OSError as error:
                 if error.errno not in FULL_HANDED:
                     raise
                 await asyncio.sleep(backoff(tries, self._tools.chance))
-        return await asyncio.to_thread(body, job.spec, self._tools.root)
+        return await asyncio.to_thread(body, job.spec, self._tools.root, seed)
 
     def drop(self, job: Job) -> None:
         """Forget the request that was prepared: it does not leave now."""
@@ -242,8 +267,9 @@ class Legs:
         request = self._bodies.pop(job.id)
         if self._stop.is_set():
             return Move(State.PENDING, message="not sent: the run was stopping")
-        answer = await self._tools.wire.send(self._tools.api.submit(job.spec.model, request))
-        reply = self._tools.api.read_submit(answer, self._tools.clock.now())
+        model_id = (await self._tools.offer(job.spec.model)).model_id
+        call = self._tools.api.submit(model_id, request, self._retry.patience)
+        reply = self._tools.api.read_submit(await self._tools.wire.send(call), self._tools.clock.now(), model_id)
         proven = self._pace.caution.accepted > 0
         match reply:
             case Accepted():
@@ -270,6 +296,8 @@ class Legs:
         move = await self._look_at(job, watched)
         if move is None:
             later = self._await_outputs(job, watched) or self._hold(job, watched)
+            if watched.amiss:  # what was answered says nothing of how long it may still take
+                later = replace(later, seconds=min(later.seconds, _AMISS_AGAIN))
             self._tell_what_is_amiss(job, watched, later.seconds)
             return later
         self.left(job)
@@ -330,7 +358,8 @@ class Legs:
         self._accepted.discard(job.id)
         age = 0.0 if job.running_since is None else self._tools.clock.now() - job.running_since
         known = fresh or (job.running_since is not None and age >= 0)
-        watch = rules.Watch(since=now, moved_at=now)
+        direct = self._tools.api.traits.result_tells_state
+        watch = rules.Watch(since=now, moved_at=now, direct=direct, ask_result=direct)
         return _Watched(watch, _loop_now(), 0.0 if fresh else max(0.0, age), fresh=fresh, tells=known)
 
     def left(self, job: Job) -> None:
@@ -359,7 +388,8 @@ class Legs:
         reply = await self._look(job, watched.watch)
         if isinstance(reply, Completed) and not watched.watch.ask_result:
             watched.watch = watched.watch.seen(reply, self._now())
-            reply = await self._look(job, watched.watch)
+            result = await self._look(job, watched.watch)
+            reply = rules.with_words(reply, result, watched.watch, self._now())
         if isinstance(reply, Queued | Working):
             watched.before = watched.age_at(_loop_now())
             self._pace.saw_place(job, watched.before, waits=isinstance(reply, Queued))
@@ -369,7 +399,7 @@ class Legs:
             return rules.unreadable(reply) if await self._api_answers() else None
         move = rules.after_poll(reply, watched.watch, self._retry, self._now())
         if move is not None and move.to is State.FETCHING:
-            self._learn(job, watched, move.completed_at)
+            move = replace(move, took=self._learn(job, watched, move.completed_at))
             if isinstance(reply, Finished) and reply.left_out:
                 of = len(reply.urls) + reply.left_out
                 self._warn(f"job {job.id}: its result names {of:,} outputs; the first {len(reply.urls):,} are fetched")
@@ -380,35 +410,36 @@ class Legs:
     async def _api_answers(self) -> bool:
         """Return whether the API answers at all, so that what it does not say of one request is not its silence."""
         await self._turn()
-        answer = await self._tools.wire.send(self._tools.api.catalogue())
+        answer = await self._tools.wire.send(self._tools.api.probe())
         return isinstance(answer, Answer) and answer.status < _SERVER_TROUBLE
 
-    def _learn(self, job: Job, watched: _Watched, finished: float | None) -> None:
-        """Take in what a job took, by the server's stamp where it lies between what was seen here.
+    def _learn(self, job: Job, watched: _Watched, finished: float | None) -> float | None:
+        """Take in what a job took, by the server's stamp where it lies between what was seen here, and return it.
 
         Of a job that an earlier start sent, and that had ended before anyone looked, there is only the stamp: a clock
         that is hours off would not be noticed.
         """
         if not watched.tells or not (watched.fresh or watched.before):
-            return
+            return None
         before, age, since = watched.before, watched.age_at(_loop_now()), job.running_since or 0.0
         if finished is not None and since + before - _AGREE <= finished <= since + age + _AGREE:
-            self._pace.learn(job, max(0.0, finished - since))
-        else:
-            self._pace.learn(job, age, before)
+            seconds = max(0.0, finished - since)
+            self._pace.learn(job, seconds)
+            return seconds
+        self._pace.learn(job, age, before)
+        return age
 
     async def _look(self, job: Job, watch: rules.Watch) -> PollReply:
-        request, api = _reference(job), self._tools.api
+        request, api = await self._tools.reference(job), self._tools.api
         call = api.result(request, self._tools.store.parts) if watch.ask_result else api.status(request)
-        return await self._ask(call, job)
+        return await self._ask(call, job, request)
 
-    async def _ask(self, call: Call, job: Job) -> PollReply:
+    async def _ask(self, call: Call, job: Job, request: Reference) -> PollReply:
         """Read from the API until it says something of the request, or for some minutes.
 
         What it must not be asked on for halts the run. What is about another request is asked for anew, over a
         connection of its own.
         """
-        request_id = job.request_id or ""
 
         def tell(state: RetryCallState) -> None:
             reply: PollReply | None = state.outcome.result() if state.outcome else None
@@ -419,12 +450,12 @@ class Legs:
         def says_nothing(reply: PollReply) -> bool:
             if isinstance(reply, Misdirected):
                 return True
-            return isinstance(reply, Unavailable) and not (reply.reached and call.tells_state)
+            return isinstance(reply, Unavailable) and not (reply.reached and call.of_result)
 
         async def again() -> PollReply:
-            return await self._read(replace(call, fresh=True), request_id)
+            return await self._read(replace(call, fresh=True), request)
 
-        reply = await self._read(call, request_id)
+        reply = await self._read(call, request)
         if says_nothing(reply):  # nearly never: what repeats is made only then, for it costs as much as the request
             await asyncio.sleep(self._wait_after(reply, 0))
             reply = await AsyncRetrying(
@@ -440,9 +471,11 @@ class Legs:
             raise Leave
         return reply
 
-    async def _read(self, call: Call, request_id: str) -> PollReply:
+    async def _read(self, call: Call, request: Reference) -> PollReply:
         await self._turn()
-        reply = self._tools.api.read_poll(await self._tools.wire.send(call), self._tools.clock.now(), request_id)
+        read = self._tools.api.read_result if call.of_result else self._tools.api.read_status
+        reply = read(await self._tools.wire.send(call), self._tools.clock.now(), request)
+        request_id = request.request_id
         match reply:
             case Unavailable():
                 self._strained(reply.message)
@@ -593,7 +626,8 @@ class Legs:
 
     async def _renew(self, job: Job) -> Job | Move | Dead | Interrupted:
         """Ask for the result again: its URLs may be fresh."""
-        reply = await self._ask(self._tools.api.result(_reference(job), self._tools.store.parts), job)
+        request = await self._tools.reference(job)
+        reply = await self._ask(self._tools.api.result(request, self._tools.store.parts), job, request)
         match reply:
             case Finished(urls) if len(urls) >= max(1, len(job.outputs)):
                 fresh = tuple(Output(index, url) for index, url in enumerate(urls, start=1))
@@ -675,11 +709,6 @@ def _stem(job: Job, output: Output) -> str:
 def _needs_result(job: Job) -> bool:
     """Say whether a job's URLs are not known, or are what the ledger keeps of a data URI: all but its data."""
     return not job.outputs or any(one.url.startswith("data:") and one.url.endswith(",") for one in job.outputs)
-
-
-def _reference(job: Job) -> Reference:
-    """Return what is needed to ask about a job's request."""
-    return Reference(job.spec.model, job.request_id or "")
 
 
 def _loop_now() -> float:

@@ -50,8 +50,8 @@ def after_submit(reply: SubmitReply, wait: float, *, proven: bool) -> Move:
     so that a 403 speaks of this job alone.
     """
     match reply:
-        case Accepted(request_id):
-            return Move(State.RUNNING, request_id=request_id)
+        case Accepted(request_id, follow):
+            return Move(State.RUNNING, request_id=request_id, follow=follow)
         case TurnedDown(kind, message):
             return Move(State.FAILED, kind, message)
         case Busy(message, retry_after, shared):
@@ -85,6 +85,8 @@ class Watch:
     ask_result: bool = True
     """The next look asks for the result, which until then says where the job stands; else for the status, which
     gives the place in the queue, and is what counts where results are answered oddly."""
+    direct: bool = True
+    """The result can be asked for without asking for the status first."""
 
     def seen(self, reply: PollReply, now: float) -> "Watch":
         """Take a reply in."""
@@ -95,17 +97,17 @@ class Watch:
                     self,
                     position=position if moved else self.position,
                     moved_at=now if moved else self.moved_at,
-                    ask_result=now - self.moved_at < ASK_PLACE_AFTER,
+                    ask_result=self.direct and now - self.moved_at < ASK_PLACE_AFTER,
                     empty_since=None,
                 )
             case Working():
                 moved_at = self.moved_at if self.working else now
-                watch = replace(self, working=True, moved_at=moved_at, ask_result=True, empty_since=None)
+                watch = replace(self, working=True, moved_at=moved_at, ask_result=self.direct, empty_since=None)
             case Completed() if not self.ask_result:
                 watch = replace(self, ask_result=True, completed_at=_first(self.completed_at, now))
             case Completed() | Finished(()):
                 since, empty_since = _first(self.completed_at, now), _first(self.empty_since, now)
-                watch = replace(self, ask_result=True, completed_at=since, empty_since=empty_since)
+                watch = replace(self, ask_result=self.direct, completed_at=since, empty_since=empty_since)
             case Missing() if not self.ask_result:
                 return replace(self, missing_since=_first(self.missing_since, now))
             case Unknown():
@@ -115,6 +117,23 @@ class Watch:
             case _:
                 return self
         return replace(watch, missing_since=None)
+
+
+def with_words(queue: Completed, result: PollReply, watch: Watch, now: float) -> PollReply:
+    """Return what a look says that found a request completed, and asked for its result.
+
+    Where the queue says that it failed, that counts, unless the result has words of its own: what answers for it
+    meanwhile is waited for as long as for late outputs.
+    """
+    match result:
+        case Finished(()) | Completed() | Unknown() if queue.error:
+            return Broken(queue.kind, queue.error)
+        case Missing() | Unavailable(reached=True) if (
+            queue.error and watch.completed_at is not None and now - watch.completed_at >= LATE_OUTPUTS
+        ):
+            return Broken(queue.kind, queue.error)
+        case _:
+            return result
 
 
 def next_look_for_outputs(waited: float) -> float:
@@ -146,6 +165,8 @@ def after_poll(reply: PollReply, watch: Watch, retry: Retry, now: float) -> Move
             watch.completed_at is not None and now - watch.completed_at >= retry.job_timeout
         ):
             return Move(State.FAILED, Kind.TIMEOUT, "it is completed, and its result cannot be had")
+        case Missing(message) if watch.completed_at is not None and now - watch.completed_at >= GONE_AFTER:
+            return Move(State.FAILED, Kind.GONE, f"it was completed, and its result is gone: {message}")
         case Queued() | Working() | Unknown() | Missing() if is_overdue(watch, retry, now):
             return Move(State.FAILED, Kind.TIMEOUT, f"nothing came of it within {retry.job_timeout:g} s")
         case _:
@@ -153,8 +174,8 @@ def after_poll(reply: PollReply, watch: Watch, retry: Retry, now: float) -> Move
 
 
 def is_overdue(watch: Watch, retry: Retry, now: float) -> bool:
-    """Return whether a running job has taken as long as one may."""
-    return now - watch.moved_at >= retry.job_timeout
+    """Return whether a running job has taken as long as one may, since it last was seen to get on."""
+    return now - max(watch.moved_at, watch.completed_at or watch.moved_at) >= retry.job_timeout
 
 
 def unreadable(reply: Unavailable | Misdirected) -> Move:

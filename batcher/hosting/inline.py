@@ -19,7 +19,7 @@ from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
 from batcher.hosting.looked_at import Facts, LookedAt
-from batcher.job import Image, Spec
+from batcher.job import SEED, Image, Spec
 from batcher.pixels import DECODING
 from batcher.structure import NotWhole, check_whole
 
@@ -231,12 +231,14 @@ def _side(width: int, height: int, max_side: int) -> int:
     return min(max_side, int(max(width, height) * math.sqrt(MAX_PIXELS / (width * height))))
 
 
-def body(spec: Spec, root: Path) -> bytes:
+def body(spec: Spec, root: Path, seed: int | None = None) -> bytes:
     """Build a job's request body, its images read now. Raises NotUsable where one has vanished or changed.
 
-    `root` is the manifest's folder.
+    `root` is the manifest's folder; `seed`: of this attempt, where it has one of its own.
     """
     inputs = json.loads(json.dumps(spec.inputs))
+    if seed is not None:
+        inputs[SEED] = seed
     for image in spec.images:
         _put(inputs, image.field, data_uri(image, root))
     built = json.dumps(inputs, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")

@@ -40,7 +40,8 @@ def adopt(connection: sqlite3.Connection, job_id: str, request_id: str, now: flo
     another = held is None or held["request_id"] not in {None, request_id}
     more = another or held["outcome"] in _FREE
     if another:
-        facts = {"id": job_id, "number": job.attempt + 1, "now": now, "estimated_usd": job.spec.estimated_usd}
+        estimated = job.spec.estimated_usd
+        facts = {"id": job_id, "number": job.attempt + 1, "now": now, "estimated_usd": estimated, "seed": None}
         connection.execute(statements("moves.sql")["open_attempt"], facts)
         connection.execute(statements("moves.sql")["one_more_attempt"], facts)
         job = replace(job, attempt=job.attempt + 1)

@@ -5,11 +5,11 @@ import sqlite3
 from array import array
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from batcher.job import LIFE, Job, Move, State
 from batcher.ledger.changes import Landed, apply
-from batcher.ledger.rows import job_of
+from batcher.ledger.rows import job_of, with_attempt
 from batcher.ledger.sql import statements
 
 
@@ -46,7 +46,7 @@ class Which:
         rows = connection.execute(sql["jobs_of"], {"places": json.dumps([*places])}).fetchall()
         jobs = (job for job in map(job_of, rows) if job.spec.id not in moved)
         jobs = (job for job in jobs if self.only is None or self.only.get(job.id) == job.attempt)
-        return [_with_bill(connection, job) for job in jobs if self.target(job)]
+        return [_with_attempt(connection, job) for job in jobs if self.target(job)]
 
     def target(self, job: Job) -> State | None:
         """Say where such a job goes."""
@@ -63,11 +63,10 @@ class Which:
         return self.again or job.state is State.UNCERTAIN
 
 
-def _with_bill(connection: sqlite3.Connection, job: Job) -> Job:
-    """Give a job with what its last attempt was billed, so that a bill is never counted twice."""
+def _with_attempt(connection: sqlite3.Connection, job: Job) -> Job:
+    """Return a job with what its last attempt was billed, lest a bill be counted twice, and how it is asked about."""
     key = {"id": job.id, "number": job.attempt}
-    bill = connection.execute(statements("questions.sql")["bill"], key).fetchone()
-    return replace(job, billed_usd=bill[0] if bill else None)
+    return with_attempt(job, connection.execute(statements("questions.sql")["attempt"], key).fetchone())
 
 
 def go_on(

@@ -7,7 +7,7 @@ from typing import Final
 
 from batcher.errors import Bug
 from batcher.events import Moved
-from batcher.job import ASIDE, LIFE, Job, Kind, Move, State, allowed
+from batcher.job import ASIDE, LIFE, NO_URLS, Job, Kind, Move, State, allowed
 from batcher.ledger.rows import dump, event_row
 from batcher.ledger.sql import statements
 
@@ -190,6 +190,8 @@ def _after(job: Job, move: Move, now: float) -> Job:
         completed_at=None if move.to is State.PENDING else (move.completed_at or job.completed_at),
         billed_usd=None if fresh else (job.billed_usd if move.billed_usd is None else move.billed_usd),
         outputs=() if fresh else (move.outputs or job.outputs),
+        follow=NO_URLS if fresh else (move.follow or job.follow),
+        seed=move.seed if fresh else job.seed,
     )
 
 
@@ -203,6 +205,9 @@ def _attempt_step(job: Job, moved: Job, move: Move, now: float) -> tuple[str, Ma
         "estimated_usd": job.spec.estimated_usd,
         "billed_usd": move.billed_usd,
         "evidence": dump(move.evidence) if move.evidence else None,
+        "seed": move.seed,
+        "took": move.took,
+        "follow": dump(dict(move.follow)) if move.follow else None,
     }
     submitting = job.state is State.SUBMITTING
     match move.to:

@@ -22,12 +22,20 @@ from batcher.ledger.ballast import Ballast
 from batcher.ledger.changes import Landed, apply, apply_all, arrived, walk
 from batcher.ledger.database import Database
 from batcher.ledger.gap import Gap, close_gap, knows, unknown
-from batcher.ledger.rows import dump, event_row, job_of, output_of
+from batcher.ledger.request_register import RequestRegister
+from batcher.ledger.rows import dump, event_row, job_of, output_of, with_attempt
 from batcher.ledger.sql import script, statements
 from batcher.ledger.witness import Seen, Witness
 
 T = TypeVar("T")
-MIGRATIONS: Final[Sequence[str]] = ("schema.sql", "tally.sql", "turns.sql", "files_only.sql", "request_class.sql")
+MIGRATIONS: Final[Sequence[str]] = (
+    "schema.sql",
+    "tally.sql",
+    "turns.sql",
+    "files_only.sql",
+    "request_class.sql",
+    "requests_found.sql",
+)
 """Each brings a ledger of version n to n + 1, in one transaction."""
 
 
@@ -69,6 +77,8 @@ class Ledger:
         """Given up when the disk is full and a request id is not on it yet."""
         self.witness: Witness | None = None
         """Told of every submission once it is committed, before its request leaves."""
+        self.register: RequestRegister | None = None
+        """Told of every request id, where lost requests can be found: none is to be another run's."""
 
     async def open(self) -> None:
         """Bring the file to this version's form, and begin to write. Raises LedgerUnreadable."""
@@ -84,8 +94,9 @@ class Ledger:
             self._wake.set()
             await self._flusher
         await self._database.close()
-        if self.witness:
-            self.witness.close()
+        for file in (self.witness, self.register):
+            if file:
+                file.close()
 
     def listen(self, listener: Listener) -> None:
         """Tell this listener of every event from now on."""
@@ -279,6 +290,9 @@ class Ledger:
     def _answer(self, batch: Sequence[_Change], landed: Sequence[Landed | None]) -> None:
         if self.witness:
             self.witness.note(one.event for one in landed if one)
+        if self.register:
+            accepted = (one.event for one in landed if one and one.event.to is State.RUNNING)
+            self.register.note(one.request_id for one in accepted if one.request_id)
         for change, result in zip(batch, landed, strict=True):
             if result:
                 self._tell(result.event)
@@ -429,6 +443,5 @@ def _whole_jobs(connection: sqlite3.Connection, question: str, facts: Mapping[st
     for row in connection.execute(sql[question], facts).fetchall():
         key = {"id": row["id"], "number": row["attempt"]}
         outputs = tuple(output_of(found) for found in connection.execute(sql["outputs"], key))
-        bill = connection.execute(sql["bill"], key).fetchone()
-        jobs.append(job_of(row, outputs, bill[0] if bill else None))
+        jobs.append(with_attempt(job_of(row, outputs), connection.execute(sql["attempt"], key).fetchone()))
     return jobs

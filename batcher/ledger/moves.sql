@@ -17,10 +17,10 @@ UPDATE jobs SET not_before = :latest WHERE state = 'pending' AND not_before > :l
 
 -- name: open_attempt
 -- The intent, on disk before the request leaves; an attempt that was turned away is used again.
-INSERT INTO attempts (job_id, number, submitted_at, outcome, estimated_usd)
-VALUES (:id, :number, :now, 'open', :estimated_usd)
+INSERT INTO attempts (job_id, number, submitted_at, outcome, estimated_usd, seed)
+VALUES (:id, :number, :now, 'open', :estimated_usd, :seed)
 ON CONFLICT (job_id, number) DO UPDATE
-SET submitted_at = :now, outcome = 'open', evidence = NULL, estimated_usd = :estimated_usd
+SET submitted_at = :now, outcome = 'open', evidence = NULL, estimated_usd = :estimated_usd, seed = :seed
 WHERE outcome = 'turned_away';
 
 -- name: one_more_attempt
@@ -28,13 +28,14 @@ WHERE outcome = 'turned_away';
 UPDATE jobs SET attempt = :number WHERE id = :id;
 
 -- name: accept_attempt
-UPDATE attempts SET request_id = :request_id, accepted_at = :now, outcome = 'open', evidence = coalesce(:evidence, evidence)
+UPDATE attempts SET request_id = :request_id, accepted_at = :now, outcome = 'open', follow = coalesce(:follow, follow),
+  evidence = coalesce(:evidence, evidence)
 WHERE job_id = :id AND number = :number AND (request_id IS NULL OR request_id = :request_id);
 
 -- name: end_attempt
 -- What became of the attempt; a bill once known is kept.
 UPDATE attempts SET outcome = :outcome, ended_at = :now, billed_usd = coalesce(:billed_usd, billed_usd),
-  evidence = coalesce(:evidence, evidence)
+  took = coalesce(:took, took), evidence = coalesce(:evidence, evidence)
 WHERE job_id = :id AND number = :number;
 
 -- name: holder_of_request

@@ -99,6 +99,10 @@ SELECT * FROM attempts WHERE job_id = :id AND number = :number;
 -- name: holder
 SELECT job_id FROM attempts WHERE request_id = :request_id;
 
+-- name: known_requests
+-- Those of these ids that attempts of this run have.
+SELECT request_id FROM attempts WHERE request_id IN (SELECT value FROM json_each(:ids));
+
 -- name: any_done
 SELECT id FROM jobs WHERE state = 'done' LIMIT 1;
 
@@ -128,9 +132,6 @@ SELECT job_id, at FROM events WHERE type = 'Moved' AND facts LIKE '%"to":"submit
 SELECT attempts.job_id, attempts.number, attempts.submitted_at, attempts.evidence FROM attempts
 JOIN jobs ON jobs.id = attempts.job_id AND jobs.attempt = attempts.number
 WHERE jobs.state = 'uncertain' AND attempts.evidence IS NOT NULL ORDER BY jobs.position;
-
--- name: bill
-SELECT billed_usd FROM attempts WHERE job_id = :id AND number = :number;
 
 -- name: owners_of_name
 -- The jobs that made files of this name, whatever the extension; and whether the manifest still names them.
@@ -171,9 +172,9 @@ FROM json_each(:places) AS place CROSS JOIN jobs ON jobs.rowid = place.value ORD
 SELECT outputs.* FROM json_each(:places) AS place CROSS JOIN jobs ON jobs.rowid = place.value
 JOIN outputs ON jobs.id = outputs.job_id AND jobs.attempt = outputs.number ORDER BY place.key, outputs.idx;
 
--- name: bills_at
-SELECT attempts.job_id, attempts.billed_usd FROM json_each(:places) AS place CROSS JOIN jobs ON jobs.rowid = place.value
-JOIN attempts ON jobs.id = attempts.job_id AND jobs.attempt = attempts.number WHERE attempts.billed_usd IS NOT NULL;
+-- name: attempts_at
+SELECT attempts.* FROM json_each(:places) AS place CROSS JOIN jobs ON jobs.rowid = place.value
+JOIN attempts ON jobs.id = attempts.job_id AND jobs.attempt = attempts.number;
 
 -- name: known_files
 -- What gave way to another file is not looked after any more, unless its job is named again: then it is its only one.
@@ -195,14 +196,12 @@ SELECT path, size, mtime_ns FROM images WHERE path > :after ORDER BY path LIMIT 
 SELECT size, mtime_ns, facts FROM images WHERE path = :path;
 
 -- name: latencies
--- What the jobs that ended last took at the server, in seconds; not where the server's clock may not be ours, which
--- shows only where a job was seen soon after its end.
-SELECT completed_at - running_since AS seconds, json_extract(spec, '$.model') AS model,
-  json_extract(spec, '$.class') AS class
+-- What the jobs that ended last took at the server, in seconds, as far as that was seen.
+SELECT attempts.took AS seconds, json_extract(spec, '$.model') AS model, json_extract(spec, '$.class') AS class
 FROM (SELECT job_id, max(seq) AS seq FROM
   (SELECT job_id, seq FROM events WHERE job_id IS NOT NULL ORDER BY seq DESC LIMIT 2000) GROUP BY job_id) AS latest
-JOIN jobs ON jobs.id = latest.job_id JOIN events ON events.seq = latest.seq
-WHERE completed_at >= running_since AND events.at - completed_at BETWEEN -1 AND 60 AND jobs.state IN ('done', 'fetching')
+JOIN jobs ON jobs.id = latest.job_id JOIN attempts ON attempts.job_id = jobs.id AND attempts.number = jobs.attempt
+WHERE attempts.took IS NOT NULL AND jobs.state IN ('done', 'fetching')
 ORDER BY latest.seq DESC LIMIT 200;
 
 -- name: last_ended

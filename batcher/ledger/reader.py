@@ -15,8 +15,9 @@ from batcher.job import Job, Output
 from batcher.ledger.database import forward
 from batcher.ledger.ledger import MIGRATIONS, migrate, newer, unreadable
 from batcher.ledger.lock import Lock
-from batcher.ledger.rows import job_of, output_of, stopped_of
+from batcher.ledger.rows import job_of, output_of, stopped_of, with_attempt
 from batcher.ledger.sql import statements
+from batcher.settings import Destination
 
 _IDS: Final = 10_000
 """Ids that are asked for at once."""
@@ -149,15 +150,20 @@ class Reader:
         return self._numbers("listed_places")
 
     def shown(self, places: "array[int]") -> Iterator[tuple[Job, list[Output]]]:
-        """Give the jobs at these places, each with its bill and its outputs."""
+        """Yield the jobs at these places, each as its last attempt left it, with its outputs."""
         for n in range(0, len(places), _PAGE):
             page = json.dumps(places[n : n + _PAGE].tolist())
-            bills = {row["job_id"]: row["billed_usd"] for row in self.ask("bills_at", places=page)}
+            attempts = {row["job_id"]: row for row in self.ask("attempts_at", places=page)}
             outputs: dict[str, list[Output]] = {}
             for row in self.ask("outputs_at", places=page):
                 outputs.setdefault(row["job_id"], []).append(output_of(row))
             for row in self.ask("jobs_of", places=page):
-                yield job_of(row, billed_usd=bills.get(row["id"])), outputs.get(row["id"], [])
+                yield with_attempt(job_of(row), attempts.get(row["id"])), outputs.get(row["id"], [])
+
+    def owner(self) -> Destination | None:
+        """Return whose results the run directory holds, None where nothing was begun."""
+        meta = self.meta()
+        return Destination(str(meta["provider"]), str(meta["vendor"])) if meta.get("provider") else None
 
     def images(self) -> Iterator[sqlite3.Row]:
         """Yield the local images that the ledger knows: path, size, time of change in nanoseconds."""

@@ -5,13 +5,14 @@ import re
 import sqlite3
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
 
 from batcher.errors import Stopped
 from batcher.events import Event, facts_of
-from batcher.job import Image, Job, Kind, Output, Spec, State
+from batcher.job import NO_URLS, Image, Job, Kind, Output, Spec, State
 from batcher.paths import is_inside
 
 _LONG_NUMBER: Final = re.compile(r"\d{18}")
@@ -77,7 +78,15 @@ def spec_of(row: sqlite3.Row) -> Spec:
     )
 
 
-def job_of(row: sqlite3.Row, outputs: tuple[Output, ...] = (), billed_usd: float | None = None) -> Job:
+def with_attempt(job: Job, attempt: sqlite3.Row | None) -> Job:
+    """Return a job with what the row of its last attempt tells: its bill, its seed, and how it is asked about."""
+    if attempt is None:
+        return job
+    follow = load(attempt["follow"]) if attempt["follow"] else NO_URLS
+    return replace(job, billed_usd=attempt["billed_usd"], seed=attempt["seed"], follow=follow)
+
+
+def job_of(row: sqlite3.Row, outputs: tuple[Output, ...] = ()) -> Job:
     """Read a job from its row."""
     return Job(
         spec=spec_of(row),
@@ -90,7 +99,6 @@ def job_of(row: sqlite3.Row, outputs: tuple[Output, ...] = (), billed_usd: float
         submitted_at=row["submitted_at"],
         running_since=row["running_since"],
         completed_at=row["completed_at"],
-        billed_usd=billed_usd,
         outputs=outputs,
     )
 

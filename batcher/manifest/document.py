@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from batcher.errors import Fault
 from batcher.manifest.faults import Faults, did_you_mean
 from batcher.manifest.yaml_lines import Marked
+from batcher.provider import PROVIDERS
 from batcher.settings import Limits, Retry
 
 
@@ -66,6 +67,8 @@ class Document(_Section):
 
     model: str | None = None
     """The model's id: `batcher models` lists those known."""
+    provider: str | None = None
+    """Who makes the results: `runcomfy` (the default) or `fal`."""
     name: Annotated[str, Field(min_length=1)] | None = None
     """What the run is called; without it, the file's stem."""
     inputs: dict[str, Any] = {}
@@ -88,6 +91,13 @@ class Document(_Section):
     """Resolution: USD for one image; `default` where none is named. It wins over the catalogue."""
     id_ignores: Literal["query"] | None = None
     """`query`: job ids leave the query of URLs out, for signed URLs that change daily."""
+
+    @field_validator("provider")
+    @classmethod
+    def _name_of_provider(cls, value: str | None) -> str | None:
+        if value is not None and value not in PROVIDERS:
+            raise ValueError(f"is no provider; there are {', '.join(PROVIDERS)}")
+        return value
 
     @field_validator("prices", mode="before")
     @classmethod

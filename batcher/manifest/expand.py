@@ -32,6 +32,8 @@ class Options:
     skip_invalid: bool = False
     loopback: bool = False
     """The server runs on this machine: it can fetch what is at this machine's own addresses."""
+    most_inline: int = MAX_REQUEST
+    """Bytes of a request with its images inside that the provider takes."""
 
 
 _LOOKED_AT: Final = 200
@@ -63,6 +65,7 @@ class Expansion:
         document = manifest.document
         self._prices = Prices(document.prices) if document.prices else None
         self._ignores = document.id_ignores
+        self._most_inline = options.most_inline
         self._media = Media(looks, manifest, self.census, loopback=options.loopback)
         self._recipe = Recipe(manifest, model, options.sets, self.faults)
         self._naming = Naming(self._recipe.name, model, self.census, self._row_named)
@@ -432,9 +435,11 @@ class Expansion:
         if not images and not inline:
             return 0
         size = sum([image.bytes for image in images])
-        if size * 4 / 3 + inline > MAX_REQUEST:
-            encoded = (size * 4 / 3 + inline) / 2**20
-            raise Bad("", f"its images have {encoded:.0f} MiB in all, encoded; a request takes 64 MiB")
+        most = self._most_inline
+        if size * 4 / 3 + inline > most:
+            encoded, takes = (size * 4 / 3 + inline) / 2**20, most / 2**20
+            helps = "" if most == MAX_REQUEST else ": set `images: {max_side: 2048}`, or give https URLs"
+            raise Bad("", f"its images have {encoded:.0f} MiB in all, encoded; a request takes {takes:.0f} MiB{helps}")
         return size
 
     def _priced(self, sent: Mapping[str, object]) -> float | None:

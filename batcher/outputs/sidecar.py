@@ -8,7 +8,7 @@ from typing import Final
 
 from batcher import __version__
 from batcher.clock import rfc3339
-from batcher.job import Job, Output
+from batcher.job import SEED, Job, Output
 
 _LONG: Final = 256
 
@@ -35,7 +35,7 @@ def sidecar(job: Job, output: Output, count: int, origin: Origin) -> Mapping[str
         "model": spec.model,
         "provider": origin.provider,
         "request_id": job.request_id,
-        "inputs": shortened(spec.inputs),
+        "inputs": shortened(spec.inputs if job.seed is None else {**spec.inputs, SEED: job.seed}),
         "source": [shortened(source) for source in spec.sources],
         "vars": shortened(spec.vars),
         "sample": spec.sample,

@@ -33,6 +33,11 @@ class Caution:
         elif to is State.DONE:
             self.failures_in_a_row = 0
 
+    def found(self, count: int) -> None:
+        """Take in that so many of what was uncertain were found, and are at the server."""
+        self.uncertain = max(0, self.uncertain - count)
+        self.uncertain_in_a_row = 0
+
     def decided(self) -> None:
         """Take in that the user has decided about what is uncertain."""
         self.uncertain = self.uncertain_in_a_row = 0

@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
+from urllib.parse import urlsplit
 
 REPLY_LIMIT: Final = 16 * 2**20
 """Bytes of an answer that are read, unless a call says otherwise."""
@@ -28,8 +29,38 @@ class Call:
     """What answered before is not trusted: a fresh connection, and no answer of a cache."""
     aside: Path | None = None
     """Where the data URIs of a large answer go."""
-    tells_state: bool = False
+    of_result: bool = False
     """It asks for a result, whose refusal says something too: what has not ended has none."""
+    account: bool = False
+    """It goes to the base of what belongs to the account, where that is another than the API's."""
+    follow: str = ""
+    """A URL that the server gave for this call: it stands for the path where it leads to the API's own host."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Beside those that every call has."""
+
+
+def target(call: Call, base: str, account: str = "") -> str:
+    """Return the URL that a call goes to: one that the server gave only where its host and port are the API's own.
+
+    The token goes with each call: a URL that leads elsewhere is not followed.
+    """
+    if call.follow and is_below(call.follow, base):
+        return call.follow
+    return (account or base if call.account else base) + call.path
+
+
+def is_below(url: str, base: str) -> bool:
+    """Return whether a URL leads to the scheme, the host and the port of a base, and names no user."""
+    try:
+        there, here = urlsplit(url), urlsplit(base)
+        ports = (there.port or _PORTS.get(there.scheme), here.port or _PORTS.get(here.scheme))
+    except ValueError:
+        return False
+    plain = url.isascii() and url.isprintable() and " " not in url and "\\" not in url and "@" not in there.netloc
+    return plain and (there.scheme, there.hostname) == (here.scheme, here.hostname) and ports[0] == ports[1]
+
+
+_PORTS: Final = {"https": 443, "http": 80}
 
 
 @dataclass(frozen=True, slots=True)

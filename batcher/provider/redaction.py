@@ -17,19 +17,21 @@ def without_passwords(text: str) -> str:
 
 
 class Redactor:
-    """Replaces every spelling of one token by `***`."""
+    """Replaces every spelling of a token by `***`; of one in two parts, `id:secret`, those of the secret alone too."""
 
     def __init__(self, token: str) -> None:
-        known = len(token) >= SHORTEST
-        self._token = token.encode("utf-8", "surrogatepass") if known else b""
-        self._spelt = re.compile(b"".join(map(_spellings, token))) if known else None
+        secret = token.partition(":")[2]
+        known = [one for one in (token, secret) if len(one) >= SHORTEST]
+        self._known = [one.encode("utf-8", "surrogatepass") for one in known]
+        self._spelt = re.compile(b"|".join(b"".join(map(_spellings, one)) for one in known)) if known else None
 
     def content(self, content: bytes) -> bytes:
         """Return the bytes of an answer without the token."""
         if self._spelt is None:
             return content
-        if self._token in content:
-            content = content.replace(self._token, GONE.encode())
+        for one in self._known:
+            if one in content:
+                content = content.replace(one, GONE.encode())
         if b"\\" in content or b"%" in content:  # which few answers have
             content = self._spelt.sub(GONE.encode(), content)
         return content

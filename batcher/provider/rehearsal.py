@@ -13,8 +13,8 @@ from batcher.settings import SANDBOX, Endpoint, Secret
 
 
 @asynccontextmanager
-async def sandbox(folder: Path, options: tuple[str, ...] = ()) -> AsyncIterator[Endpoint]:
-    """Serve from this folder until the block is left; the pipe to the child closes with this process.
+async def sandbox(folder: Path, vendor: str, options: tuple[str, ...] = ()) -> AsyncIterator[Endpoint]:
+    """Serve a provider's protocol from this folder until the block is left; the pipe to the child closes with this.
 
     `BATCHER_SANDBOX_ARGS` says how the sandbox is to be, as `batcher sandbox` takes it: "--speed 20 --fault fail=0.1".
     """
@@ -24,7 +24,7 @@ async def sandbox(folder: Path, options: tuple[str, ...] = ()) -> AsyncIterator[
     with os.fdopen(os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "ab") as log:
         child = await asyncio.create_subprocess_exec(
             sys.executable,
-            *("-m", "batcher.sandbox", "--dir", str(folder), "--until-stdin-ends", *options),
+            *("-m", "batcher.sandbox", "--protocol", vendor, "--dir", str(folder), "--until-stdin-ends", *options),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
@@ -38,7 +38,7 @@ async def sandbox(folder: Path, options: tuple[str, ...] = ()) -> AsyncIterator[
             if options:
                 raise WrongUse(f"the sandbox did not start: {said}", "see: batcher sandbox --help")
             raise Bug(f"the sandbox did not start: {said}; see {log_file}")
-        yield Endpoint(base=base, token=Secret(SANDBOX), provider=SANDBOX)
+        yield Endpoint(base=base, token=Secret(SANDBOX), provider=SANDBOX, vendor=vendor, account=base)
     finally:
         if child.stdin:
             child.stdin.close()

@@ -13,6 +13,8 @@ class Accepted:
     """The job is in the server's queue under this id: it will be billed."""
 
     request_id: str
+    follow: Mapping[str, str] = field(default_factory=dict)
+    """URLs by which the server wants to be asked about it, where they are not those that its documents tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,11 @@ class Working:
 @dataclass(frozen=True, slots=True)
 class Completed:
     """It ended, says the queue; what came of it is the result's to say."""
+
+    error: str = ""
+    """The queue's own words where it failed; the result's are better, if it has any."""
+    kind: Kind = Kind.FAILED
+    """Why it failed, where it did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,10 +176,45 @@ class CancelDone:
 
 
 @dataclass(frozen=True, slots=True)
+class CancelAsked:
+    """The server was asked to; whether it ends unfinished is for its state to tell."""
+
+
+@dataclass(frozen=True, slots=True)
 class CancelTooLate:
     """It runs or has ended: it cannot be cancelled."""
 
     message: str
 
 
-CancelReply = CancelDone | CancelTooLate | Missing | Misdirected | Unavailable | Unauthorized | Forbidden
+CancelReply = CancelDone | CancelAsked | CancelTooLate | Missing | Misdirected | Unavailable | Unauthorized | Forbidden
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """The API answers, and takes the token."""
+
+
+ProbeReply = Reached | Unauthorized | Unavailable
+
+
+@dataclass(frozen=True, slots=True)
+class PastRequest:
+    """One of the requests that the vendor lists. Stamps in seconds since 1970, None where they are not known."""
+
+    request_id: str
+    sent_at: float | None
+    inputs: Mapping[str, object] | None = None
+    """What was asked for, where it was listed with its payload."""
+
+
+@dataclass(frozen=True, slots=True)
+class PastPage:
+    """A page of past requests."""
+
+    requests: tuple[PastRequest, ...]
+    cursor: str | None
+    """By which the next page is asked for, None: this is the last."""
+
+
+PastReply = PastPage | Unauthorized | Unavailable

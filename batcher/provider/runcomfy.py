@@ -3,22 +3,32 @@
 Source of every rule: the vendor's page of the model, and what its own clients are seen to do.
 """
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
 from batcher.clock import from_rfc3339
-from batcher.job import ASIDE, Kind
+from batcher.job import Kind
+from batcher.provider.answers import (
+    FOR_GOOD,
+    MOST_OUTPUTS,
+    SUBMIT_TIMEOUT,
+    TIMED_OUT,
+    TROUBLE,
+    after_fault,
+    at_hand,
+    is_success,
+    lost,
+    one_line,
+    retry_after,
+)
 from batcher.provider.calls import RESULT_LIMIT, Answer, Call, WireFault
-from batcher.provider.damaged import codes_in, hinted_ids, named_id, other_than, parse, salvaged_id
-from batcher.provider.provider import Base, Provider, Reference, Traits
+from batcher.provider.damaged import codes_in, named_id, other_than, parse, salvaged_id
+from batcher.provider.provider import Base, History, PriceList, Provider, Reference, Traits
 from batcher.provider.replies import (
     Accepted,
     Broke,
@@ -31,37 +41,29 @@ from batcher.provider.replies import (
     Completed,
     Finished,
     Forbidden,
-    Lost,
     Misdirected,
     Missing,
     PollReply,
+    ProbeReply,
     Queued,
+    Reached,
     SubmitReply,
     TurnedDown,
     Unauthorized,
     Unavailable,
     Unknown,
-    Unsent,
     Working,
 )
 
-SUBMIT_TIMEOUT: Final = 120.0
 _QUEUED: Final = frozenset({"in_queue", "queued", "pending", "waiting", "starting"})
 _WORKING: Final = frozenset({"in_progress", "processing", "running"})
 _COMPLETED: Final = frozenset({"completed", "succeeded", "success"})
 _CANCELLED: Final = frozenset({"cancelled", "canceled"})
 _FAILED: Final = frozenset({"failed", "error"})
-_FOR_GOOD: Final = frozenset({400, 404, 405, 413, 415, 422, 431})
 _NOT_TAKEN: Final = frozenset({401, 402, 403})
 """What is answered before anyone looks at a request: an id in such an answer is of the answer."""
-_EVIDENCE: Final = 4096
-"""Bytes of an answer that are kept."""
-_TIMED_OUT: Final = 408
-_TROUBLE: Final = 500
 _POLICY: Final = re.compile(r"polic|moderat|safety|nsfw|prohibited|sensitive|violat|unsafe", re.IGNORECASE)
 _MEDIA: Final = ("image", "images", "video", "videos")
-MOST_OUTPUTS: Final = 256
-"""Outputs of one result that are taken: models make at most a few, and thousands would be a server's error."""
 
 
 class RunComfy:
@@ -71,7 +73,6 @@ class RunComfy:
     traits = Traits(
         title="RunComfy",
         repeat="none",
-        finds=False,
         result_tells_state=True,
         bill="result",
         full_queue="rejects",
@@ -87,7 +88,10 @@ class RunComfy:
         token_hint="set RUNCOMFY_TOKEN (your profile page on runcomfy.com has it)",  # noqa: S106 - no token
     )
 
-    def submit(self, model_id: str, body: bytes) -> Call:
+    history: History | None = None
+    price_list: PriceList | None = None
+
+    def submit(self, model_id: str, body: bytes, start_within: float) -> Call:  # noqa: ARG002 - none is known
         """Build the one call that costs money; the body is the model's input as JSON."""
         return Call("POST", f"/v1/models/{quote(model_id)}", body, timeout=SUBMIT_TIMEOUT, once=True)
 
@@ -98,11 +102,15 @@ class RunComfy:
     def result(self, request: Reference, aside: Path | None = None) -> Call:
         """Build the call for a request's outcome and bill; until it has ended this says where it stands."""
         path = f"{_of(request)}/result?include_cost=true"
-        return Call("GET", path, timeout=300.0, limit=RESULT_LIMIT, aside=aside, tells_state=True)
+        return Call("GET", path, timeout=300.0, limit=RESULT_LIMIT, aside=aside, of_result=True)
 
     def cancel(self, request: Reference) -> Call:
         """Build the call that takes a request out of the server's queue."""
         return Call("POST", f"{_of(request)}/cancel")
+
+    def probe(self) -> Call:
+        """Build the call that tells whether the API answers."""
+        return self.catalogue()
 
     def catalogue(self, model_id: str | None = None) -> Call:
         """Build the call for the catalogue, or for one of its models."""
@@ -112,19 +120,42 @@ class RunComfy:
 
     def balance(self) -> Call:
         """Build the call for what is left in the account; its host is not the API's."""
-        return Call("GET", "/prod/v2/balance")
+        return Call("GET", "/prod/v2/balance", account=True)
 
-    def read_submit(self, answer: Answer | WireFault, now: float) -> SubmitReply:
+    def read_submit(self, answer: Answer | WireFault, now: float, model_id: str) -> SubmitReply:  # noqa: ARG002
         """Return what became of a submission; `now` in seconds since 1970, for a `Retry-After` that is a date."""
         return read_submit(answer, now)
 
-    def read_poll(self, answer: Answer | WireFault, now: float, request_id: str) -> PollReply:
-        """Return where a request stands, from an answer to `status` or `result`."""
-        return read_poll(answer, now, request_id)
+    def read_status(self, answer: Answer | WireFault, now: float, request: Reference) -> PollReply:
+        """Return where a request stands."""
+        return read_poll(answer, now, request.request_id)
 
-    def read_cancel(self, answer: Answer | WireFault, now: float, request_id: str) -> CancelReply:
+    def read_result(self, answer: Answer | WireFault, now: float, request: Reference) -> PollReply:
+        """Return what came of a request, or where it stands."""
+        return read_poll(answer, now, request.request_id)
+
+    def read_cancel(self, answer: Answer | WireFault, now: float, request: Reference) -> CancelReply:
         """Return what became of a cancellation."""
-        return read_cancel(answer, now, request_id)
+        return read_cancel(answer, now, request.request_id)
+
+    def read_probe(self, answer: Answer | WireFault) -> ProbeReply:
+        """Return whether the API answers, and takes the token."""
+        if isinstance(answer, WireFault):
+            return Unavailable(answer.message)
+        http = f"HTTP {answer.status}"
+        if answer.status in {401, 403}:
+            return Unauthorized(http)
+        return Reached() if answer.status == 200 else Unavailable(http, reached=True)  # noqa: PLR2004
+
+    def read_catalogue(self, body: object, model_id: str | None = None) -> Sequence[Mapping[str, object]]:
+        """Return the entries that an answer of the catalogue holds."""
+        if model_id is None:
+            found = body.get("models") or body.get("items") or [] if isinstance(body, dict) else body
+            return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+        if not isinstance(body, dict):
+            return []
+        inner = body.get("model")
+        return [inner if isinstance(inner, dict) else {"model_id": model_id, **body}]
 
     def read_balance(self, answer: Answer | WireFault) -> float | str:
         """Return the dollars that are left, or why that is not known."""
@@ -159,7 +190,7 @@ def _said(answer: Answer) -> _Said:
         return _Said(fields, None, "", own=False, sound=False)
     codes = (_code(fields[key]) for key in ("error_code", "code") if fields.get(key) is not None)
     code = next((one for one in codes if one is not None), None)
-    words = [_text(fields[key]) for key in ("error_message", "error", "detail", "message") if fields.get(key)]
+    words = [one_line(fields[key]) for key in ("error_message", "error", "detail", "message") if fields.get(key)]
     own = (
         code is not None or "error_message" in fields or "error_code" in fields or isinstance(fields.get("error"), str)
     )
@@ -175,14 +206,6 @@ def _code(value: object) -> int | None:
     return code if 400_000 <= code <= 599_999 else None  # noqa: PLR2004 - six digits, an HTTP error first
 
 
-def _text(value: object) -> str:
-    """Give a server's words as one line, whatever JSON type they came as."""
-    if isinstance(value, dict):
-        value = value.get("message") or value.get("detail") or value.get("error") or value
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return " ".join(text.split())[:2000]
-
-
 def read_submit(answer: Answer | WireFault, now: float) -> SubmitReply:
     """Return what became of a submission; `now` in seconds since 1970, for a `Retry-After` that is a date.
 
@@ -190,22 +213,16 @@ def read_submit(answer: Answer | WireFault, now: float) -> SubmitReply:
     server's own troubles among it: a gateway can accept a request, and then answer 504001.
     """
     if isinstance(answer, WireFault):
-        if not answer.sent:
-            return Unsent(answer.message)
-        if request_id := salvaged_id(answer.came):
-            return Accepted(request_id)
-        why = f"sent, and no answer that can be read came: {answer.message}"
-        evidence: dict[str, object] = {"phase": "waiting for the answer", "exception": answer.message}
-        return _hinting(why, evidence, answer.message + answer.came[:_EVIDENCE].decode("utf-8", "replace"))
+        return after_fault(answer)
     said = _said(answer)
     http = f"HTTP {answer.status}"
     meaning = said.code // 1000 if said.code else answer.status
-    believed = 200 <= answer.status < 300 or meaning not in _NOT_TAKEN  # noqa: PLR2004
+    believed = is_success(answer.status) or meaning not in _NOT_TAKEN
     if believed and (request_id := _request_id(answer, said)):  # an error that names a request may have made it
         return Accepted(request_id)
     message = said.message if said.own else http
-    if meaning in _FOR_GOOD and said.code is None and _is_troubled(said, answer):
-        return _lost(answer, said)
+    if meaning in FOR_GOOD and said.code is None and _is_troubled(said, answer):
+        return lost(answer, said.message if said.own else "")
     match meaning, said.code:
         case _, 400_002:
             return Broke(message)
@@ -218,15 +235,15 @@ def read_submit(answer: Answer | WireFault, now: float) -> SubmitReply:
         case 403, _:
             return Forbidden(message)
         case 429, _:
-            return Busy(message, _retry_after(answer, now))
+            return Busy(message, retry_after(answer, now))
         case 503, _ if said.own:
-            after = _retry_after(answer, now)
+            after = retry_after(answer, now)
             return Busy(message, after, shared=after is not None)
-        case status, _ if status in _FOR_GOOD:
+        case status, _ if status in FOR_GOOD:
             kind = Kind.REFUSED if _POLICY.search(message) else Kind.INVALID
             return TurnedDown(kind, message if message.startswith("HTTP") else f"{message} [{http}]")
         case _:
-            return _lost(answer, said)
+            return lost(answer, said.message if said.own else "")
 
 
 def _request_id(answer: Answer, said: _Said) -> str | None:
@@ -242,50 +259,7 @@ def _is_troubled(said: _Said, answer: Answer) -> bool:
     A gateway may have passed the request on, and its words, not those of who looked after it, say that it was turned
     down: what it says of a trouble keeps that from being believed.
     """
-    return any(code == _TIMED_OUT or code >= _TROUBLE for code in codes_in(said.fields, answer.body))
-
-
-def _lost(answer: Answer, said: _Said) -> Lost:
-    """Return the reply of an answer that says neither yes nor no, with the ids that it may hold."""
-    why = said.message if said.own else "an answer that says neither yes nor no"
-    if not answer.whole and not said.own:
-        why = "an answer that was cut off"
-    evidence = _evidence(answer)
-    return _hinting(f"HTTP {answer.status}, {why}", evidence, str(evidence["body"]))
-
-
-def _hinting(why: str, evidence: dict[str, object], text: str) -> Lost:
-    """Return that an answer was lost, with the ids that its text may hold."""
-    if ids := hinted_ids(text):
-        why += f"; it may hold the request id {' or '.join(ids)}"
-        evidence["request_ids"] = ids
-    return Lost(why, evidence)
-
-
-def _evidence(answer: Answer) -> dict[str, object]:
-    headers = {name: value for name, value in answer.headers.items() if name != "set-cookie"}
-    phase = "answered" if answer.whole else "reading the answer"
-    return {
-        "phase": phase,
-        "status": answer.status,
-        "headers": headers,
-        "body": answer.body[:_EVIDENCE].decode("utf-8", "replace"),
-    }
-
-
-def _retry_after(answer: Answer, now: float) -> float | None:
-    text = answer.headers.get("retry-after", "").strip()
-    if not text:
-        return None
-    try:
-        return min(3600.0, max(0.0, float(text)))
-    except ValueError:
-        pass
-    try:
-        moment: datetime = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    return min(3600.0, max(0.0, moment.timestamp() - now))
+    return any(code == TIMED_OUT or code >= TROUBLE for code in codes_in(said.fields, answer.body))
 
 
 def read_poll(answer: Answer | WireFault, now: float, request_id: str) -> PollReply:
@@ -300,7 +274,7 @@ def read_poll(answer: Answer | WireFault, now: float, request_id: str) -> PollRe
     word = str(said.fields.get("status", "")).lower()
     error = _error_in(said.fields)
     if word in _FAILED or (word in _COMPLETED and error and not _found_urls(said.fields.get("output"))):
-        message = _text(error or "the server gives no reason")
+        message = one_line(error or "the server gives no reason")
         return Broken(Kind.REFUSED if _POLICY.search(message) else Kind.FAILED, message, _cost(said))
     if word in _COMPLETED:
         return _ended(said, answer)
@@ -324,7 +298,7 @@ def _stranger(said: _Said, request_id: str) -> Misdirected | None:
 
 def _read_refused(answer: Answer, said: _Said, now: float) -> Missing | Unauthorized | Forbidden | Unavailable | None:
     """Read what any reading call may be answered instead of what was asked."""
-    if said.code is None and 200 <= answer.status < 300:  # noqa: PLR2004
+    if said.code is None and is_success(answer.status):
         return None if answer.whole else Unavailable("the answer was cut off", reached=True)
     if said.fields.get("status") and said.code is None and answer.status < 500:  # noqa: PLR2004 - a state, oddly sent
         return None
@@ -339,7 +313,7 @@ def _read_refused(answer: Answer, said: _Said, now: float) -> Missing | Unauthor
         case 404, _:
             return Missing(message)
         case _:
-            return Unavailable(message, _retry_after(answer, now), reached=True)
+            return Unavailable(message, retry_after(answer, now), reached=True)
 
 
 def _error_in(fields: Mapping[str, object]) -> object:
@@ -359,7 +333,7 @@ def _ended(said: _Said, answer: Answer) -> Completed | Finished:
 
 def _urls(output: object, aside: Sequence[Path]) -> tuple[str, ...]:
     """Return every output's URL: one or many, bare or in an object; `aside:FILE` for what came within."""
-    return tuple(_here(url, aside) for url in _found_urls(output))
+    return tuple(at_hand(url, aside) for url in _found_urls(output))
 
 
 def _found_urls(output: object) -> list[str]:
@@ -371,14 +345,6 @@ def _found_urls(output: object) -> list[str]:
             if isinstance(url, str) and url.strip():
                 found[url.strip()] = None
     return list(found)
-
-
-def _here(url: str, aside: Sequence[Path]) -> str:
-    """Give the file in the place of its mark. A server cannot name one: what it calls so is no URL."""
-    head, mark, number = url.rpartition(";base64,aside:")
-    if mark and head.startswith("data:") and number.isdigit() and int(number) < len(aside):
-        return f"{ASIDE}{aside[int(number)]}"
-    return f"no:{url}" if url.startswith(ASIDE) else url
 
 
 def _cost(said: _Said) -> float | None:

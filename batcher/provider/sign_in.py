@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 from dotenv import dotenv_values
 
 from batcher.errors import WrongUse
-from batcher.provider import PROVIDERS
+from batcher.provider import FIRST, PROVIDERS
 from batcher.provider.provider import Base, Provider
-from batcher.settings import Endpoint, Secret
+from batcher.settings import SANDBOX, Destination, Endpoint, Secret
 
 _CONTROLS: Final = dict.fromkeys(map(chr, (*range(32), *range(127, 160))), "") | {
     "\n": "a line break",
@@ -98,6 +98,9 @@ def look_for_token(api: Provider, environ: Mapping[str, str], beside: Path | Non
         for name in api.traits.token_names:
             if text := (source.get(name) or "").strip():
                 return FoundToken(Secret(text), f"{name} in {place}")
+        parts = [(source.get(name) or "").strip() for name in api.traits.token_pair]
+        if parts and all(parts):
+            return FoundToken(Secret(":".join(parts)), f"{' and '.join(api.traits.token_pair)} in {place}")
     for folder in _config_dirs(api, environ):
         said = _token_file(folder / "token.json")
         if text := str(said.get("token") or said.get("access_token") or "").strip():
@@ -130,9 +133,15 @@ def _token_file(file: Path) -> Mapping[str, object]:
     return found if isinstance(found, dict) else {}
 
 
-def remote(beside: Path | None = None, vendor: str = "") -> Endpoint:
-    """Return a provider's API as the environment names it, of the first provider by default; its token may be empty."""
-    api = PROVIDERS[vendor] if vendor else next(iter(PROVIDERS.values()))
+def destination(vendor: str = FIRST, *, sandbox: bool = False) -> Destination:
+    """Return whose results a run is to hold: the sandbox's, or those of a provider as the environment names its API."""
+    provider = SANDBOX if sandbox else base_url(os.environ, PROVIDERS[vendor].traits.api)
+    return Destination(provider, vendor)
+
+
+def remote(beside: Path | None = None, vendor: str = FIRST) -> Endpoint:
+    """Return a provider's API as the environment names it; its token may be empty."""
+    api = PROVIDERS[vendor]
     base, found = base_url(os.environ, api.traits.api), look_for_token(api, os.environ, beside)
     return Endpoint(
         base=base,

@@ -7,7 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +21,7 @@ from yarl import URL
 from batcher import __version__
 from batcher.errors import WrongUse
 from batcher.provider.addresses import barred
-from batcher.provider.calls import REPLY_LIMIT, Answer, Call, Download, WireFault
+from batcher.provider.calls import REPLY_LIMIT, Answer, Call, Download, WireFault, target
 from batcher.provider.damaged import readable
 from batcher.provider.packing import unpacked
 from batcher.provider.provider import Traits
@@ -51,6 +51,15 @@ USER_AGENT: Final = f"batcher/{__version__}"
 _BARRED: Final = "is an address of a private network: no file is fetched from there"
 
 
+@dataclass(frozen=True, slots=True)
+class Network:
+    """How hosts are reached from this machine."""
+
+    proxies: Proxies = field(default_factory=Proxies)
+    connections: int = 0
+    """The most that each pool has at once, 0: any number."""
+
+
 class HttpWire:
     """The wire over aiohttp.
 
@@ -64,24 +73,27 @@ class HttpWire:
         token: str,
         renewed: Callable[[], str] | None = None,
         *,
-        proxies: Proxies | None = None,
+        account: str = "",
         traits: Traits | None = None,
-        connections: int = 0,
+        network: Network | None = None,
     ) -> None:
-        """`traits`: of the provider, whose own file hosts may be reached through a proxy.
+        """`account`: the base URL of calls that belong to the account, where that is another.
 
-        `connections`: the most that each of its pools has at once, 0: any number.
+        `traits`: of the provider, whose own file hosts may be reached through a proxy.
         """
-        self._connections = connections
+        network = network or Network()
+        self._connections = network.connections
         self._authorization = traits.authorization if traits else "Bearer"
         """What stands before the token in its header."""
         self._base = base
+        self._account = account
         self._token = token
         self._redactor = Redactor(token)
         self._renewed = renewed
         """Reads the token once more, where it was refused: it may have been renewed since."""
-        self._proxies = proxies or Proxies()
-        self._proxy = self._proxies.of(base)
+        self._proxies = network.proxies
+        self._proxy = {one: self._proxies.of(one) for one in {base, account} - {""}}
+        """By base URL."""
         self._hosts = traits.file_hosts if traits else ()
         self._own: frozenset[str] | None = None
         """The API host's addresses: files may come from there, wherever it is."""
@@ -90,7 +102,7 @@ class HttpWire:
         """Calls to the API so far."""
         self._trace = aiohttp.TraceConfig()
         self._trace.on_request_headers_sent.append(_note_sent)
-        once = _Keeping(limit=connections, force_close=True)
+        once = _Keeping(limit=network.connections, force_close=True)
         self._once = _session(
             once, self._trace, decompresses=False
         )  # what is damaged in a stream is read as far as it goes
@@ -132,6 +144,7 @@ class HttpWire:
             headers["Cache-Control"] = "no-cache"
         if call.body is not None:
             headers["Content-Type"] = "application/json"
+        headers |= call.headers
         trace = SimpleNamespace(sent=False)
         body, response, raw = bytearray(), None, bytearray()
         _RAW.set(raw if once else None)
@@ -140,12 +153,12 @@ class HttpWire:
                 self._within(call.timeout),
                 session.request(
                     call.method,
-                    self._base + call.path,
+                    URL(target(call, self._base, self._account), encoded=bool(call.follow)),
                     data=call.body,
                     headers=headers,
                     allow_redirects=False,
                     trace_request_ctx=trace,
-                    proxy=self._proxy,
+                    proxy=self._proxy[self._account if call.account and self._account else self._base],
                 ) as response,
             ):
                 if call.aside and (response.content_length or _SMALL + 1) > _SMALL:
@@ -278,7 +291,8 @@ class HttpWire:
         What it would connect to cannot be seen from here: so it is asked for the provider's own hosts, and for names
         that are of the public internet for this machine too.
         """
-        if host == urlsplit(self._base).hostname or host.endswith(self._hosts):
+        own = host == urlsplit(self._base).hostname or f".{host}".endswith(self._hosts)
+        if own:
             return None
         try:
             found = await asyncio.get_running_loop().getaddrinfo(host, None)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections.abc import Mapping
 
 from batcher.catalog import Model, read_strange_entry
 from batcher.errors import EXIT_MANIFEST, BatcherError, TokenMissing, Unreachable, WrongUse
@@ -18,15 +19,17 @@ class Unusable(BatcherError):
 
 async def look_up(wire: Wire, api: Provider, model_id: str) -> Model:
     """Ask the API's catalogue for a model. Raises WrongUse, Unusable, TokenMissing, Unreachable."""
-    answer = await wire.send(api.catalogue(model_id))
+    call = api.catalogue(model_id)
+    if call is None:
+        raise WrongUse(f"{api.traits.title} has no catalogue in which {model_id} could be looked up")
+    answer = await wire.send(call)
     if isinstance(answer, WireFault):
         raise Unreachable(f"the model {model_id} could not be looked up: {answer.message}")
     why = ""
     try:
-        entry = json.loads(answer.body)
-        if isinstance(entry, dict) and answer.status == 200:  # noqa: PLR2004
-            inner = entry.get("model")
-            found = read_strange_entry(inner if isinstance(inner, dict) else {"model_id": model_id, **entry})
+        entries = api.read_catalogue(json.loads(answer.body), model_id)
+        if entries and answer.status == 200:  # noqa: PLR2004
+            found = read_strange_entry(await _priced(entries[0], wire, api, model_id))
             if found.id == model_id:
                 return found
             raise Unreachable(f"asked about the model {model_id}, the API answers about {found.id}")
@@ -43,17 +46,32 @@ async def look_up(wire: Wire, api: Provider, model_id: str) -> Model:
     )
 
 
+async def _priced(entry: Mapping[str, object], wire: Wire, api: Provider, model_id: str) -> Mapping[str, object]:
+    """Return a model's entry with the listed price of its unit, where bills are units."""
+    if api.price_list is None:
+        return entry
+    unit = api.price_list.read(await wire.send(api.price_list.price(model_id)), model_id)
+    if unit is None:
+        return entry
+    note = "the listed price of a unit; what counts as one differs from model to model"
+    return {
+        **entry,
+        "prices": {"usd_per_image": {"default": unit}, "usd_per_unit": unit, "assumed": True, "note": note},
+    }
+
+
 async def list_models(wire: Wire, api: Provider) -> list[Model]:
-    """Ask the API for its whole catalogue. Raises Unreachable."""
-    answer = await wire.send(api.catalogue())
+    """Ask the API for its whole catalogue, as far as it lists one. Raises Unreachable."""
+    call = api.catalogue()
+    if call is None:
+        return []
+    answer = await wire.send(call)
     if not isinstance(answer, Answer) or answer.status != 200:  # noqa: PLR2004
         raise Unreachable(
             f"the catalogue could not be read: {answer.message if isinstance(answer, WireFault) else answer.status}"
         )
-    found = json.loads(answer.body)
-    entries = found if isinstance(found, list) else found.get("models") or found.get("items") or []
     models = []
-    for entry in entries:
+    for entry in api.read_catalogue(json.loads(answer.body)):
         with contextlib.suppress(ValueError, TypeError):
             models.append(read_strange_entry(entry))
     return models

@@ -1,5 +1,6 @@
 """What a run would do and cost, told from its jobs as they stream by and from what earlier work took."""
 
+import math
 import os
 import shutil
 import tempfile
@@ -11,7 +12,7 @@ from itertools import chain, tee
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 
-from batcher.catalog import Model
+from batcher.catalog import Model, offers
 from batcher.clock import chance
 from batcher.errors import BatcherError
 from batcher.job import Spec, State
@@ -105,6 +106,8 @@ class PlannedJobs:
         self._sampled = sampled
         self._last_row = 0
         self.model = ""
+        self.inputs: set[str] = set()
+        """The names of all inputs that some job sets."""
         self._ids, self._others = _Ids(), _Ids()
         """Of the jobs that `--where` leaves, and of those that it leaves out."""
         self._class_of = array("H")
@@ -126,6 +129,7 @@ class PlannedJobs:
             self._others.append(spec.id)
             return
         self.model = spec.model
+        self.inputs.update(spec.inputs)
         self._ids.append(spec.id)
         price = PriceClass(spec.request_class, spec.estimated_usd, outputs)
         self._class_of.append(self._classes.setdefault(price, min(len(self._classes), _CLASSES)))
@@ -252,6 +256,27 @@ def bill(seen: PlannedJobs, to_buy: Sequence[int], settings: Policy, out: Path, 
         "confirm_above": above,
         "asks": provider != SANDBOX and asks(known, limit, spent, above),
     }
+
+
+def at_each_provider(
+    seen: PlannedJobs, to_buy: Sequence[int], here: str, estimated: float | None
+) -> list[dict[str, Any]]:
+    """Return what the same jobs would cost at each provider that offers their model, by its price list.
+
+    `here`: the provider that is planned for, and what they cost there. What a job asks for that the model does not take
+    elsewhere is named: these jobs would be faults there.
+    """
+    counts = seen.by_class(to_buy)
+    found = []
+    for name, model in offers(seen.model).items():
+        elsewhere = 0.0
+        for price, count in counts.items():
+            each = model.prices.of(price.request_class or None) if model.prices else None
+            elsewhere += math.nan if each is None else each * price.outputs * count
+        usd = estimated if name == here else None if math.isnan(elsewhere) else round(elsewhere, 6)
+        missing = sorted(seen.inputs - set(model.properties))
+        found.append({"provider": name, "model": model.remote_id, "estimated": usd, "lacks": missing})
+    return found
 
 
 def expected(out: Path, provider: str, jobs: int) -> dict[str, Any] | None:

@@ -7,7 +7,6 @@ import shutil
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -18,15 +17,16 @@ from batcher.ledger import asks
 from batcher.ledger.ledger import Ledger, unreadable
 from batcher.ledger.lock import Lock
 from batcher.ledger.reader import has_ledger
+from batcher.ledger.request_register import RequestRegister
 from batcher.ledger.witness import Witness
 from batcher.outputs.store import sync_folder
 from batcher.plain import command
-from batcher.provider import PROVIDERS
+from batcher.provider import FIRST, PROVIDERS
 from batcher.provider.calls import Wire
-from batcher.provider.sign_in import remote
+from batcher.provider.sign_in import destination, remote
 from batcher.run.parts import Parts
 from batcher.run.run import Run
-from batcher.settings import SANDBOX, Endpoint
+from batcher.settings import SANDBOX, Destination, Endpoint
 
 _DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE})
 """Errors of a folder that cannot be made which say nothing of its name."""
@@ -36,7 +36,7 @@ _DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, er
 async def open_run(
     out: Path,
     *,
-    provider: str | None = None,
+    wanted: Destination | None = None,
     beside: Path | None = None,
     make: bool = False,
     rebuild: bool = False,
@@ -44,7 +44,7 @@ async def open_run(
 ) -> AsyncIterator[Run]:
     """Hold a run directory: lock, ledger, the way to the API. With `make` it is made where it is not there.
 
-    `provider`: whose results it is to hold, None: whosever it does. `rebuild`: files without a ledger are no fault,
+    `wanted`: whose results it is to hold, None: whosever it does. `rebuild`: files without a ledger are no fault,
     for they are about to be taken over. Raises WrongRun, LedgerInUse, LedgerUnreadable.
     The API is reached, and the sandbox started, only when something is to be asked: a run at rest needs neither.
     """
@@ -56,7 +56,9 @@ async def open_run(
         if fresh:
             _make(out, rebuild=rebuild)
         ledger = await stack.enter_async_context(_held(out, parts))
-        owner = await _owner(ledger, out, provider)
+        owner = await _owner(ledger, out, wanted)
+        if PROVIDERS[owner.vendor].history:
+            ledger.register = RequestRegister(parts.state(), await _run_id(ledger, parts))
 
         async def connect() -> tuple[Endpoint, Wire]:
             endpoint = await _endpoint(owner, out, beside, stack, parts)
@@ -151,29 +153,45 @@ def _ledger_file(out: Path) -> Path:
     return file
 
 
-async def _owner(ledger: Ledger, out: Path, provider: str | None) -> str:
-    """Give whose results the ledger holds; sandbox results under a real run would be a lie. Raises WrongRun."""
-    known = (await ledger.meta()).get("provider")
-    if known is None:
-        owner = provider or remote().provider
-        await ledger.put_meta({"provider": owner})
+async def _owner(ledger: Ledger, out: Path, wanted: Destination | None) -> Destination:
+    """Return whose results the ledger holds.
+
+    Raises WrongRun where they are another's than those of this run: results of the sandbox under a real run would be a
+    lie, and a request is followed only where it was made.
+    """
+    meta = await ledger.meta()
+    if meta.get("provider") is None:
+        owner = wanted or destination()
+        await ledger.put_meta({"provider": owner.provider, "vendor": owner.vendor})
         return owner
-    if provider is not None and provider != known:
+    known = Destination(str(meta["provider"]), str(meta["vendor"]))
+    if known.vendor not in PROVIDERS:
+        raise WrongRun(f"{out} holds results of {known.vendor}, which this batcher does not know", "use a newer one")
+    if wanted is not None and wanted != known:
         raise WrongRun(
-            f"{out} holds results of {known}; this run is for {provider}", "choose another directory with -o"
+            f"{out} holds results of {_named(known)}; this run is for {_named(wanted)}",
+            "choose another directory with -o",
         )
-    return str(known)
+    return known
 
 
-async def _endpoint(owner: str, out: Path, beside: Path | None, stack: AsyncExitStack, parts: Parts) -> Endpoint:
-    if owner == SANDBOX:
-        return await stack.enter_async_context(parts.sandbox(out / SANDBOX))
-    endpoint = remote(beside)
+def _named(owner: Destination) -> str:
+    """Return what a user calls whoever makes results."""
+    title = PROVIDERS[owner.vendor].traits.title
+    return owner.provider if owner.vendor == FIRST or not owner.is_sandbox else f"the sandbox as {title}"
+
+
+async def _endpoint(
+    owner: Destination, out: Path, beside: Path | None, stack: AsyncExitStack, parts: Parts
+) -> Endpoint:
+    if owner.is_sandbox:
+        return await stack.enter_async_context(parts.sandbox(out / SANDBOX, owner.vendor))
+    endpoint = remote(beside, owner.vendor)
     endpoint.check_token()
-    if endpoint.provider != owner:
+    if endpoint.provider != owner.provider:
         variable = PROVIDERS[endpoint.vendor].traits.api.variable
-        raise WrongRun(f"{out} holds results of {owner}; {variable} says {endpoint.provider}")
-    return replace(endpoint, provider=owner)
+        raise WrongRun(f"{out} holds results of {owner.provider}; {variable} says {endpoint.provider}")
+    return endpoint
 
 
 def discard(out: Path) -> None:

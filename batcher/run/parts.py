@@ -11,9 +11,9 @@ from batcher.ledger.database import Database, open_threaded
 from batcher.ledger.witness import state_folder
 from batcher.provider import PROVIDERS
 from batcher.provider.calls import Wire
-from batcher.provider.proxies import of_environment
+from batcher.provider.proxies import Proxies, of_environment
 from batcher.provider.rehearsal import sandbox
-from batcher.provider.wire import HttpWire
+from batcher.provider.wire import HttpWire, Network
 from batcher.run.descriptors import connections
 from batcher.settings import SANDBOX, Endpoint
 
@@ -25,9 +25,9 @@ def http_wire(endpoint: Endpoint) -> Wire:
         endpoint.base,
         endpoint.token.reveal(),
         (lambda: renew().reveal()) if renew else None,
-        proxies=None if endpoint.provider == SANDBOX else of_environment(),
+        account=endpoint.account,
         traits=PROVIDERS[endpoint.vendor].traits,
-        connections=connections(),
+        network=Network(Proxies() if endpoint.provider == SANDBOX else of_environment(), connections()),
     )
 
 
@@ -37,7 +37,7 @@ class Parts:
 
     database: Callable[[Path], Awaitable[Database]] = open_threaded
     wire: Callable[[Endpoint], Wire] = http_wire
-    sandbox: Callable[[Path], AbstractAsyncContextManager[Endpoint]] = sandbox
+    sandbox: Callable[[Path, str], AbstractAsyncContextManager[Endpoint]] = sandbox
     state: Callable[[], Path] = lambda: state_folder(os.environ)
     """The user's state directory, where the witnesses are."""
     pulse: bool = True

@@ -14,7 +14,6 @@ from batcher.outputs.failures import Dead, Failed, Never
 from batcher.outputs.sidecar import Origin, sidecar, sidecar_file
 from batcher.outputs.store import Store
 from batcher.pacing.patience import backoff
-from batcher.provider.provider import Reference
 from batcher.provider.replies import Finished
 
 _TRIES: Final = 4
@@ -57,9 +56,9 @@ async def write_sidecar(job: Job, index: int, store: Store, origin: Origin) -> s
 
 async def _urls(job: Job, tools: Tools) -> tuple[str, ...]:
     """Ask for the result again: what it names now is fresher than what is remembered."""
-    request = Reference(job.spec.model, job.request_id or "")
+    request = await tools.reference(job)
     answer = await tools.wire.send(replace(tools.api.result(request, tools.store.parts), fresh=True))
-    reply = tools.api.read_poll(answer, tools.clock.now(), request.request_id)
+    reply = tools.api.read_result(answer, tools.clock.now(), request)
     return reply.urls if isinstance(reply, Finished) else ()
 
 

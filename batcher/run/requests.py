@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from batcher.errors import BatcherError, TokenMissing, Unreachable, WrongUse
 from batcher.events import Changed
-from batcher.job import Job, Move, State
+from batcher.job import NO_URLS, Job, Move, State
 from batcher.ledger import asks
 from batcher.ledger.adoption import adoptable
 from batcher.ledger.again import Which
@@ -24,9 +24,14 @@ from batcher.plain import command
 from batcher.provider.damaged import named_id
 from batcher.provider.provider import Reference
 from batcher.provider.replies import (
+    Broken,
+    CancelAsked,
     CancelDone,
+    Cancelled,
     CancelReply,
     CancelTooLate,
+    Completed,
+    Finished,
     Forbidden,
     Misdirected,
     Missing,
@@ -38,9 +43,12 @@ from batcher.settings import Limits, Policy, Retry
 
 if TYPE_CHECKING:
     from batcher.engine.engine import Engine
+    from batcher.engine.legs import Tools
     from batcher.run.run import Run
 
 _AT_ONCE: Final = 16
+_LOOKS_AFTER_CANCEL: Final = 3
+"""Looks at a request that was asked to end; what is still at work then runs on, and the next start looks again."""
 _CANCELS: Final = Path("cancellations")
 """Stands among the requests for the cancellations that follow one."""
 _FIXED: Final = frozenset({"max_time", "until", "confirm_above_usd", "uncertain"})
@@ -156,8 +164,10 @@ class Requests:
         run = self._run
         meant = await run.ledger.transact(lambda connection: adoptable(connection, job_id, request_id))
         wire = await run.connect()
-        answer = await wire.send(replace(run.api.status(Reference(meant.spec.model, request_id)), fresh=True))
-        match run.api.read_poll(answer, run.parts.clock.now(), request_id):
+        tools = run.tools(wire, await run.meta())
+        request = await tools.reference(replace(meant, request_id=request_id, follow=NO_URLS))
+        answer = await wire.send(replace(run.api.status(request), fresh=True))
+        match run.api.read_status(answer, run.parts.clock.now(), request):
             case Missing(message):
                 raise WrongUse(f"the API does not know request {request_id}: {message}")
             case Misdirected(named):
@@ -215,12 +225,16 @@ class Requests:
         run = self._run
         wire = await run.connect()
         limit = asyncio.Semaphore(_AT_ONCE)
+        tools = run.tools(wire, await run.meta())
 
         async def one(job: Job) -> CancelReply:
             async with limit:
-                answer = await wire.send(run.api.cancel(Reference(job.spec.model, job.request_id or "")))
-            reply = run.api.read_cancel(answer, run.parts.clock.now(), job.request_id or "")
-            if isinstance(reply, CancelDone | CancelTooLate | Missing):
+                request = await tools.reference(job)
+                answer = await wire.send(run.api.cancel(request))
+                reply = run.api.read_cancel(answer, run.parts.clock.now(), request)
+                if isinstance(reply, CancelAsked) and run.engine is None:
+                    reply = await self._after_cancel(tools, request)
+            if isinstance(reply, CancelDone | CancelAsked | CancelTooLate | Missing):
                 self._cancels.add(job.id)
             if isinstance(reply, CancelDone) and run.engine is None:  # a run at work hears of it by its next look
                 await run.ledger.record(job, Move(State.CANCELLED, message="cancelled by the user"))
@@ -239,6 +253,21 @@ class Requests:
                     f"try again: {command('cancel', run.out)}",
                 )
         return {"cancelled": cancelled, "running": len(replies) - cancelled}
+
+    async def _after_cancel(self, tools: Tools, request: Reference) -> CancelReply:
+        """Return what became of a request that was asked to end, as far as its state tells soon."""
+        api, clock = tools.api, tools.clock
+        for tries in range(_LOOKS_AFTER_CANCEL):
+            await asyncio.sleep(backoff(tries, tools.chance) / 4 if tries else 0.0)
+            reply = api.read_status(await tools.wire.send(api.status(request)), clock.now(), request)
+            if isinstance(reply, Completed):
+                reply = api.read_result(await tools.wire.send(api.result(request)), clock.now(), request)
+            match reply:
+                case Cancelled():
+                    return CancelDone()
+                case Finished() | Broken():
+                    return CancelTooLate("it has ended already")
+        return CancelAsked()
 
     def _take(self, *jobs: Job) -> None:
         """Hand jobs to the run at work."""

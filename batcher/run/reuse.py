@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from batcher.job import Job, Move, State
 from batcher.ledger.reader import Reader
 from batcher.outputs.finished import Finished, bring, copy_aside, finished, whole_in_place
+from batcher.settings import Destination
 
 if TYPE_CHECKING:
     from batcher.run.run import Run
@@ -32,7 +33,7 @@ async def reuse(run: "Run", folder: Path) -> Reused:
     await asyncio.to_thread(run.store.prepare)
     reused = Reused()
     for found in finished(folder):
-        if found.provider != run.provider:
+        if found.provider != run.owner.provider:
             continue
         waiting = await _waiting(run, found)
         if waiting is None:
@@ -94,7 +95,7 @@ async def _recognise(run: "Run", job: Job, found: Finished) -> bool:
 Pages = Callable[[], Iterable[Sequence[str]]]
 
 
-def held_by_siblings(out: Path, provider: str, wanted: Pages) -> dict[Path, int]:
+def held_by_siblings(out: Path, owner: Destination, wanted: Pages) -> dict[Path, int]:
     """Count the jobs among these that other run directories beside this one have done: they could be reused.
 
     `wanted` gives their ids in pages, once for each directory that may have some.
@@ -103,7 +104,7 @@ def held_by_siblings(out: Path, provider: str, wanted: Pages) -> dict[Path, int]
     for ledger in sorted(out.parent.glob("*/ledger.sqlite")):
         if ledger.parent.resolve() == out.resolve():
             continue
-        if count := _done_of(ledger.parent, provider, wanted):
+        if count := _done_of(ledger.parent, owner, wanted):
             found[ledger.parent] = count
     return found
 
@@ -118,10 +119,10 @@ def waiting_in(out: Path) -> Pages:
     return pages
 
 
-def _done_of(folder: Path, provider: str, wanted: Pages) -> int:
+def _done_of(folder: Path, owner: Destination, wanted: Pages) -> int:
     try:
         with Reader(folder) as reader:
-            if reader.meta().get("provider") != provider or not reader.ask("any_done"):
+            if reader.owner() != owner or not reader.ask("any_done"):
                 return 0
             return sum(map(reader.count_done, wanted()))
     except Exception:  # noqa: BLE001 - a directory that cannot be read holds nothing that can be used

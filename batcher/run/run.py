@@ -14,21 +14,23 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter
 
-from batcher.catalog import Model, bundled, read_entry
+from batcher.catalog import Model, bundled, offered, read_entry
 from batcher.engine.deadline import Deadline
 from batcher.engine.ending import HALTS, Drain, Halt
 from batcher.engine.engine import Engine
 from batcher.engine.legs import Legs, Tools
 from batcher.engine.pace import Pace
 from batcher.engine.pulse import Pulse
+from batcher.engine.rules import bought_again
 from batcher.errors import (
     EXIT_OK,
     EXIT_SETTLED,
     SIGNAL_BASE,
     BatcherError,
     Stopped,
+    WrongUse,
 )
-from batcher.events import Ended, Listener, Started, Warned
+from batcher.events import Ended, Listener, Noted, Started, Warned
 from batcher.hosting.looked_at import Facts
 from batcher.job import IN_FLIGHT, SETTLED, Spec, State
 from batcher.ledger import asks
@@ -52,10 +54,12 @@ from batcher.provider.calls import Wire
 from batcher.provider.provider import Provider
 from batcher.run.catalogue import look_up
 from batcher.run.copies import Copies
+from batcher.run.lost_requests import ONCE_MORE_AFTER, LostRequests
+from batcher.run.offers import Offers
 from batcher.run.parts import Parts
 from batcher.run.purse import Purse
 from batcher.run.requests import Requests
-from batcher.settings import SANDBOX, Endpoint, Policy
+from batcher.settings import SANDBOX, Destination, Endpoint, Policy
 from batcher.show.status import status
 from batcher.show.words import left_behind
 
@@ -76,16 +80,17 @@ class Outcome:
 class Run:
     """A run directory that this process holds. Made by `open_run`."""
 
-    def __init__(self, out: Path, ledger: Ledger, provider: str, connect: Connect, parts: Parts) -> None:
+    def __init__(self, out: Path, ledger: Ledger, owner: Destination, connect: Connect, parts: Parts) -> None:
         self.out = out
-        self.provider = provider
+        self.owner = owner
+        """Whose results it holds."""
         self.secret = ""
         """The token, once there is a connection: the log takes it out of what it writes."""
         self.ledger = ledger
         self._connect = connect
         self._wire: Wire | None = None
-        self.api: Provider = next(iter(PROVIDERS.values()))
-        """The protocol that is spoken, known once the way to the API is."""
+        self.api: Provider = PROVIDERS[owner.vendor]
+        """The protocol that is spoken."""
         self.parts = parts
         self.store = Store(out)
         self.purse = Purse(ledger)
@@ -105,7 +110,6 @@ class Run:
         """Find the way to the API, starting the sandbox for a rehearsal. Raises TokenMissing, WrongRun."""
         if self._wire is None:
             endpoint, self._wire = await self._connect()
-            self.api = PROVIDERS[endpoint.vendor]
             self.secret = "" if endpoint.provider == SANDBOX else endpoint.token.reveal()
         return self._wire
 
@@ -119,9 +123,17 @@ class Run:
         )
 
     async def has_work(self, policy: Policy) -> bool:
-        """Say whether there is something to do: what is uncertain too, where it is to be submitted again."""
+        """Return whether there is something to do.
+
+        What is uncertain is, where it is to be submitted again, or looked for in the vendor's list of past requests.
+        """
         resubmits = policy.retry.uncertain == "resubmit" and (await self._states()).get(State.UNCERTAIN)
-        return bool(resubmits) or not await self.at_rest()
+        return bool(resubmits) or await self._may_find() or not await self.at_rest()
+
+    async def _may_find(self) -> bool:
+        """Return whether there are lost submissions, and a list in which they may be found."""
+        rows = await self.ledger.ask("states") if self.api.history else []
+        return any(row["state"] == State.UNCERTAIN for row in rows)
 
     def listen(self, listener: Listener) -> None:
         """Tell this listener of every event from now on."""
@@ -138,19 +150,26 @@ class Run:
         await self.ledger.put_meta(facts)
 
     async def model(self, model_id: str) -> Model:
-        """Give a model: bundled, known to this run, or looked up in the API's catalogue once."""
-        known = bundled()
-        if model_id in known:
-            return known[model_id]
-        for row in await self.ledger.ask("models"):
-            if row["id"] == model_id:
-                return read_entry(json.loads(row["entry"]))
+        """Return a model as the provider offers it: bundled, known to this run, or looked up in its catalogue once.
+
+        Raises WrongUse where the provider does not offer it.
+        """
+        if found := offered(model_id, self.api.name):
+            return found
+        if model_id in bundled():
+            raise WrongUse(f"{self.api.traits.title} does not offer {model_id}")
+        if known := (await self._known_models()).get(model_id):
+            return known
         wire = await self.connect()
         model = await look_up(wire, self.api, model_id)
         put = statements("moves.sql")["put_model"]
         entry = {"id": model_id, "entry": json.dumps(model.entry)}
         await self.ledger.transact(lambda connection: connection.execute(put, entry).rowcount)
         return model
+
+    async def _known_models(self) -> dict[str, Model]:
+        """Return the models that this run looked up in the API's catalogue, by id."""
+        return {row["id"]: read_entry(json.loads(row["entry"])) for row in await self.ledger.ask("models")}
 
     async def has_taken(self, stands_for: str) -> bool:
         """Say whether the jobs listed now are those of this manifest, and its local images are as they were."""
@@ -221,7 +240,7 @@ class Run:
         return Started(
             at=self.parts.clock.now(),
             name=name,
-            provider=self.provider,
+            provider=self.owner.provider,
             states=states,
             concurrency=policy.limits.concurrency,
             billed_usd=round(sum(row["billed"] for row in money), 6),
@@ -242,10 +261,14 @@ class Run:
         return None
 
     async def _drive(self, policy: Policy, meta: Mapping[str, Any]) -> Halt | None:
-        wire = await self.connect()
+        tools = self.tools(await self.connect(), meta)
+        lost = self._lost_requests(tools)
+        if lost and not self._early:
+            await lost.find()
         pace = await self.pace(policy)
         engine = self.engine = Engine(self.ledger, pace, policy, self.parts.clock)
-        engine.legs = Legs(self.tools(wire, meta), pace, policy.retry, engine)
+        engine.legs = Legs(tools, pace, policy.retry, engine)
+        engine.find_lost = lost.find if lost else None
         self.policy = policy
         if self._early:
             engine.stop(self._early)
@@ -261,6 +284,8 @@ class Run:
                 ended = asyncio.Event()
                 asked = asyncio.create_task(self.requests.serve(engine, ended), name="asks")
                 halt = await engine.run()
+                while lost and await self._goes_on_with_lost(lost, engine):
+                    halt = await engine.run()
                 ended.set()
                 answered = await self._last_answers(asked)
                 if halt or not answered or await self.at_rest():
@@ -269,6 +294,34 @@ class Run:
             if pulse:
                 pulse.stop()
             deadline.stop()
+
+    def _lost_requests(self, tools: Tools) -> LostRequests | None:
+        """Return what looks for lost submissions; None where the vendor lists no past requests."""
+        history, register = self.api.history, self.ledger.register
+        return LostRequests(self, tools, history, register) if history and register else None
+
+    async def _goes_on_with_lost(self, lost: LostRequests, engine: Engine) -> bool:
+        """Look for lost submissions once the work is done, and once more a while later.
+
+        Return whether there is work again: some were found, or are to be submitted again as none were.
+        """
+        if engine.halted and engine.halted.drain is not Drain.FINISH:
+            return False
+        if await engine.search():
+            return True
+        if await lost.any_recent():
+            count = len(await lost.uncertain())
+            await self.warn(
+                f"{count} lost submission{'s' if count > 1 else ''} may be in the list of past requests: "
+                f"looked for once more in {ONCE_MORE_AFTER:.0f} s"
+            )
+            await engine.rest(ONCE_MORE_AFTER)
+            if engine.halted and engine.halted.drain is not Drain.FINISH:
+                return False
+            if await engine.search():
+                return True
+        again = [bought_again(job, self.policy.retry) for job in await lost.uncertain()]
+        return engine.halted is None and any(again)
 
     async def _last_answers(self, asked: asyncio.Task[int]) -> int:
         """Let requests that came late be carried out too; after a signal not for long, after a second not at all."""
@@ -295,6 +348,7 @@ class Run:
         return Tools(
             wire=wire,
             api=self.api,
+            offer=Offers(self.api, wire, self._known_models, self.warn).of,
             store=self.store,
             clock=self.parts.clock,
             chance=self.parts.chance,
@@ -305,7 +359,7 @@ class Run:
 
     def origin(self, meta: Mapping[str, Any]) -> Origin:
         """Say where this run's jobs come from."""
-        return Origin(self.provider, str(meta.get("manifest_file") or "-"), meta.get("manifest_sha256") or None)
+        return Origin(self.owner.provider, str(meta.get("manifest_file") or "-"), meta.get("manifest_sha256") or None)
 
     async def make_room(self, stem: str, job_id: str) -> str:
         """Give the name a job's file may take: an unlisted job's files give way, a listed one's stay."""
@@ -414,6 +468,10 @@ class Run:
         outcome = Outcome(halt.exit_code, self._stopped(halt, message))
         await self._close_books(await self.meta(), outcome)
         return outcome
+
+    async def note_down(self, message: str) -> None:
+        """Write something into the log that the user need not be told."""
+        await self.ledger.say(Noted(self.parts.clock.now(), message))
 
     async def warn(self, message: str) -> None:
         """Tell the user something that stops nothing."""

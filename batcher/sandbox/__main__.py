@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NoReturn
 
+from batcher.sandbox.faces import FACES
 from batcher.sandbox.faults import FAULTS, checked
 from batcher.sandbox.server import balance, serve
 from batcher.sandbox.world import Conditions
@@ -72,6 +73,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--port", type=within(0, 65_535, int), default=0, help="0: any free port; the first line printed says which"
     )
+    made.add_argument("--protocol", choices=[*FACES], default="runcomfy", help="whose API it speaks")
     made.add_argument("--dir", type=Path, default=Path("sandbox"), help="where its state is kept")
     made.add_argument("--slots", type=within(1, 1e6, int), default=8, help="jobs it works on at once")
     made.add_argument("--latency", type=within(0), default=2.0, help="median seconds a job takes")
@@ -83,6 +85,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--balance", type=balance, default=balance("none"), help="USD until 402")
     made.add_argument("--token", default="", help="the only token taken; empty: any")
     made.add_argument("--seed", type=within(-math.inf, kind=int), default=0, help="of everything drawn by chance")
+    made.add_argument(
+        "--list-lag", type=within(0), default=0.0, help="seconds after which the list of past requests shows one"
+    )
     made.add_argument("--rate", type=within(0), default=0.0, help="submissions a second; above: 429; 0: no limit")
     made.add_argument("--outage", type=outage, action="append", default=[], metavar="AFTER:SECONDS", help=_OUTAGE)
     made.add_argument("--fault", type=share, action="append", default=[], metavar="NAME=SHARE", help=_FAULT)
@@ -118,9 +123,19 @@ def main(argv: list[str] | None = None) -> None:
         token=said.token,
         faults=shares,
         submissions_per_second=said.rate,
+        list_lag=said.list_lag,
     )
     with contextlib.suppress(KeyboardInterrupt), _port_taken(said.port):
-        asyncio.run(serve(conditions, said.dir, said.port, said.outage, until_stdin_ends=said.until_stdin_ends))
+        asyncio.run(
+            serve(
+                conditions,
+                said.dir,
+                said.port,
+                said.outage,
+                until_stdin_ends=said.until_stdin_ends,
+                protocol=said.protocol,
+            )
+        )
 
 
 if __name__ == "__main__":

@@ -53,10 +53,10 @@ _OF_SUBMISSIONS: Final = {
     "error_502": "502, an empty page, accepted or not",
     "error_503": "503, an empty page, accepted or not",
     "error_504": "504, an empty page, accepted or not",
-    "code_504": "504 with the API's own error code 504001, accepted or not",
-    "code_500_in_200": "200 with the API's own error code 500001, accepted or not",
-    "code_408": "408 with the API's own error code 408001, accepted or not",
-    "code_504_cut": "400 with the code 504001 in JSON that is cut off, accepted or not",
+    "code_504": "504 with an error in the API's own form, accepted or not",
+    "code_500_in_200": "200 with the API's own error of a server's trouble, accepted or not",
+    "code_408": "408 with an error in the API's own form, accepted or not",
+    "code_504_cut": "400 with a server's trouble in JSON that is cut off, accepted or not",
     "refusal_with_id": "accepted, and answered 400 with the request id",
     "cut_clean": "accepted, and the answer ends after the request id, in good order",
     "junk": "accepted, in an answer with junk around its JSON",
@@ -68,11 +68,22 @@ _OF_SUBMISSIONS: Final = {
     "not_http": "another protocol's greeting, not accepted",
     "huge": "accepted, in an answer of 50 MB",
     "slow": "accepted, in an answer that comes in drops",
-    "code_in_200": "an API error code in an HTTP 200",
+    "code_in_200": "an error in the API's own form with HTTP 200",
     "same_id": "accepted, under the request id of the job before",
     "strange_id": "accepted, under a request id with slashes and dots",
     "foreign_urls": "accepted, with a status_url on another host",
 }
+TURNED_AWAY: Final = frozenset(
+    {"busy", "busy_date", "busy_bare", "full", "reset", "redirect", "portal", "not_http", "code_in_200"}
+)
+"""Faults of submissions that are never accepted."""
+MAYBE_ACCEPTED: Final = frozenset(
+    {
+        *("code_504", "code_500_in_200", "code_408", "code_504_cut"),
+        *(f"error_{code}" for code in (408, 500, 502, 503, 504)),
+    }
+)
+"""Faults of submissions of which some are accepted, and some are not."""
 _OF_JOBS: Final = {
     "fail": "the generation fails",
     "refuse": "the generation is refused for its content",
@@ -86,6 +97,7 @@ _OF_JOBS: Final = {
     "file_scheme": "its output is a file:// URL",
     "bill_high": "it is billed at twice its price",
     "gone": "the server forgets the request",
+    "unlisted": "the list of past requests, where there is one, never shows it",
     "forgotten": "the server answers 404 for a while, and then knows the request again",
 }
 _OF_READINGS: Final = {

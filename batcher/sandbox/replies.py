@@ -1,11 +1,11 @@
-"""What the remote API sends: its answers, and what a fault makes of one. Pure."""
+"""What the remote API sends: its answers, and what a fault makes of one, whatever the protocol. Pure."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from batcher.sandbox.faults import Manner
 
@@ -13,12 +13,6 @@ PAGE: Final = b"<!doctype html><title>Bad gateway</title><h1>Bad gateway</h1>"
 _PORTAL: Final = b"<!doctype html><title>Welcome</title><form>Sign in to use this network</form>"
 _HUGE: Final = 50_000_000
 _ABSURD: Final = b', "n": ' + b"9" * 6_000 + b', "deep": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
-_SERVER_TROUBLES: Final = {"code_504": (504, 504001), "code_500_in_200": (200, 500001), "code_408": (408, 408001)}
-_CUT_CODE: Final = b'{"error_code": 504001, "error_message": "the upst'
-MAYBE_ACCEPTED: Final = frozenset(
-    {*_SERVER_TROUBLES, "code_504_cut", *(f"error_{code}" for code in (408, 500, 502, 503, 504))}
-)
-"""Faults of submissions of which some are accepted, and some are not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +29,28 @@ class Reply:
     """Under CUT: the bytes that arrive."""
 
     def content(self) -> bytes:
-        """Give the body as it is sent, whole or cut."""
+        """Return the body as it is sent, whole or cut."""
         body = self.raw if self.raw is not None else json.dumps(self.body, ensure_ascii=False, default=str).encode()
         return body[: self.cut_at] if self.manner is Manner.CUT else body
 
 
-def spoiled(fault: str | None, links: Mapping[str, str], earlier: Mapping[str, str]) -> Reply:
+class Dialect(Protocol):
+    """How a protocol words what goes wrong."""
+
+    def error(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> Reply:
+        """Return an error in the API's own form."""
+        ...
+
+    def trouble(self, fault: str) -> Reply:
+        """Return what a gateway says, in the API's own form, that does not know what became of a submission."""
+        ...
+
+    def refusal_in_200(self) -> Reply:
+        """Return an error in the API's own form that comes with HTTP 200, and stands for a bad request."""
+        ...
+
+
+def spoiled(fault: str | None, links: Mapping[str, Any], earlier: Mapping[str, Any], dialect: Dialect) -> Reply:
     """Answer a submission that was accepted, as a fault has it; `earlier`: the links of the job before."""
     whole = Reply(200, links)
     match fault:
@@ -62,8 +72,6 @@ def spoiled(fault: str | None, links: Mapping[str, str], earlier: Mapping[str, s
             return Reply(200, {"data": {"request_id": links["request_id"]}})
         case "refusal_with_id":
             return Reply(400, links)
-        case "code_504" | "code_500_in_200" | "code_408" | "code_504_cut":
-            return server_trouble(fault)
         case "html":
             return replace(whole, raw=PAGE, headers={"Content-Type": "text/html"})
         case "huge":
@@ -73,21 +81,16 @@ def spoiled(fault: str | None, links: Mapping[str, str], earlier: Mapping[str, s
         case "same_id":
             return Reply(200, earlier)
         case "foreign_urls":
-            urls = {name: f"https://elsewhere.invalid/{name}" for name in links if name != "request_id"}
+            urls = {name: f"https://elsewhere.invalid/{name}" for name in links if name.endswith("_url")}
             return Reply(200, {**links, **urls})
-        case str() if fault.startswith("error_"):
-            return server_trouble(fault)
+        case str() if fault.startswith(("error_", "code_")):
+            return server_trouble(fault, dialect)
     return whole
 
 
-def server_trouble(fault: str) -> Reply:
+def server_trouble(fault: str, dialect: Dialect) -> Reply:
     """Answer as a gateway does that does not know what became of a submission."""
-    if fault == "code_504_cut":
-        return Reply(400, {}, raw=_CUT_CODE)
-    if fault in _SERVER_TROUBLES:
-        status, code = _SERVER_TROUBLES[fault]
-        return error(status, code, "the upstream server did not answer in time")
-    return Reply(int(fault[-3:]), {}, raw=b"")
+    return Reply(int(fault[-3:]), {}, raw=b"") if fault.startswith("error_") else dialect.trouble(fault)
 
 
 @cache
@@ -95,19 +98,17 @@ def _noise() -> bytes:
     return b', "noise": "' + b"x" * _HUGE + b'"}'
 
 
-def turned_away(fault: str | None, now: float) -> Reply | None:
-    """Answer a submission that a fault keeps from being accepted; None where it is accepted."""
+def turned_away(fault: str, now: float, dialect: Dialect) -> Reply:
+    """Answer a submission that a fault keeps from being accepted."""
     match fault:
         case "busy":
-            return error(429, 429001, "too many requests", {"Retry-After": "1"})
+            return dialect.error(429, "too many requests", {"Retry-After": "1"})
         case "busy_date":
-            return error(429, 429001, "too many requests", {"Retry-After": formatdate(now + 2, usegmt=True)})
+            return dialect.error(429, "too many requests", {"Retry-After": formatdate(now + 2, usegmt=True)})
         case "busy_bare":
             return Reply(429, {}, raw=b"")
         case "full":
-            return error(503, 503001, "no capacity")
-        case "reset":
-            return Reply(0, {}, manner=Manner.NEVER)
+            return dialect.error(503, "no capacity")
         case "redirect":
             return Reply(307, {}, {"Location": "https://elsewhere.invalid/v1/models/x"}, raw=b"")
         case "portal":
@@ -115,10 +116,22 @@ def turned_away(fault: str | None, now: float) -> Reply | None:
         case "not_http":
             return Reply(0, {}, manner=Manner.NOT_HTTP, raw=b"SSH-2.0-OpenSSH_9.2\r\n")
         case "code_in_200":
-            return error(200, 400123, "the image is too small")
-    return None
+            return dialect.refusal_in_200()
+        case _:
+            return Reply(0, {}, manner=Manner.NEVER)
 
 
-def error(status: int, code: int, message: str, headers: Mapping[str, str] | None = None) -> Reply:
-    """Make an error in the API's own form."""
-    return Reply(status, {"error_code": code, "error_message": message}, headers or {})
+def misread(fault: str | None, whole: Reply, dialect: Dialect) -> Reply:
+    """Answer a poll as a fault has it that strikes readings."""
+    match fault:
+        case "stumble":
+            return Reply(502, {})
+        case "read_busy":
+            return dialect.error(429, "too many requests", {"Retry-After": "2"})
+        case "read_html":
+            return Reply(200, {}, {"Content-Type": "text/html"}, raw=PAGE)
+        case "read_cut":
+            return replace(whole, status=200, manner=Manner.CUT, cut_at=20)
+        case "read_reset":
+            return Reply(0, {}, manner=Manner.NEVER)
+    return whole

@@ -17,15 +17,18 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 import aiohttp
 from aiohttp import web
 
 from batcher.sandbox.doors import local_only, open_socket
+from batcher.sandbox.face import Face, Shell, ask
+from batcher.sandbox.faces import FACES
 from batcher.sandbox.faults import Manner, checked
 from batcher.sandbox.render import render, render_video, why_unreadable
 from batcher.sandbox.replies import Reply
-from batcher.sandbox.world import Conditions, World
+from batcher.sandbox.world import Conditions, Request, World
 
 HERE: Final = Path(__file__).parent
 _MODEL_DIRS: Final = (HERE.parent / "catalog" / "models", HERE / "models")
@@ -111,7 +114,8 @@ class Store:
 class Sandbox:
     """The HTTP shell around one world."""
 
-    def __init__(self, conditions: Conditions, folder: Path) -> None:
+    def __init__(self, conditions: Conditions, folder: Path, face: Face) -> None:
+        self._face = face
         self._store = Store(folder)
         self.world = World(conditions, load_models())
         self.world.replay(self._store.journal())
@@ -127,60 +131,62 @@ class Sandbox:
         """To come, one after the other: seconds from now, and how long."""
 
     def app(self) -> web.Application:
-        """Give the routes, each with and without `/v1` in the base URL's favour."""
+        """Return the routes: what is for tests and files, and all else as the protocol has it."""
         app = web.Application(client_max_size=MAX_BODY, middlewares=[local_only])
-        app.router.add_get("/v1/models", self._catalogue)
-        app.router.add_get("/v1/models/{model:.+}", self._catalogue)
-        app.router.add_post("/v1/models/{model:.+}", self._submit)
-        app.router.add_get("/v1/requests/{id}/status", self._status)
-        app.router.add_get("/v1/requests/{id}/result", self._result)
-        app.router.add_post("/v1/requests/{id}/cancel", self._cancel)
-        app.router.add_get("/prod/v2/balance", self._balance)
         app.router.add_get("/files/{id}/{name}", self._file)
         app.router.add_get("/journal", self._journal)
         app.router.add_post("/faults", self._set_faults)
         app.router.add_post("/outage", self._begin_outage)
+        app.router.add_route("*", "/{path:.*}", self._speak)
         return app
 
-    async def _submit(self, request: web.Request) -> web.StreamResponse:
-        try:
-            body = await request.json()
-        except ValueError:
-            body = None
-        if isinstance(body, dict):
-            body = await asyncio.get_running_loop().run_in_executor(self._pool, self._store.put_aside, body)
-        reply = self.world.submit(request.match_info["model"], body, _token(request), time.time())
-        accepted = self._write_journal()
-        for entry in accepted:
+    async def _speak(self, request: web.Request) -> web.StreamResponse:
+        """Answer in the protocol's words."""
+        body = await self._body_of(request)
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        asked = ask(request.method, request.rel_url.raw_path_qs, headers, body)
+        within = await self._prepare(self._face.result_of(asked))
+
+        def file(job: Request, index: int, suffix: str) -> str:
+            base = "file:///sandbox" if job.fault == "file_scheme" else self.base
+            return within.get((job.id, index)) or f"{base}/files/{quote(job.id, safe='')}/{index}.{suffix}"
+
+        reply = self._face.answer(self.world, asked, Shell(time.time(), self.base, file))
+        if reply is None:
+            raise web.HTTPNotFound
+        for entry in self._write_journal():
             self._look_at_inputs(str(entry["id"]), body if isinstance(body, dict) else {})
         return await self._answer(request, reply)
 
-    async def _status(self, request: web.Request) -> web.StreamResponse:
-        return await self._answer(request, self.world.status(request.match_info["id"], _token(request), time.time()))
+    async def _body_of(self, request: web.Request) -> object:
+        """Return the JSON of a request with its images put aside, None where it has none."""
+        if not request.can_read_body:
+            return None
+        try:
+            body = await request.json()
+        except ValueError:
+            return None
+        if not isinstance(body, dict):
+            return body
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._store.put_aside, body)
 
-    async def _result(self, request: web.Request) -> web.StreamResponse:
-        cost = request.query.get("include_cost") == "true"
-        token, request_id = _token(request), request.match_info["id"]
+    async def _prepare(self, request_id: str | None) -> dict[tuple[str, int], str]:
+        """Wait until the images of a request were looked at whose result is asked for.
+
+        Return the outputs that come within the result, as data URIs, of a request that wants them so.
+        """
+        if request_id is None:
+            return {}
         if look := self._looks.get(request_id):
             await asyncio.wait({look})
-        reply = self.world.result(request_id, token, time.time(), cost=cost, files=self.base)
         job = self.world.request(request_id)
-        if job and job.inputs.get("sync_mode") is True and "output" in reply.body:
-            content = [await self._render(request_id, index) for index in range(1, job.count + 1)]
-            uris = [f"data:image/png;base64,{base64.b64encode(one).decode()}" for one in content]
-            reply = Reply(reply.status, {**reply.body, "output": {"images": uris}})
-        return await self._answer(request, reply)
-
-    async def _cancel(self, request: web.Request) -> web.StreamResponse:
-        reply = self.world.cancel(request.match_info["id"], _token(request), time.time())
-        self._write_journal()
-        return await self._answer(request, reply)
-
-    async def _catalogue(self, request: web.Request) -> web.StreamResponse:
-        return await self._answer(request, self.world.catalogue(request.match_info.get("model"), _token(request)))
-
-    async def _balance(self, request: web.Request) -> web.StreamResponse:
-        return await self._answer(request, self.world.balance(_token(request)))
+        if job is None or job.inputs.get("sync_mode") is not True:
+            return {}
+        content = [await self._render(request_id, index) for index in range(1, job.count + 1)]
+        return {
+            (request_id, index): f"data:image/png;base64,{base64.b64encode(one).decode()}"
+            for index, one in enumerate(content, start=1)
+        }
 
     async def _journal(self, _: web.Request) -> web.StreamResponse:
         """Give what was accepted, for tests that compare it with a ledger."""
@@ -323,10 +329,6 @@ def _texts(value: object) -> list[str]:
     return [text for item in items for text in _texts(item)]
 
 
-def _token(request: web.Request) -> str:
-    return request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
-
-
 def _hang_up(request: web.Request) -> None:
     if request.transport is not None:
         request.transport.abort()
@@ -377,9 +379,10 @@ async def serve(
     outages: Sequence[tuple[float, float]] = (),
     *,
     until_stdin_ends: bool,
+    protocol: str = "runcomfy",
 ) -> None:
     """Serve until the parent's end of standard input closes, or until cancelled. The first line says where."""
-    sandbox = Sandbox(conditions, folder)
+    sandbox = Sandbox(conditions, folder, FACES[protocol])
     runner = web.AppRunner(sandbox.app(), access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", port)

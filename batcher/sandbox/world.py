@@ -1,7 +1,7 @@
-"""The remote queue as a pure world: calls and the time go in, replies come out, and a journal of what was accepted.
+"""The remote queue as a pure world: calls and the time go in, facts come out, and a journal of what was accepted.
 
-Nothing here sleeps, opens or draws from chance of its own: the HTTP server and the tests' in-memory wire are
-shells around it. Times are seconds since 1970, money is USD.
+Nothing here sleeps, opens or draws from chance of its own, nor words an answer: a face does that for each protocol, and
+the HTTP server and the tests' in-memory wire are shells around both. Times are seconds since 1970, money is USD.
 """
 
 import hashlib
@@ -11,29 +11,60 @@ import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from statistics import NormalDist
 from typing import Any, Final
-from urllib.parse import quote
 
 from jsonschema import Draft202012Validator
 
-from batcher.sandbox.faults import Manner, Strikes, checked, struck
-from batcher.sandbox.replies import MAYBE_ACCEPTED, PAGE, Reply, error, server_trouble, spoiled, turned_away
+from batcher.sandbox.faults import MAYBE_ACCEPTED, TURNED_AWAY, Strikes, checked, struck
 
 _COUNT_FIELDS: Final = ("num_images", "number_of_images")
-_ERRORS: Final = {
-    "fail": "the generation failed: internal model error",
-    "refuse": "the output was blocked by the content policy",
-}
 _HALF: Final = 0.5
 _LATE_TRIES: Final = 2
 _FORGOTTEN_FOR: Final = 30.0
 _LATE_BY: Final = 4.0
 """Seconds after its end at which a request's outputs are there, where they are late."""
 _SECOND_LOOK: Final = 2
-_CLOCK_OFF: Final = 7200.0
 _POLICY_WORD: Final = "forbidden-by-policy"
 """A prompt with this word is refused for its content, so that a rehearsal can show what that looks like."""
+
+
+class Why(StrEnum):
+    """Why a call is refused, or a request failed."""
+
+    TOKEN = "token"  # noqa: S105 - no token
+    MODEL = "model"
+    INPUT = "input"
+    """It breaks the model's schema."""
+    POLICY = "policy"
+    BALANCE = "balance"
+    OUTSTANDING = "outstanding"
+    """Too many requests are outstanding."""
+    RATE = "rate"
+    MISSING = "missing"
+    FAILED = "failed"
+    IMAGE = "image"
+    """An input image cannot be had, or decoded."""
+    TIMEOUT = "timeout"
+    """It was not started within the time that its sender set."""
+
+
+_ERRORS: Final = {
+    "fail": (Why.FAILED, "the generation failed: internal model error"),
+    "refuse": (Why.POLICY, "the output was blocked by the content policy"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A call that the server does not carry out."""
+
+    why: Why
+    message: str
+    details: tuple[str, ...] = ()
+    retry_after: float | None = None
+    """Seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +87,8 @@ class Conditions:
     """How often things go wrong: the names of `faults.py`, each with its share from 0 to 1."""
     outages: tuple[tuple[float, float], ...] = ()
     """Times at which nothing listens: seconds since 1970, from and until."""
+    list_lag: float = 0.0
+    """Seconds after its start at which a request is in the list of past ones."""
     submissions_per_second: float = 0.0
     """Above this rate submissions are answered 429, with up to a second's worth at once; 0: no limit."""
 
@@ -73,6 +106,10 @@ class Request:
     ended_at: float | None = None
     cancelled: bool = False
     error: str | None = None
+    why: Why | None = None
+    """Of its error."""
+    start_by: float = math.inf
+    """When it is not to be started any more."""
     fault: str | None = None
     """What goes wrong with it, a name of `faults.py`."""
     price: float = 0.0
@@ -84,6 +121,43 @@ class Request:
     def count(self) -> int:
         """How many files it makes."""
         return int(next((self.inputs[name] for name in _COUNT_FIELDS if name in self.inputs), 1))
+
+
+class Word(StrEnum):
+    """Where a request stands."""
+
+    QUEUED = "queued"
+    WORKING = "working"
+    COMPLETED = "completed"
+    CANCELLED = "cancelled"
+    ODD = "odd"
+    """A word that no one has described."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a request stands; `position` in the queue, from 1, while it waits."""
+
+    word: Word
+    position: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """What became of a submission: the fault that struck it, and the request, where it was accepted."""
+
+    fault: str | None
+    request: Request | None
+    earlier: Request | None = None
+    """The request before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What is asked about, and the fault that struck the asking."""
+
+    request: Request
+    fault: str | None = None
 
 
 class World:
@@ -112,91 +186,108 @@ class World:
 
     # What the API offers.
 
-    def submit(self, model: str, body: object, token: str, now: float) -> Reply:
-        """`POST /v1/models/{model_id}`."""
+    def submit(
+        self, model: str, body: object, token: str, now: float, *, judged: bool = True, start_within: float = math.inf
+    ) -> Submission | Refused:
+        """Take a submission in; `judged`: by the model's schema and the policy at once, else only when it is run.
+
+        `start_within`: seconds after which it is not to be started any more.
+        """
         self._advance(now)
         self.calls += 1
-        if refusal := self._refuse_submission(model, body, token):
+        if refusal := self._refuse_submission(model, body, token, judged=judged):
             return refusal
         if wait := self._too_fast(now):
-            return error(429, 429001, "too many submissions", {"Retry-After": str(math.ceil(wait))})
+            return Refused(Why.RATE, "too many submissions", retry_after=math.ceil(wait))
         fault = self._strike(struck(self.faults, Strikes.SUBMISSION, self._draw("submit", self.calls)))
-        return self._submitted(fault, model, body, now)  # type: ignore[arg-type]
-
-    def _submitted(self, fault: str | None, model: str, body: Mapping[str, Any], now: float) -> Reply:
-        """Accept a submission, or not, and answer as the fault has it."""
-        if refusal := turned_away(fault, now):
-            return refusal
+        if fault in TURNED_AWAY:
+            return Submission(fault, None)
         if fault in MAYBE_ACCEPTED and self._draw("accept anyway", self.calls) < _HALF:
-            return server_trouble(str(fault))
-        known = self._last_id
-        accepted = self._accept(model, body, now, strange=fault == "strange_id")
-        links = self._links(accepted.id)
-        return spoiled(fault, links, self._links(known) if known else links)
+            return Submission(fault, None)
+        earlier = self._requests.get(self._last_id)
+        inputs = body if isinstance(body, dict) else {}
+        accepted = self._accept(model, inputs, now, strange=fault == "strange_id", start_by=now + start_within)
+        if not judged and (problem := self._judged(model, body)):
+            accepted.why, accepted.error = problem.why, "; ".join((problem.message, *problem.details))
+        return Submission(fault, accepted, earlier)
 
-    def status(self, request_id: str, token: str, now: float) -> Reply:
-        """`GET /v1/requests/{request_id}/status`."""
+    def read(self, request_id: str, token: str, now: float) -> Reading | Refused:
+        """Ask about a request; a fault may strike the answer."""
         self._advance(now)
         self.calls += 1
-        return self._refuse_reading(request_id, token, now) or Reply(200, self._state(self._requests[request_id]))
+        if not self._known(token):
+            return Refused(Why.TOKEN, "invalid token")
+        request = self._requests.get(request_id)
+        if request is None:
+            return Refused(Why.MISSING, "request missing or expired")
+        request.looks += 1
+        if request.fault == "gone" or (request.fault == "forgotten" and now - request.accepted_at < _FORGOTTEN_FOR):
+            return Refused(Why.MISSING, "request missing or expired")
+        fault = self._strike(struck(self.faults, Strikes.READING, self._draw("read", self.calls)))
+        return Reading(request, fault)
 
-    def result(self, request_id: str, token: str, now: float, *, cost: bool, files: str) -> Reply:
-        """`GET /v1/requests/{request_id}/result`; `files` is the base of output URLs."""
-        self._advance(now)
-        self.calls += 1
-        if refusal := self._refuse_reading(request_id, token, now):
-            return refusal
-        request = self._requests[request_id]
-        body = dict(self._state(request))
-        if body["status"] != "completed":
-            return Reply(200, body)
-        body |= _stamps(request, now)
-        if request.error:
-            body |= {"status": "failed", "error": {"message": request.error}}
-        elif request.fault == "no_output" or self._is_late(request, now):
-            body |= {"status": "succeeded", "output": {}}
-        else:
-            body |= {"status": "succeeded", "output": self._output(request, files)}
-        if cost:
-            body["cost"] = 0.0 if request.error else request.price
-        return Reply(200, body)
+    def standing(self, request: Request) -> Standing:
+        """Return where a request stands."""
+        if request.cancelled:
+            return Standing(Word.CANCELLED)
+        if request.fault == "stuck" and request.id not in self._queue:
+            return Standing(Word.WORKING)
+        if request.fault == "odd_word" and request.looks % 4 == 1:
+            return Standing(Word.ODD)
+        if request.fault == "backwards" and request.looks == _SECOND_LOOK:
+            return Standing(Word.QUEUED, 9)
+        if request.ended_at is not None:
+            return Standing(Word.COMPLETED)
+        if request.id in self._queue:
+            return Standing(Word.QUEUED, max(1, request.place - self._left_queue))
+        return Standing(Word.WORKING)
 
     @staticmethod
-    def _is_late(request: Request, now: float) -> bool:
-        """Return whether a request's outputs are still to come, though it is completed."""
-        return request.fault == "late_output" and now - (request.ended_at or now) < _LATE_BY
+    def has_output(request: Request, now: float) -> bool:
+        """Return whether the outputs of a completed request are there."""
+        late = request.fault == "late_output" and now - (request.ended_at or now) < _LATE_BY
+        return not (late or request.fault == "no_output")
 
-    def cancel(self, request_id: str, token: str, now: float) -> Reply:
-        """`POST /v1/requests/{request_id}/cancel`."""
-        self._advance(now)
-        self.calls += 1
-        if refusal := self._refuse_reading(request_id, token, now):
-            return refusal
-        request = self._requests[request_id]
-        if request_id not in self._queue:
-            return Reply(200, {**self._state(request), "outcome": "not_cancellable"})
-        del self._queue[request_id]
+    def cancel(self, request_id: str, now: float) -> bool:
+        """Take a request out of the queue; return whether it was in it."""
+        request = self._queue.pop(request_id, None)
+        if request is None:
+            return False
         request.cancelled, request.ended_at = True, now
         self.spent -= request.price
         self.journal.append({"cancelled": request_id, "at": now})
-        return Reply(200, {**self._state(request), "outcome": "cancelled"})
+        return True
 
-    def catalogue(self, model: str | None, token: str) -> Reply:
-        """`GET /v1/models` and `GET /v1/models/{model_id}`."""
-        if not self._known(token):
-            return error(401, 400004, "invalid token")
-        if model is None:
-            return Reply(200, {"models": list(self.models.values()), "total": len(self.models)})
-        if model not in self.models:
-            return error(404, 400001, f"no such model: {model}")
-        return Reply(200, self.models[model])
+    def past(self, model: str, since: float, now: float) -> list[Request]:
+        """Return the requests of a model that the list of past ones shows, the latest first: those that were started.
 
-    def balance(self, token: str) -> Reply:
-        """`GET /prod/v2/balance`."""
-        if not self._known(token):
-            return error(401, 400004, "invalid token")
+        What was sent before `since` is left out.
+        """
+        self._advance(now)
+        self.calls += 1
+        lag = self.conditions.list_lag
+        return [
+            one
+            for one in reversed(self._requests.values())
+            if one.model == model
+            and one.fault != "unlisted"
+            and one.accepted_at >= since
+            and one.started_at is not None
+            and one.started_at + lag <= now
+        ]
+
+    def left(self) -> float:
+        """Return the dollars that are left."""
         left = self.conditions.balance - self.spent
-        return Reply(200, {"balance_usd": left if math.isfinite(left) else 1_000_000.0, "currency": "USD"})
+        return left if math.isfinite(left) else 1_000_000.0
+
+    def knows(self, token: str) -> bool:
+        """Return whether a token is taken."""
+        return self._known(token)
+
+    def before(self, request: Request) -> Request | None:
+        """Return the request that was accepted before this."""
+        return next((one for one in self._requests.values() if one.place == request.place - 1), None)
 
     # What its shells need to know.
 
@@ -217,37 +308,53 @@ class World:
 
     def fail(self, request_id: str, why: str) -> None:
         """Let a job fail, for what only a shell can find out: an input image that cannot be fetched."""
-        self._requests[request_id].error = why
+        self._requests[request_id].error, self._requests[request_id].why = why, Why.IMAGE
 
     def replay(self, entries: Sequence[Mapping[str, Any]]) -> None:
         """Make the world again from its journal."""
         for entry in entries:
             if "cancelled" in entry:
-                self.cancel(str(entry["cancelled"]), self.conditions.token or "replay", float(entry["at"]))
+                self._advance(float(entry["at"]))
+                self.cancel(str(entry["cancelled"]), float(entry["at"]))
             else:
                 self._advance(float(entry["at"]))
-                self._accept(str(entry["model"]), entry["inputs"], float(entry["at"]), known=str(entry["id"]))
+                self._accept(
+                    str(entry["model"]),
+                    entry["inputs"],
+                    float(entry["at"]),
+                    known=str(entry["id"]),
+                    start_by=float(entry.get("start_by", math.inf)),
+                )
+                if problem := self._judged(str(entry["model"]), entry["inputs"]):
+                    request = self._requests[str(entry["id"])]
+                    request.why, request.error = problem.why, "; ".join((problem.message, *problem.details))
 
     # How it works.
 
     def _known(self, token: str) -> bool:
         return bool(token) and self.conditions.token in {"", token}
 
-    def _refuse_submission(self, model: str, body: object, token: str) -> Reply | None:
-        if not self._known(token):
-            return error(401, 400004, "invalid token")
-        if model not in self.models:
-            return error(404, 400001, f"no such model: {model}")
-        problems = [error.message for error in self._validators[model].iter_errors(body)]
+    def _judged(self, model: str, body: object) -> Refused | None:
+        """Return what is wrong with an input, by the model's schema and the policy."""
+        problems = tuple(error.message for error in self._validators[model].iter_errors(body))
         if problems:
-            return Reply(422, {"error_code": 422001, "error_message": "invalid input", "detail": problems[:5]})
+            return Refused(Why.INPUT, "invalid input", problems[:5])
         if _POLICY_WORD in str(body.get("prompt", "") if isinstance(body, dict) else ""):
-            return error(400, 400010, "the prompt violates the content policy")
+            return Refused(Why.POLICY, "the prompt violates the content policy")
+        return None
+
+    def _refuse_submission(self, model: str, body: object, token: str, *, judged: bool) -> Refused | None:
+        if not self._known(token):
+            return Refused(Why.TOKEN, "invalid token")
+        if model not in self.models:
+            return Refused(Why.MODEL, f"no such model: {model}")
+        if judged and (problem := self._judged(model, body)):
+            return problem
         if self.spent + self._price(model, body) > self.conditions.balance:
-            return error(402, 400002, "insufficient balance")
+            return Refused(Why.BALANCE, "insufficient balance")
         outstanding = len(self._queue) + len(self._running)
         if self.conditions.max_outstanding and outstanding >= self.conditions.max_outstanding:
-            return error(429, 429001, "too many outstanding requests")
+            return Refused(Why.OUTSTANDING, "too many outstanding requests")
         return None
 
     def _strike(self, fault: str | None) -> str | None:
@@ -267,41 +374,15 @@ class World:
         self._tokens -= 1
         return 0.0
 
-    def _refuse_reading(self, request_id: str, token: str, now: float) -> Reply | None:
-        if not self._known(token):
-            return error(401, 400004, "invalid token")
-        if request_id not in self._requests:
-            return error(404, 404001, "request missing or expired")
-        request = self._requests[request_id]
-        request.looks += 1
-        if request.fault == "gone" or (request.fault == "forgotten" and now - request.accepted_at < _FORGOTTEN_FOR):
-            return error(404, 404001, "request missing or expired")
-        match self._strike(struck(self.faults, Strikes.READING, self._draw("read", self.calls))):
-            case "stumble":
-                return Reply(502, {})
-            case "read_busy":
-                return error(429, 429001, "too many requests", {"Retry-After": "2"})
-            case "read_html":
-                return Reply(200, {}, {"Content-Type": "text/html"}, raw=PAGE)
-            case "read_cut":
-                return Reply(200, self._state(request), manner=Manner.CUT, cut_at=20)
-            case "read_reset":
-                return Reply(0, {}, manner=Manner.NEVER)
-            case "read_other":
-                return self._of_another(request, now)
-        return None
-
-    def _of_another(self, request: Request, now: float) -> Reply:
-        """Answer about another request: the one before, or one that nobody has."""
-        others = [one for one in self._requests.values() if one.place == request.place - 1]
-        other = others[0] if others else Request(f"{request.id[::-1]}0", request.model, {}, now, 0.0, ended_at=now)
-        body = self._state(other)
-        if body["status"] == "completed" and not other.error:
-            body |= {"status": "succeeded", "output": self._output(other, "https://memory")}
-        return Reply(200, body)
-
     def _accept(
-        self, model: str, inputs: Mapping[str, Any], now: float, known: str = "", *, strange: bool = False
+        self,
+        model: str,
+        inputs: Mapping[str, Any],
+        now: float,
+        known: str = "",
+        *,
+        strange: bool = False,
+        start_by: float = math.inf,
     ) -> Request:
         number = len(self._requests) + 1
         request_id = hashlib.sha256(f"{self.conditions.seed} request {number}".encode()).hexdigest()[:32]
@@ -316,15 +397,17 @@ class World:
             service=self._service(number, model),
             price=self._price(model, inputs),
             place=self._entered,
+            start_by=start_by,
         )
         request.fault = self._strike(struck(self.faults, Strikes.JOB, self._draw("job", number)))
         if request.fault in _ERRORS:
-            request.error = _ERRORS[request.fault]
+            request.why, request.error = _ERRORS[request.fault]
         if request.fault == "bill_high":
             request.price *= 2
         self._requests[request_id] = self._queue[request_id] = request
         self.spent += request.price
-        self.journal.append({"id": request_id, "at": now, "model": model, "inputs": inputs})
+        due = {} if math.isinf(start_by) else {"start_by": start_by}
+        self.journal.append({"id": request_id, "at": now, "model": model, "inputs": inputs, **due})
         self._advance(now)
         return request
 
@@ -348,8 +431,14 @@ class World:
                 request_id, request = self._queue.popitem(last=False)
                 self._left_queue = request.place
                 request.started_at = max(request.accepted_at, request.started_at or 0.0)
+                if request.started_at > request.start_by:
+                    self._give_up(request)
+                    continue
                 heapq.heappush(self._running, (request.started_at + request.service, request_id))
             if not self._running or self._running[0][0] > now:
+                while self._queue and (first := next(iter(self._queue.values()))).start_by < now:
+                    del self._queue[first.id]
+                    self._give_up(first)
                 return
             ended_at, request_id = heapq.heappop(self._running)
             self._requests[request_id].ended_at = ended_at
@@ -357,54 +446,13 @@ class World:
                 following = next(iter(self._queue.values()))
                 following.started_at = max(ended_at, following.accepted_at)
 
-    def _state(self, request: Request) -> dict[str, Any]:
-        if request.cancelled:
-            return {"request_id": request.id, "status": "cancelled"}
-        if request.fault == "stuck" and request.id not in self._queue:
-            return {"request_id": request.id, "status": "in_progress"}
-        if request.fault == "odd_word" and request.looks % 4 == 1:
-            return {"request_id": request.id, "status": "rehydrating"}
-        if request.fault == "backwards" and request.looks == _SECOND_LOOK:
-            return {"request_id": request.id, "status": "in_queue", "queue_position": 9}
-        if request.ended_at is not None:
-            return {"request_id": request.id, "status": "completed"}
-        if request.id in self._queue:
-            place = request.place - self._left_queue
-            return {"request_id": request.id, "status": "in_queue", "queue_position": max(1, place)}
-        return {"request_id": request.id, "status": "in_progress"}
-
-    def _output(self, request: Request, files: str) -> dict[str, Any]:
-        video = "video" in str(self.models[request.model].get("categories"))
-        suffix = "webm" if video else str(request.inputs.get("output_format", "png"))
-        place = quote(request.id, safe="")
-        if request.fault == "file_scheme":
-            files = "file:///sandbox"
-        urls = [f"{files}/files/{place}/{index}.{suffix}" for index in range(1, request.count + 1)]
-        if video:
-            return {"video": urls[0]}
-        return {"image": urls[0]} if len(urls) == 1 else {"images": urls}
-
-    def _links(self, request_id: str) -> dict[str, str]:
-        path = f"/v1/requests/{quote(request_id, safe='')}"
-        return {
-            "request_id": request_id,
-            "status_url": f"{path}/status",
-            "result_url": f"{path}/result",
-            "cancel_url": f"{path}/cancel",
-        }
+    def _give_up(self, request: Request) -> None:
+        """End a request that was not started in time: it is not billed."""
+        request.started_at, request.ended_at = None, request.start_by
+        request.why, request.error = Why.TIMEOUT, "the request was not started within its time"
+        self.spent -= request.price
 
     def _draw(self, what: str, number: int) -> float:
         """Draw a number from 0 to 1 that only the seed, the thing and its number decide."""
         digest = hashlib.sha256(json.dumps([self.conditions.seed, what, number]).encode()).digest()
         return int.from_bytes(digest[:7], "big") / 2**56
-
-
-def _stamps(request: Request, now: float) -> dict[str, float]:
-    if request.fault == "no_stamps":
-        return {}
-    off = (_CLOCK_OFF, -_CLOCK_OFF)[request.place % 2] if request.fault == "clock_off" else 0.0
-    return {"created_at": _stamp(request.accepted_at - off), "finished_at": _stamp((request.ended_at or now) - off)}
-
-
-def _stamp(at: float) -> float:
-    return round(at, 3)

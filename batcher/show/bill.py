@@ -57,6 +57,7 @@ def _facts(found: Mapping[str, Any], *, verbose: bool) -> Iterator[tuple[str, st
             yield "results", f"are in {found['out']}"
         return
     yield from _cost(found["cost_usd"])
+    yield from _at_each_provider(found)
     yield "time", _time(found["expected"])
     if found["images"]:
         yield "sends", f"{found['images']:,} local images, {size(found['inlined_bytes'])}"
@@ -82,6 +83,15 @@ def _cost(cost: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "limit", f"{money(cost['limit'])} {word}"
     if cost["asks"]:
         yield "asks", f"before it spends, on a terminal: it is above confirm_above_usd {money(cost['confirm_above'])}"
+
+
+def _at_each_provider(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Say what the same jobs cost at each provider that offers the model, where there are several."""
+    several = found["providers"] if len(found["providers"]) > 1 else []
+    for name, one in zip(["at each", *[""] * len(several)], several, strict=False):
+        how = "as planned" if one["provider"] == found["vendor"] else f"--provider {one['provider']}"
+        lacks = f"; it does not take {', '.join(one['lacks'])}" if one["lacks"] else ""
+        yield name, f"{money(one['estimated'])} at {one['provider']} ({one['model']}), {how}{lacks}"
 
 
 def _time(expected: Mapping[str, Any] | None) -> str:

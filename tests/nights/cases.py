@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from batcher.ledger.reader import Reader
+from batcher.provider import PROVIDERS
 from batcher.sandbox.faults import FAULTS
 from tests.nights.play import Life, Scenario
+
+UNCERTAIN = "uncertain `lost`"
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,16 @@ class Case:
     """It takes seconds in real time too."""
     bought: int = 1
     """Requests that the server accepted for the job."""
+    listed: bool = True
+    """Where the vendor lists past requests, this one comes to be among them."""
+
+    def expected(self, protocol: str, bought: int) -> tuple[str, int]:
+        """Return what the job becomes and the exit code, at a provider, where the server accepted so many requests.
+
+        A request that was accepted, and is listed, is found: only what was not accepted stays uncertain there.
+        """
+        found = PROVIDERS[protocol].history is not None and self.listed and bought > 0
+        return ("done", 0) if found and self.becomes == UNCERTAIN else (self.becomes, self.exit_code)
 
 
 @dataclass(frozen=True)
@@ -42,7 +55,6 @@ class Seen:
     took: float
 
 
-UNCERTAIN = "uncertain `lost`"
 CASES = [
     *(Case(name, "done", ends=30.0) for name in ("busy", "busy_date", "busy_bare", "full")),
     Case("reset", UNCERTAIN, 1, bought=0),
@@ -76,6 +88,15 @@ CASES = [
     Case("bill_high", "done"),
     Case("gone", "failed `gone`", 1, quick=False),
     Case("forgotten", "done", quick=False),
+    Case("unlisted", "done"),
+    Case(
+        "lost and never listed",
+        UNCERTAIN,
+        1,
+        does="accepted, the answer is lost, and no list ever shows it",
+        scenario={"mishaps": {"lose": 1.0, "unlisted": 1.0}},
+        listed=False,
+    ),
     *(Case(name, "done", ends=20.0) for name in ("stumble", "read_busy", "read_html", "read_cut", "read_reset")),
     Case("read_other", "done", ends=20.0, scenario={"jobs": 2}),
     Case(
@@ -121,11 +142,19 @@ CASES = [
 ]
 
 
-def play(case: Case) -> Seen:
-    """Let a job meet the fault; give what it is at the end, and what its user reads."""
+def play(case: Case, protocol: str = "runcomfy") -> Seen:
+    """Let a job meet the fault at a provider; return what it is at the end, and what its user reads."""
     faults = {case.name: 1.0} if case.name in FAULTS else {}
     scenario = Scenario(
-        **{"jobs": 1, "seed": 5, "concurrency": 4, "mishaps": faults, "mishaps_end": case.ends, **case.scenario}
+        **{
+            "protocol": protocol,
+            "jobs": 1,
+            "seed": 5,
+            "concurrency": 4,
+            "mishaps": faults,
+            "mishaps_end": case.ends,
+            **case.scenario,
+        }
     )
     with tempfile.TemporaryDirectory() as folder:
         life = Life(scenario, Path(folder), 0, None)
@@ -141,7 +170,8 @@ def play(case: Case) -> Seen:
                 for row in reader._connection.execute("SELECT facts FROM events WHERE type IN ('Warned', 'Silence')")
             ]
             stopped = reader.stopped()
-        accepted = [entry for entry in life.world.journal if entry.get("inputs") == dict(job.spec.inputs)]
+        prompt = job.spec.inputs["prompt"]
+        accepted = [entry for entry in life.world.journal if entry.get("inputs", {}).get("prompt") == prompt]
         kind = f" `{job.kind}`" if job.kind else ""
         reads = job.message if job.kind else (stopped.message if stopped else "")
         if not reads and warned:
@@ -156,15 +186,18 @@ def does(case: Case) -> str:
 
 
 def table() -> str:
-    """Play every case, and write the table."""
+    """Play every case at every provider, and write the table."""
+    names = [*PROVIDERS]
+    titles = " | ".join(f"at {PROVIDERS[name].traits.title} the job becomes" for name in names)
     lines = [
-        "| fault | what the far side does | the job becomes | exit | the user reads |",
-        "| --- | --- | --- | --- | --- |",
+        f"| fault | what the far side does | {titles} | the user reads |",
+        "| --- | --- |" + " --- |" * (len(names) + 1),
     ]
     for case in CASES:
-        seen = play(case)
-        reads = seen.reads.replace("|", "\\|")
-        lines.append(f"| `{case.name}` | {does(case)} | {seen.becomes} | {seen.exit_code} | {reads} |")
+        seen = [play(case, name) for name in names]
+        becomes = " | ".join(f"{one.becomes} (exit {one.exit_code})" for one in seen)
+        reads = seen[0].reads.replace("|", "\\|")
+        lines.append(f"| `{case.name}` | {does(case)} | {becomes} | {reads} |")
     return "\n".join(lines) + "\n"
 
 

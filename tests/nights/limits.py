@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from batcher.ledger.reader import Reader
+from batcher.sandbox.world import Refused, Why
 from tests.nights.play import MEMORY, Life, Scenario
 
 
@@ -32,12 +33,12 @@ def measure(scenario: Scenario) -> Used:
         def watch(run: Any) -> None:
             submit = life.world.submit
 
-            def noted(model: str, body: object, token: str, now: float) -> Any:
-                reply = submit(model, body, token, now)
+            def noted(model: str, body: object, token: str, now: float, **more: Any) -> Any:
+                came = submit(model, body, token, now, **more)
                 submissions.append(now)
-                if reply.status == 429:
+                if isinstance(came, Refused) and came.why in {Why.OUTSTANDING, Why.RATE}:
                     refusals.append(now)
-                return reply
+                return came
 
             life.world.submit = noted  # type: ignore[method-assign]
 

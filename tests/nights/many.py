@@ -52,7 +52,20 @@ def scenario(seed: int) -> Scenario:
         retry={"attempts": chance.choice([1, 1, 1, 3])},
         busy=chance.choice([0.0, 0.0, 0.001, 0.05]),
         timers_first=chance.random() < 0.5,
+        **_provider(chance),
     )
+
+
+def _provider(chance: Random) -> dict[str, Any]:
+    """Choose whose API it is; where past requests are listed, also who else asks for the same, and how late it is."""
+    if chance.random() < 0.55:
+        return {}
+    return {
+        "protocol": "fal",
+        "strangers": chance.choice([0.0, 0.0, 1.0, 5.0]),
+        "own_seed": chance.random() < 0.3,
+        "list_lag": chance.choice([0.0, 0.0, 10.0]),
+    }
 
 
 def _kill(chance: Random, jobs: int) -> int:

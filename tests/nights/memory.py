@@ -10,15 +10,19 @@ import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import quote, unquote
 
-from batcher.provider.calls import REPLY_LIMIT, Answer, Call, Download, WireFault
+from batcher.provider import PROVIDERS
+from batcher.provider.calls import REPLY_LIMIT, Answer, Call, Download, WireFault, target
+from batcher.sandbox.face import Shell, ask
+from batcher.sandbox.faces import FACES
 from batcher.sandbox.faults import Manner
 from batcher.sandbox.replies import Reply
 from batcher.sandbox.server import bomb as make_bomb
-from batcher.sandbox.world import World
+from batcher.sandbox.world import Request, World
 
 TOKEN = "sandbox"
+BASE = "https://memory"
 bomb = functools.cache(make_bomb)
 
 
@@ -33,8 +37,11 @@ class MemoryWire:
         act: Callable[[str], None],
         seed: int,
         travel: float = 0.02,
+        *,
+        protocol: str = "runcomfy",
     ) -> None:
         self.sent = 0
+        self._face = FACES[protocol]
         self._world = world
         self._journal = journal
         self._now = now
@@ -52,7 +59,7 @@ class MemoryWire:
         self._act(f"sends {call.method} {call.path}")
         await self._travel()
         reply = self._reply(call)
-        self._keep()
+        self.keep()
         self._act(f"was answered {call.method} {call.path}")
         await self._travel()
         headers = {name.lower(): value for name, value in reply.headers.items()}
@@ -67,23 +74,14 @@ class MemoryWire:
         return Answer(reply.status, headers, content, len(content) <= REPLY_LIMIT and reply.manner is not Manner.CUT)
 
     def _reply(self, call: Call) -> Reply:
-        url = urlsplit(call.path)
-        parts = [
-            unquote(part) for part in url.path.split("/") if part
-        ]  # split first: an id may have slashes of its own
-        now = self._now()
-        if parts[1] == "models":
-            model = "/".join(parts[2:])
-            if call.method == "POST":
-                return self._world.submit(model, json.loads(call.body or b"null"), TOKEN, now)
-            return self._world.catalogue(model or None, TOKEN)
-        request_id, what = parts[2], parts[3]
-        if what == "status":
-            return self._world.status(request_id, TOKEN, now)
-        if what == "cancel":
-            return self._world.cancel(request_id, TOKEN, now)
-        cost = parse_qs(url.query).get("include_cost") == ["true"]
-        return self._world.result(request_id, TOKEN, now, cost=cost, files="https://memory")
+        authorization = f"{PROVIDERS[self._face.name].traits.authorization} {TOKEN}"
+        headers = {name.lower(): value for name, value in call.headers.items()} | {"authorization": authorization}
+        body = None if call.body is None else json.loads(call.body)
+        shell = Shell(self._now(), BASE, _file)
+        sent_to = target(call, BASE).removeprefix(BASE)
+        reply = self._face.answer(self._world, ask(call.method, sent_to, headers, body), shell)
+        assert reply is not None, f"{self._face.name} has no {call.method} {call.path}"
+        return reply
 
     @asynccontextmanager
     async def download(self, url: str) -> AsyncIterator[Download | WireFault]:
@@ -98,7 +96,7 @@ class MemoryWire:
         content = picture(f"{request_id} {index}")
         tries = self._tries[url] = self._tries.get(url, 0) + 1
         fault = self._world.file_fault(request_id, int(index), tries)
-        self._keep()
+        self.keep()
         if fault in {"file_late", "file_gone", "file_500"}:
             status = {"file_late": 403, "file_gone": 410}.get(fault, 500)
             yield Download(status, 0, _blocks(b"", whole=True))
@@ -124,7 +122,7 @@ class MemoryWire:
         """Take a heavy-tailed time, so that requests overtake each other."""
         await asyncio.sleep(self._travel_time * math.exp(self._chance.gauss(0, 1.5)))
 
-    def _keep(self) -> None:
+    def keep(self) -> None:
         """What the server accepted is kept whatever becomes of the client."""
         with self._journal.open("a") as file:
             for entry in self._world.journal[self._written :]:
@@ -134,6 +132,11 @@ class MemoryWire:
             with self._journal.with_name("strikes").open("a") as file:
                 file.write("".join(f"{name}\n" for name in self._world.strikes[self._struck :]))
             self._struck = len(self._world.strikes)
+
+
+def _file(request: Request, index: int, suffix: str) -> str:
+    base = "file:///sandbox" if request.fault == "file_scheme" else BASE
+    return f"{base}/files/{quote(request.id, safe='')}/{index}.{suffix}"
 
 
 async def _blocks(content: bytes, *, whole: bool) -> AsyncIterator[bytes]:

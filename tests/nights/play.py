@@ -13,6 +13,7 @@ import os
 import shutil
 import sys
 import tempfile
+import traceback
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -27,19 +28,24 @@ from batcher.job import Spec, State
 from batcher.ledger.database import InlineDatabase, T, Work
 from batcher.ledger.enrolment import Choice
 from batcher.ledger.reader import Reader
+from batcher.ledger.request_register import RequestRegister
 from batcher.manifest.expand import Expansion, Options
 from batcher.manifest.manifest import open_manifest
 from batcher.run import Parts, Run, open_run
 from batcher.run.run import policy_facts
-from batcher.sandbox.faults import FAULTS
-from batcher.sandbox.replies import MAYBE_ACCEPTED
+from batcher.sandbox.faults import FAULTS, MAYBE_ACCEPTED
 from batcher.sandbox.server import load_models
-from batcher.sandbox.world import Conditions, World
-from batcher.settings import SANDBOX, Endpoint, Limits, Policy, Retry, Secret
+from batcher.sandbox.world import Conditions, Submission, World
+from batcher.settings import SANDBOX, Destination, Endpoint, Limits, Policy, Retry, Secret
 from tests.nights.memory import MemoryWire, picture
 from tests.nights.virtual import VirtualLoop
 
 MODEL = "google/nano-banana/pro/text-to-image"
+MODEL_OF = {"runcomfy": MODEL, "fal": "fal-ai/nano-banana-pro"}
+COUNT_OF = {"runcomfy": "number_of_images", "fal": "num_images"}
+"""The model that a night's jobs take at each provider, and its input for the number of images."""
+OWN_SEED = 77
+"""A seed that a manifest names, so that an attempt has none of its own."""
 EPOCH = 1_700_000_000.0
 BETWEEN_LIVES = 50_000.0
 MODELS = load_models()
@@ -55,6 +61,7 @@ MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 class Scenario:
     """One night, or every night of a batch: `kills` are the acts at which lives die, one after the other."""
 
+    protocol: str = "runcomfy"
     jobs: int = 6
     seed: int = 1
     images: int = 1
@@ -91,6 +98,12 @@ class Scenario:
     """The cap on money, USD."""
     estimate: float = 1.0
     """What the manifest believes of each dollar that the server bills."""
+    strangers: float = 0.0
+    """Seconds between requests of another run on the same account, which asks for the same."""
+    own_seed: bool = False
+    """The manifest names a seed: lost requests are told by their inputs alone."""
+    list_lag: float = 0.0
+    """Seconds after which the list of past requests shows one, where there is one."""
     lid_shut_at: float | None = None
     """Seconds of the loop's clock at which the wall's goes on by eight hours: the machine slept."""
 
@@ -102,22 +115,24 @@ def templated(scenario: Scenario, folder: Path) -> list[Spec]:
     """Expand a manifest, as each start of a run does."""
     file = folder / "night.yaml"
     rows = [{"sku": f"night {scenario.seed}, job {number}"} for number in range(1, scenario.jobs + 1)]
-    inputs = {"prompt": PROMPT, "number_of_images": scenario.images}
+    model, seed = MODEL_OF[scenario.protocol], {"seed": OWN_SEED} if scenario.own_seed else {}
+    inputs = {"prompt": PROMPT, COUNT_OF[scenario.protocol]: scenario.images, **seed}
     file.write_text(
-        json.dumps({"model": MODEL, "inputs": inputs, "jobs": rows, "output": {"name": "{{ sku | slug }}"}})
+        json.dumps({"model": model, "inputs": inputs, "jobs": rows, "output": {"name": "{{ sku | slug }}"}})
     )
-    jobs = Expansion(open_manifest(str(file)), read_entry(MODELS[MODEL]), Looks(), Options())
+    jobs = Expansion(open_manifest(str(file)), read_entry(MODELS[model]), Looks(), Options())
     return [spec._replace(estimated_usd=PRICE * scenario.images * scenario.estimate) for spec, _ in jobs]
 
 
 def specs(scenario: Scenario) -> list[Spec]:
     found = []
-    models = [*scenario.latencies] or [MODEL]
+    models = [*scenario.latencies] or [MODEL_OF[scenario.protocol]]
     for number in range(1, scenario.jobs + 1):
         inputs: dict[str, object] = {"prompt": f"night {scenario.seed}, job {number}"}
         model = models[number % len(models)]
-        if model == MODEL:
-            inputs["number_of_images"] = scenario.images
+        if model == MODEL_OF[scenario.protocol]:
+            inputs[COUNT_OF[scenario.protocol]] = scenario.images
+            inputs |= {"seed": OWN_SEED} if scenario.own_seed else {}
         else:
             inputs["image_urls"] = ["https://images.example/a.png"]
         job_id = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
@@ -159,6 +174,10 @@ class Life:
         """What was asked of the server, in order."""
         self.loop = VirtualLoop(self._step, busy=scenario.busy, timers_first=scenario.timers_first)
         self._scenario = scenario
+        self._number = number
+        self._wire: MemoryWire | None = None
+        self._strangers_to_come = 12
+        self._quiet = False
         self._out = folder / "out"
         self._journal = folder / "journal"
         self._complaints = folder / "complaints"
@@ -200,6 +219,8 @@ class Life:
 
     def _hear(self, event: str, args: tuple[Any, ...]) -> None:
         """Every change of the file system is an act too."""
+        if self._quiet:
+            return
         writes = event == "open" and isinstance(args[1], str) and args[1][:1] in {"w", "x", "a"}
         if writes or event in {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}:
             self.act(event)
@@ -211,32 +232,61 @@ class Life:
             return opened
 
         @asynccontextmanager
-        async def sandbox(_: Path) -> AsyncIterator[Endpoint]:
-            yield Endpoint("memory:", Secret(SANDBOX), SANDBOX)
+        async def sandbox(_: Path, vendor: str) -> AsyncIterator[Endpoint]:
+            yield Endpoint("memory:", Secret(SANDBOX), SANDBOX, vendor)
 
         parts = Parts(
             database=database,
-            wire=lambda _: MemoryWire(
-                self.world, self._journal, self.now, self.act, self._scenario.seed, self._scenario.travel
-            ),
+            wire=lambda _: self._connect(),
             sandbox=sandbox,
             state=lambda: self._out.parent / "state",
             pulse=self._scenario.lid_shut_at is not None,
             asked_every=600.0,
             clock=Clock(self.wall),
-            chance=chance(self._scenario.seed),
+            chance=chance(self._scenario.seed + 7919 * self._number),
         )
         self.world = self._world()
         if self._scenario.mishaps_end is not None:
             self.loop.call_later(self._scenario.mishaps_end, self.world.faults.clear)
         limits = Limits(concurrency=self._scenario.concurrency, max_cost_usd=self._scenario.max_cost)
         policy = Policy(limits, Retry(**{"max_uncertain": 10_000, "max_failures": 10_000, **self._scenario.retry}))
-        async with open_run(self._out, provider=SANDBOX, make=True, parts=parts) as run:
+        async with open_run(
+            self._out, wanted=Destination(SANDBOX, self._scenario.protocol), make=True, parts=parts
+        ) as run:
             jobs = templated(self._scenario, self._out.parent) if self._scenario.templates else specs(self._scenario)
             await run.enrol(((spec, True) for spec in jobs), {}, Choice(), sure=True)
             await run.note({"name": "night", "policy": policy_facts(policy)})
             self.before_work(run)
+            if self._scenario.strangers:
+                self._strange = [dict(spec.inputs) for spec in jobs]
+                self.loop.call_later(self._scenario.strangers, self._submit_strangely)
             return (await run.work(policy)).exit_code
+
+    def _connect(self) -> MemoryWire:
+        scenario = self._scenario
+        self._wire = MemoryWire(
+            self.world, self._journal, self.now, self.act, scenario.seed, scenario.travel, protocol=scenario.protocol
+        )
+        return self._wire
+
+    def _submit_strangely(self) -> None:
+        """Let another run of this machine, on the same account, submit what this one does."""
+        if (left := self._strangers_to_come - 1) > 0:
+            self._strangers_to_come = left
+            self.loop.call_later(self._scenario.strangers, self._submit_strangely)
+        model = MODEL_OF[self._scenario.protocol]
+        inputs = {"seed": 4_000_000 + self.world.calls, **self._strange[self.world.calls % len(self._strange)]}
+        came = self.world.submit(model, inputs, SANDBOX, self.now())
+        if isinstance(came, Submission) and came.request and self._wire:
+            self._quiet = True  # what others do is no act of this process
+            with self._journal.with_name("strangers").open("a") as file:
+                file.write(f"{came.request.id}\n")
+            self._wire.keep()
+            if self._scenario.own_seed:  # of this machine: without a seed of its own nothing else tells them apart
+                register = RequestRegister(self._out.parent / "state", "another")
+                register.note([came.request.id])
+                register.close()
+            self._quiet = False
 
     def _world(self) -> World:
         scenario = self._scenario
@@ -250,6 +300,7 @@ class Life:
             outages=tuple((self._start + begins, self._start + ends) for begins, ends in scenario.outages),
             max_outstanding=scenario.max_outstanding,
             submissions_per_second=scenario.rate,
+            list_lag=scenario.list_lag,
         )
         world = World(conditions, MODELS)
         world.replay(entries(self._journal))
@@ -282,6 +333,8 @@ def fork_life(scenario: Scenario, folder: Path, number: int, kill_at: int | None
                 life.before_work = lambda run: life.loop.call_later(scenario.signals[number], run.stop, 15)
             code = life.live()
             counted.write_text(f"{life.acts} {life.awaits}")
+        except Exception:
+            traceback.print_exc()
         finally:
             os._exit(code)
     _, status = os.waitpid(pid, 0)
@@ -322,8 +375,9 @@ FAILS = {
 def findings(scenario: Scenario, folder: Path, *, killed: bool, code: int) -> list[str]:
     """Compare what the server accepted with what the ledger and the disk say."""
     accepted: dict[str, list[str]] = {}
+    strangers = _strangers(folder)
     for entry in entries(folder / "journal"):
-        if "inputs" in entry:
+        if "inputs" in entry and entry["id"] not in strangers:
             accepted.setdefault(entry["inputs"]["prompt"], []).append(entry["id"])
     struck = set(_strikes(folder))
     complaints = folder / "complaints"
@@ -337,6 +391,9 @@ def findings(scenario: Scenario, folder: Path, *, killed: bool, code: int) -> li
                 "SELECT request_id, outcome FROM attempts WHERE job_id = ?", [job.id]
             ).fetchall()
             ids = accepted.get(str(job.spec.inputs["prompt"]), [])
+            adopted = strangers & {row["request_id"] for row in attempts} if "same_id" not in struck else set()
+            found += [f"{job.id} adopted {one}, a request of another run" for one in sorted(adopted)]
+            found += [f"{job.id} {one}" for one in _still_uncertain(job, ids, attempts, scenario, folder)]
             found += [f"{job.id} {one}" for one in _wrong_with(job, ids, attempts, struck, scenario, killed=killed)]
             if job.state is State.DONE:
                 found.extend(_wrong_files(folder / "out", job, reader))
@@ -376,12 +433,34 @@ def _wrong_with(
     return found
 
 
+def _strangers(folder: Path) -> set[str]:
+    file = folder / "strangers"
+    return set(file.read_text().split()) if file.exists() else set()
+
+
+def _still_uncertain(job: Any, ids: list[str], attempts: list[Any], scenario: Scenario, folder: Path) -> list[str]:
+    """Say that a job is uncertain whose request the vendor's list shows, with a seed that no other has."""
+    told_apart = scenario.protocol != "runcomfy" and not scenario.own_seed and "same_id" not in scenario.mishaps
+    if job.state is not State.UNCERTAIN or not told_apart:
+        return []
+    world = World(Conditions(seed=scenario.seed, slots=scenario.slots, faults=scenario.mishaps), MODELS)
+    world.replay(entries(folder / "journal"))
+    with Reader(folder / "out") as reader:  # at the end of its last life the list was read
+        ended = reader._connection.execute("SELECT max(at) FROM events WHERE type = 'Ended'").fetchone()[0]
+    shown = {one.id for one in world.past(MODEL_OF[scenario.protocol], 0.0, ended - scenario.list_lag - 1.0)}
+    known = {row["request_id"] for row in attempts}
+    listed = [one for one in ids if one not in known and one in shown]
+    return [f"is uncertain, though its request {listed} is listed"] if listed else []
+
+
 def _overspent(scenario: Scenario, folder: Path) -> list[str]:
     """Say by how much a cap was passed, by what the server bills: by more than one job that went alone."""
     conditions = Conditions(seed=scenario.seed, slots=scenario.slots, faults=scenario.mishaps)
     world = World(conditions, MODELS)
+    strangers = _strangers(folder)
     accepted = [entry for entry in entries(folder / "journal") if "inputs" in entry]
     world.replay(accepted)
+    accepted = [entry for entry in accepted if entry["id"] not in strangers]
     bills = [job.price for entry in accepted if (job := world.request(entry["id"])) and not job.error]
     most = (scenario.max_cost or 0.0) + max(bills, default=0.0)
     return [f"${sum(bills):.2f} was billed under a cap of ${scenario.max_cost:.2f}"] if sum(bills) > most + 1e-6 else []

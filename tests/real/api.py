@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 from aiohttp import web
 
@@ -224,16 +224,27 @@ class Api:
         return web.Response(body=picture_of + b"\0" * self.bulk)
 
 
-class Served:
-    """Serves an Api from a thread, until the block is left."""
+class HasApp(Protocol):
+    """A server's routes, and where it is reached."""
 
-    def __init__(self, api: Api) -> None:
+    base: str
+
+    def app(self) -> web.Application: ...
+
+
+A = TypeVar("A", bound=HasApp)
+
+
+class Served(Generic[A]):
+    """Serves an API from a thread, until the block is left."""
+
+    def __init__(self, api: A) -> None:
         self.api = api
         self._ready = threading.Event()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve)
 
-    def __enter__(self) -> Api:
+    def __enter__(self) -> A:
         self._thread.start()
         assert self._ready.wait(10)
         return self.api

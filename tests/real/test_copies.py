@@ -121,6 +121,9 @@ def test_a_ledger_of_an_older_version_is_brought_forward_by_whoever_opens_it(bat
         ):
             ledger.execute(f"DROP {kind} {name}")
         ledger.execute("ALTER TABLE jobs DROP COLUMN turn")
+        for column in ("seed", "follow", "took"):
+            ledger.execute(f"ALTER TABLE attempts DROP COLUMN {column}")
+        ledger.execute("DELETE FROM meta WHERE key = 'vendor'")
         ledger.execute("PRAGMA user_version = 2")
     assert batcher(command, "runs/jobs").code == 0
     assert batcher.states() == {"done": 1}

@@ -14,13 +14,17 @@ from urllib.request import Request, urlopen
 import pytest
 from PIL import Image
 
+from batcher.provider import PROVIDERS
 from batcher.sandbox.doors import open_socket
+from batcher.sandbox.faces import FACES
 from tests.real.api import Api
 from tests.real.conftest import MODEL, Batcher, Until, end
 from tests.real.test_security import listening
 
 MANIFESTS = Path(__file__).parent.parent.parent / "manifests"
-PAIRS = json.loads((Path(__file__).parent.parent / "wire" / "pairs.json").read_text())
+PAIRS = {
+    file.stem: json.loads(file.read_text()) for file in (Path(__file__).parent.parent / "wire" / "pairs").glob("*.json")
+}
 
 
 def images_in(out: Path) -> list[Path]:
@@ -96,10 +100,23 @@ def test_models_of_other_shapes_are_rehearsed(batcher: Batcher) -> None:
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[str]:
+def served(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     """Give the base URL of a sandbox that knows one token, and lets little through."""
-    command = [sys.executable, "-m", "batcher", "sandbox", "--dir", str(tmp_path / "s"), "--until-stdin-ends"]
-    command += ["--latency", "0.1", "--slots", "1", "--token", "t", "--max-outstanding", "3", "--balance", "0.5"]
+    protocol = getattr(request, "param", "runcomfy")
+    command = [sys.executable, "-m", "batcher", "sandbox", "--protocol", protocol, "--dir", str(tmp_path / "s")]
+    command += [
+        "--until-stdin-ends",
+        "--latency",
+        "0.1",
+        "--slots",
+        "1",
+        "--token",
+        "t",
+        "--max-outstanding",
+        "3",
+        "--balance",
+        "0.5",
+    ]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout and process.stdin
         yield process.stdout.readline().strip()
@@ -107,9 +124,9 @@ def served(tmp_path: Path) -> Iterator[str]:
         assert process.wait(10) == 0
 
 
-def ask(base: str, method: str, path: str, body: object = None, token: str = "t") -> tuple[int, Any]:
+def ask(base: str, method: str, path: str, body: object = None, token: str = "Bearer t") -> tuple[int, Any]:
     data = None if body is None else json.dumps(body).encode()
-    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    headers = {"Authorization": token, "Content-Type": "application/json"}
     request = Request(base + path, data, headers, method=method)
     try:
         with urlopen(request, timeout=10) as response:
@@ -119,15 +136,22 @@ def ask(base: str, method: str, path: str, body: object = None, token: str = "t"
             return error.code, json.loads(error.read() or b"{}")
 
 
-def test_the_sandbox_answers_as_the_vendors_page_says(served: str) -> None:
-    request_id = ""
-    for pair in PAIRS:
+@pytest.mark.parametrize("served", [*PAIRS], indirect=True)
+def test_the_sandbox_answers_as_the_vendors_documents_say(served: str, request: pytest.FixtureRequest) -> None:
+    name = request.node.callspec.params["served"]
+    scheme, request_id = PROVIDERS[name].traits.authorization, ""
+    for pair in PAIRS[name]:
         path = pair["path"].replace("{request_id}", request_id)
-        status, body = ask(served, pair["method"], path, pair.get("body"), pair.get("token", "t"))
+        token = f"{scheme} {pair.get('token', 't')}"
+        status, body = ask(served, pair["method"], path, pair.get("body"), token)
         assert status == pair["status"], pair["says"]
         for key, value in pair["answer"].items():
             assert key in body and value in ("*", body[key]), f"{pair['says']}: {body}"
         request_id = body.get("request_id", request_id) if pair["method"] == "POST" else request_id
+
+
+def test_every_provider_has_pairs_from_its_vendors_documents() -> None:
+    assert set(PAIRS) == set(PROVIDERS) == set(FACES)
 
 
 def test_the_sandbox_limits_what_is_outstanding_and_what_is_spent(served: str) -> None:

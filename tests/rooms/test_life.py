@@ -32,12 +32,13 @@ BY_ITSELF = {
     *((S.SUBMITTING, S.FAILED, kind) for kind in (K.INVALID, K.REFUSED)),
     *((S.SUBMITTING, S.UNCERTAIN, kind) for kind in (K.LOST, K.CRASH)),
     (S.RUNNING, S.FETCHING, None),
-    *((S.RUNNING, S.FAILED, kind) for kind in (K.FAILED, K.REFUSED, K.TIMEOUT, K.GONE, K.NO_OUTPUT)),
+    *((S.RUNNING, S.FAILED, kind) for kind in (K.FAILED, K.REFUSED, K.INVALID, K.TIMEOUT, K.GONE, K.NO_OUTPUT)),
     (S.RUNNING, S.CANCELLED, None),
     (S.FETCHING, S.DONE, None),
     *((S.FETCHING, S.FAILED, kind) for kind in (K.EXPIRED, K.BAD_OUTPUT, K.UNFETCHED)),
     (S.FAILED, S.PENDING, None),
     (S.UNCERTAIN, S.PENDING, None),
+    (S.UNCERTAIN, S.RUNNING, None),
 }
 ASKED = {
     *((S.FAILED, kind, S.RUNNING) for kind in (K.TIMEOUT, K.GONE)),

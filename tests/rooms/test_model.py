@@ -42,6 +42,8 @@ class World:
 
     accepted: int = 0
     words: int = 0
+    of_last: bool = False
+    """The last request accepted is that of the last submission."""
     alive: bool = True
 
 
@@ -89,7 +91,7 @@ def events(connection: sqlite3.Connection, world: World) -> Iterator[tuple[str, 
             yield "intends", world, move(Move(State.SUBMITTING))
         case State.SUBMITTING:
             for taken, reply in replies(world):
-                after = replace(world, accepted=world.accepted + taken)
+                after = replace(world, accepted=world.accepted + taken, of_last=taken)
                 yield f"is answered {reply}", after, move(rules.after_submit(reply, 1.0, proven=True))
                 yield f"crashes before it notes {reply}", replace(after, alive=False), lambda: None
         case State.RUNNING:
@@ -116,6 +118,9 @@ def events(connection: sqlite3.Connection, world: World) -> Iterator[tuple[str, 
             known = {row[0] for row in connection.execute("SELECT request_id FROM attempts")}
             for number in range(1, world.accepted + 1):
                 if now.state in {State.UNCERTAIN, State.FAILED} and f"r{number}" not in known:
+                    if now.state is State.UNCERTAIN and number == world.accepted and world.of_last:
+                        listed = Move(State.RUNNING, request_id=f"r{number}", message="found")
+                        yield f"the list shows r{number}", world, move(listed)
                     yield (
                         f"user adopts r{number}",
                         world,
