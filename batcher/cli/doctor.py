@@ -21,27 +21,40 @@ def doctor(
     skip_invalid: o.SkipInvalid = False,
     provider: o.Provider = None,
     sandbox: o.Sandbox = False,
+    buy_one: Annotated[
+        bool,
+        typer.Option(
+            "--buy-one",
+            help="Buy one job (the manifest's first), record each exchange, say what differs from what is assumed.",
+        ),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask about the price of the one job.")] = False,
     json: o.Json = False,
 ) -> int:
     """Check token, balance, reach of the API and of the images, clock and space; exit 1 where something is wrong.
 
-    Example: batcher doctor products.yaml
+    With --buy-one, -o names the file of exchanges. Example: batcher doctor products.yaml
     """
     import sys
 
     from batcher.checks.doctor import facts
+    from batcher.cli.buy_one import buy_one as bought
     from batcher.cli.fitted import fitted
     from batcher.errors import EXIT_OK, EXIT_SETTLED
     from batcher.manifest.expand import Options
     from batcher.plain import plain
 
     options = Options(o.all_sets(sets), where, skip_invalid)
-    asked = _Asked(manifest, out, model, o.known_provider(provider), options, rehearsing=sandbox)
-    checks = asyncio.run(_look(asked))
+    asked = Asked(manifest, out, model, o.known_provider(provider), options, rehearsing=sandbox)
+    if buy_one:
+        checks, file = asyncio.run(bought(asked, yes=yes))
+        typer.echo(f"the exchanges are in {file}, without the token: it can be shared", err=True)
+    else:
+        checks = asyncio.run(_look(asked))
     if json:
         typer.echo(json_.dumps([facts(check) for check in checks], ensure_ascii=False))
     else:
-        words = {True: "ok", False: "WRONG", None: "unknown"}
+        words = {True: "ok", False: "DIFFERS" if buy_one else "WRONG", None: "unknown"}
         for check in checks:
             typer.echo(fitted(plain(f"{words[check.ok]:<8} {check.name}: {check.message}"), sys.stdout, hang=9))
             for one in check.each:
@@ -52,7 +65,7 @@ def doctor(
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class Asked:
     """What the command line asks for."""
 
     manifest: str | None
@@ -63,7 +76,7 @@ class _Asked:
     rehearsing: bool
 
 
-async def _look(asked: _Asked) -> list[Any]:
+async def _look(asked: Asked) -> list[Any]:
     import os
     from contextlib import AsyncExitStack
     from tempfile import TemporaryDirectory
@@ -118,7 +131,7 @@ class _Named:
     out: Path = Path()
 
 
-async def _expand(named: _Named, manifest: str, asked: _Asked) -> Any:  # noqa: ANN401 - a Check, imported late
+async def _expand(named: _Named, manifest: str, asked: Asked) -> Any:  # noqa: ANN401 - a Check, imported late
     """Expand the manifest; take down its provider, its remote images, its cost and how many files it makes."""
     from batcher.checks.doctor import bad, good
     from batcher.cli.plan import find_model

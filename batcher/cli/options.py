@@ -29,7 +29,7 @@ OutOption = Annotated[
         "-o",
         "--out",
         envvar="BATCHER_OUT",
-        help="Run directory; default runs/NAME, at fal runs/NAME.fal, with the sandbox runs/NAME.sandbox.",
+        help="Run directory; default runs/NAME, with .PROVIDER at another provider, with .sandbox in a rehearsal.",
     ),
 ]
 ModelId = Annotated[
@@ -46,7 +46,7 @@ Provider = Annotated[
     typer.Option(
         "--provider",
         envvar="BATCHER_PROVIDER",
-        help="Who makes the results, as `provider:` in the manifest: runcomfy (the default) or fal.",
+        help="Who makes the results, as `provider:` in the manifest; the page on providers lists them.",
         autocompletion=complete.provider,
     ),
 ]

@@ -68,7 +68,7 @@ class Document(_Section):
     model: str | None = None
     """The model's id: `batcher models` lists those known."""
     provider: str | None = None
-    """Who makes the results: `runcomfy` (the default) or `fal`."""
+    """Who makes the results, by the name that the page on providers has; without it, the first of these."""
     name: Annotated[str, Field(min_length=1)] | None = None
     """What the run is called; without it, the file's stem."""
     inputs: dict[str, Any] = {}

@@ -375,7 +375,7 @@ FAILS = {
 def findings(scenario: Scenario, folder: Path, *, killed: bool, code: int) -> list[str]:
     """Compare what the server accepted with what the ledger and the disk say."""
     accepted: dict[str, list[str]] = {}
-    strangers = _strangers(folder)
+    strangers = strangers_of(folder)
     for entry in entries(folder / "journal"):
         if "inputs" in entry and entry["id"] not in strangers:
             accepted.setdefault(entry["inputs"]["prompt"], []).append(entry["id"])
@@ -433,7 +433,7 @@ def _wrong_with(
     return found
 
 
-def _strangers(folder: Path) -> set[str]:
+def strangers_of(folder: Path) -> set[str]:
     file = folder / "strangers"
     return set(file.read_text().split()) if file.exists() else set()
 
@@ -457,7 +457,7 @@ def _overspent(scenario: Scenario, folder: Path) -> list[str]:
     """Say by how much a cap was passed, by what the server bills: by more than one job that went alone."""
     conditions = Conditions(seed=scenario.seed, slots=scenario.slots, faults=scenario.mishaps)
     world = World(conditions, MODELS)
-    strangers = _strangers(folder)
+    strangers = strangers_of(folder)
     accepted = [entry for entry in entries(folder / "journal") if "inputs" in entry]
     world.replay(accepted)
     accepted = [entry for entry in accepted if entry["id"] not in strangers]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from batcher.ledger.reader import Reader
 from batcher.run import Run
 from tests.nights.play import MEMORY, MODEL, Life, Scenario
 
@@ -68,6 +69,9 @@ def test_a_start_after_hours_learns_nothing_false_of_a_server_whose_clock_is_off
             life, code = live(scenario, Path(folder), 1)
             assert code == 0
             took.append(life.loop.time())
+            with Reader(Path(folder) / "out") as reader:
+                learned = reader._connection.execute("SELECT max(took) FROM attempts").fetchone()[0]
+            assert learned < 3600, "what a job took was told by nobody who saw it end"
     assert took[1] <= 1.1 * took[0]
 
 

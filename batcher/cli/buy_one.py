@@ -1,0 +1,169 @@
+"""`batcher doctor --buy-one`: buys one job with the user's consent, and says what differs from what is assumed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import typer
+
+if TYPE_CHECKING:
+    from batcher.checks.buy_one import Order
+    from batcher.checks.doctor import Check
+    from batcher.cli.doctor import Asked
+    from batcher.provider.provider import Provider
+
+_SIDE = 256
+"""Pixels of the picture that a job of this project's own sends."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """What is to be bought, and at which provider."""
+
+    order: "Order"
+    vendor: str
+    beside: Path | None
+    """The manifest's folder, where a `.env` may be."""
+    what: str
+    """The job in words."""
+
+
+async def buy_one(asked: "Asked", *, yes: bool) -> tuple[Sequence["Check"], Path]:
+    """Buy the manifest's first job, else one of this project's own; return what was found, and the file."""
+    from contextlib import AsyncExitStack
+    from tempfile import TemporaryDirectory
+
+    from batcher.checks import buy_one as bought
+    from batcher.checks.exchanges import RecordingWire
+    from batcher.clock import Clock
+    from batcher.provider import PROVIDERS
+    from batcher.provider.rehearsal import sandbox
+    from batcher.provider.sign_in import remote
+    from batcher.run.parts import http_wire
+    from batcher.show.words import money
+
+    chosen = await _chosen(asked)
+    api = PROVIDERS[chosen.vendor]
+    file = asked.out or _free_name(api.name)
+    async with AsyncExitStack() as stack:
+        if asked.rehearsing:
+            folder = Path(stack.enter_context(TemporaryDirectory()))
+            endpoint = await stack.enter_async_context(sandbox(folder, api.name))
+        else:
+            endpoint = remote(chosen.beside, api.name)
+            endpoint.check_token()
+            price = money(chosen.order.estimated_usd)
+            _ask(f"{chosen.what} at {api.traits.title} may cost {price}. Buy it?", price, yes=yes)
+        wire = RecordingWire(http_wire(endpoint), file, Clock())
+        stack.push_async_callback(wire.close)
+        order = await _at_the_listed_price(chosen.order, api, wire)
+        where = f"the sandbox, as {api.traits.title} (REHEARSAL)" if asked.rehearsing else endpoint.base
+        typer.echo(f"buying {chosen.what} at {where}; each exchange goes to {file}", err=True)
+        seen = await bought.buy(api, wire, Clock(), order)
+    host = urlsplit(endpoint.base).netloc
+    checks = [*bought.findings(api, order, seen, host=host, headers=wire.headers)]
+    kept = ", ".join(str(one) for one in bought.saved(seen, file))
+    if kept:
+        typer.echo(f"what was bought: {kept}", err=True)
+    return checks, file
+
+
+def _ask(question: str, price: str, *, yes: bool) -> None:
+    """Raise NotMeant unless the user agrees to the price."""
+    from batcher.cli.ask import can_ask, sure
+    from batcher.errors import NotMeant
+
+    if yes:
+        return
+    if not can_ask():
+        raise NotMeant(
+            f"one job may cost {price}, and nobody can be asked; nothing was sent", "if that is meant, add --yes"
+        )
+    sure(question, NotMeant("nothing was sent"))
+
+
+def _free_name(vendor: str) -> Path:
+    """Return the default name of the file, with a number where there is one already: what was bought is in that."""
+    names = (Path(f"exchanges-{vendor}{ending}.jsonl") for ending in ("", *(f"-{n}" for n in range(2, 10_000))))
+    return next(one for one in names if not one.exists())
+
+
+async def _at_the_listed_price(order: "Order", api: "Provider", wire: Any) -> "Order":  # noqa: ANN401 - a Wire
+    """Return the order with the listed price of a unit, where bills are units."""
+    from dataclasses import replace
+
+    if api.price_list is None:
+        return order
+    model_id = order.offer.model_id
+    unit = api.price_list.read(await wire.send(api.price_list.price(model_id)), model_id)
+    return order if unit is None else replace(order, offer=replace(order.offer, unit_usd=unit))
+
+
+async def _chosen(asked: "Asked") -> _Chosen:
+    return await _of_the_manifest(asked, asked.manifest) if asked.manifest else _own(asked)
+
+
+async def _of_the_manifest(asked: "Asked", manifest: str) -> _Chosen:
+    """Choose the first job of a manifest. Raises ManifestFaulty."""
+    from batcher.cli.plan import find_model
+    from batcher.cli.prepare import Selection, expansion, model_id, nothing_selected, out_dir, vendor
+    from batcher.hosting.inline import Looks, body
+    from batcher.manifest.manifest import open_manifest
+    from batcher.provider.sign_in import destination
+
+    opened = open_manifest(manifest)
+    name = vendor(opened, asked.provider)
+    owner = destination(name, sandbox=asked.rehearsing)
+    model = await find_model(owner, opened, model_id(opened, asked.model), out_dir(opened, None, owner))
+    jobs = expansion(opened, model, Looks(), asked.options, lambda *_: None, capped=False, owner=owner)
+    spec = next((spec for spec, chosen in jobs if chosen), None)
+    if spec is None:
+        raise nothing_selected(opened, Selection(where=asked.options.where))
+    order = _order(model, body(spec, opened.root), spec.inputs, spec.estimated_usd)
+    return _Chosen(order, name, opened.root, f"the first job of {manifest}, {spec.name},")
+
+
+def _own(asked: "Asked") -> _Chosen:
+    """Choose a cheap job of this project's own: a small picture goes to the provider's first model that edits one."""
+    from batcher.catalog import bundled
+    from batcher.checks.buy_one import OWN_PROMPT, body_of
+    from batcher.errors import WrongUse
+    from batcher.provider import FIRST
+
+    name = asked.provider or FIRST
+    models = [model for model in bundled(name).values() if asked.model in {None, model.id}]
+    model = next((one for one in models if one.media), None)
+    if model is None:
+        raise WrongUse(f"{asked.model} is no bundled model that edits a picture", "name a manifest whose job is bought")
+    inputs: dict[str, object] = {"prompt": OWN_PROMPT}
+    field = min(model.media)
+    inputs[field] = [_picture()] if model.properties[field].get("type") == "array" else _picture()
+    order = _order(model, body_of(inputs), inputs, model.estimate(inputs, None))
+    return _Chosen(order, name, None, f"one picture of {model.remote_id}")
+
+
+def _order(model: Any, body: bytes, inputs: Any, estimated_usd: float | None) -> "Order":  # noqa: ANN401 - a Model, JSON
+    from batcher.checks.buy_one import Order
+    from batcher.provider.provider import Offer
+
+    asked = str(inputs.get("output_format") or model.properties.get("output_format", {}).get("default") or "")
+    offer = Offer(model.remote_id, model.takes_seed, model.media, model.unit_usd)
+    return Order(offer, body, estimated_usd, model.outputs(inputs), {"jpeg": "jpg"}.get(asked, asked))
+
+
+def _picture() -> str:
+    """Return a small picture as a data URI: a cup's outline on a plain ground."""
+    import base64
+    import io
+
+    from PIL import Image, ImageDraw
+
+    picture = Image.new("RGB", (_SIDE, _SIDE), "white")
+    drawing = ImageDraw.Draw(picture)
+    drawing.rectangle((80, 90, 165, 190), outline="black", width=4)
+    drawing.arc((150, 110, 200, 165), 270, 90, "black", width=4)
+    content = io.BytesIO()
+    picture.save(content, "JPEG", quality=90)
+    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}"
