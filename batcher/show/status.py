@@ -42,6 +42,7 @@ def status_of(reader: Reader) -> dict[str, Any]:
     return {
         "name": meta.get("name"),
         "provider": meta.get("provider"),
+        "vendor": meta.get("vendor"),
         "total": sum(row["jobs"] for row in listed),
         "selected": sum(row["jobs"] for row in listed if row["selected"]),
         "waiting": sum(row["jobs"] for row in listed if row["selected"] and row["state"] == State.PENDING),

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from batcher.job import State
 from batcher.plain import command, is_own_command
+from batcher.provider import PROVIDERS
 from batcher.settings import SANDBOX
 
 _ADVICE: Final = {
@@ -23,6 +24,11 @@ _ADVICE: Final = {
     "failed": "`retry` buys them anew",
 }
 """What can be done about each kind of failure."""
+_LOOKED_FOR: Final = (
+    "may have been accepted, and billed; each start looks for them in the list of past requests, "
+    "`retry --state uncertain` asks whether to buy them again"
+)
+"""What is done about lost submissions where the vendor has such a list."""
 _HELPED: Final = ("timeout", "gone", "expired", "bad_output", "no_output", "unfetched", "failed", "source")
 """Kinds of failure that `retry` can help; of the others it would only buy the same refusal again."""
 _WORDS: Final = 100
@@ -120,7 +126,8 @@ def summary(found: Mapping[str, Any], out: Path, took: float | None = None) -> l
     elif cost["limit"] is not None and cost["without_bill"]:
         lines.append(f"{money(cost['without_bill'])} of it came without a bill: there the limit rests on estimates")
     for kind, count in sorted(found["errors"].items(), key=lambda one: -one[1]):
-        lines.append(f"{count:,} {kind}: {_ADVICE[kind]}")
+        advice = _LOOKED_FOR if kind in {"lost", "crash"} and _lists_requests(found) else _ADVICE[kind]
+        lines.append(f"{count:,} {kind}: {advice}")
         example = found["examples"].get(kind)
         if example and example["message"]:
             lines.append(f"    as {example['name']}: {_cut(example['message'])}")
@@ -133,6 +140,12 @@ def summary(found: Mapping[str, Any], out: Path, took: float | None = None) -> l
     return lines
 
 
+def _lists_requests(found: Mapping[str, Any]) -> bool:
+    """Return whether the run's provider has a list of past requests."""
+    api = PROVIDERS.get(str(found.get("vendor")))
+    return api is not None and api.history is not None
+
+
 def next_command(found: Mapping[str, Any], out: Path) -> str | None:
     """Give the one command that goes on from here; None where nothing is left to do."""
     if found["stopped"] and is_own_command(str(found["stopped"]["next"])):
@@ -143,7 +156,7 @@ def next_command(found: Mapping[str, Any], out: Path) -> str | None:
     if states["failed"]:
         return _after_failures(found["errors"], out)
     if states["uncertain"]:
-        return command("retry", out, "--state", "uncertain")
+        return command("resume", out) if _lists_requests(found) else command("retry", out, "--state", "uncertain")
     if states["cancelled"]:
         return command("retry", out, "--state", "cancelled") + " && " + command("resume", out)
     if found["total"] > found["selected"] and is_own_command(str(found["whole"] or "")):
