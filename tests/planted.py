@@ -138,7 +138,7 @@ BUGS = [
     Bug(
         "sets nothing aside for a request that is adopted",
         "requests",
-        [("run/requests.py", "            if more:\n", "            if not more:\n")],
+        [("runs/requests.py", "            if more:\n", "            if not more:\n")],
     ),
     Bug(
         "closes a file under the thread that writes it",
@@ -582,7 +582,7 @@ BUGS += [
         "found by inputs",
         [
             (
-                "run/lost_requests.py",
+                "runs/lost_requests.py",
                 "        known |= await asyncio.to_thread(self._register.of_others, set(ids) - known)\n",
                 "",
             )
@@ -593,14 +593,14 @@ BUGS += [
         "never listed",
         [
             (
-                "run/run.py",
+                "runs/run.py",
                 "        again = [bought_again(job, self.policy.retry) for job in await lost.uncertain()]",
                 "        again = [Move(State.PENDING, message='it is not listed') for _ in await lost.uncertain()]\n"
                 "        for job in await lost.uncertain():\n"
                 "            await self.ledger.record(job, Move(State.PENDING, message='it is not listed'))",
             ),
             (
-                "run/run.py",
+                "runs/run.py",
                 "from batcher.job import IN_FLIGHT, SETTLED, Spec, State",
                 "from batcher.job import IN_FLIGHT, SETTLED, Move, Spec, State",
             ),

@@ -58,7 +58,7 @@ def _run() -> int:
         _say("batcher: stopped before the work began; the same command goes on")
         return SIGNAL_BASE + 2
     except ManifestFaulty as faulty:
-        _say_faults(faulty)
+        say_faults(faulty)
         return faulty.exit_code
     except BatcherError as error:
         _say_as_json(error)
@@ -98,7 +98,8 @@ def _say_as_json(error: BatcherError) -> None:
         Lines().end(error)
 
 
-def _say_faults(faulty: ManifestFaulty) -> None:
+def say_faults(faulty: ManifestFaulty) -> None:
+    """Print the faults of a manifest to standard error, and how many there are."""
     from batcher.plain import plain
 
     for fault in faulty.faults:

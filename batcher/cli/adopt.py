@@ -25,7 +25,7 @@ def adopt(
     from batcher.cli.left import do_or_leave
     from batcher.cli.resume import manifest_folder
     from batcher.plain import command
-    from batcher.run import open_run
+    from batcher.runs import open_run
 
     job, request_id = str(as_text(job)), str(as_text(request_id))
 

@@ -41,7 +41,7 @@ async def buy_one(asked: "Asked", *, yes: bool) -> tuple[Sequence["Check"], Path
     from batcher.provider import PROVIDERS
     from batcher.provider.rehearsal import sandbox
     from batcher.provider.sign_in import remote
-    from batcher.run.parts import http_wire
+    from batcher.runs.parts import http_wire
     from batcher.show.words import money
 
     chosen = await _chosen(asked)
@@ -107,17 +107,18 @@ async def _chosen(asked: "Asked") -> _Chosen:
 
 async def _of_the_manifest(asked: "Asked", manifest: str) -> _Chosen:
     """Choose the first job of a manifest. Raises ManifestFaulty."""
-    from batcher.cli.plan import find_model
-    from batcher.cli.prepare import Selection, expansion, model_id, nothing_selected, out_dir, vendor
     from batcher.hosting.inline import Looks, body
     from batcher.manifest.manifest import open_manifest
     from batcher.provider.sign_in import destination
+    from batcher.runs.planning import find_model
+    from batcher.runs.prepare import expansion, model_id, nothing_selected, options_at, out_dir, vendor
+    from batcher.runs.wanted import Selection
 
     opened = open_manifest(manifest)
     name = vendor(opened, asked.provider)
     owner = destination(name, sandbox=asked.rehearsing)
     model = await find_model(owner, opened, model_id(opened, asked.model), out_dir(opened, None, owner))
-    jobs = expansion(opened, model, Looks(), asked.options, lambda *_: None, capped=False, owner=owner)
+    jobs = expansion(opened, model, Looks(), options_at(owner, asked.options), lambda *_: None, capped=False)
     spec = next((spec for spec, chosen in jobs if chosen), None)
     if spec is None:
         raise nothing_selected(opened, Selection(where=asked.options.where))

@@ -16,7 +16,7 @@ def cancel(out: o.Out, *, json: o.Json = False) -> None:
     from batcher.cli.left import do_or_leave
     from batcher.cli.resume import manifest_folder
     from batcher.plain import command
-    from batcher.run import open_run
+    from batcher.runs import open_run
     from batcher.show.words import jobs
 
     async def do() -> dict[str, int]:

@@ -26,7 +26,7 @@ def change(
     from batcher.ledger.lock import is_locked
     from batcher.ledger.reader import Reader
     from batcher.plain import command
-    from batcher.run.requests import changed
+    from batcher.runs.requests import changed
     from batcher.settings import Policy
 
     wanted = o.read_sets(settings, "")

@@ -43,9 +43,10 @@ def doctor(
     from batcher.errors import EXIT_OK, EXIT_SETTLED
     from batcher.manifest.expand import Options
     from batcher.plain import plain
+    from batcher.runs.prepare import known_provider
 
     options = Options(o.all_sets(sets), where, skip_invalid)
-    asked = Asked(manifest, out, model, o.known_provider(provider), options, rehearsing=sandbox)
+    asked = Asked(manifest, out, model, known_provider(provider), options, rehearsing=sandbox)
     if buy_one:
         checks, file = asyncio.run(bought(asked, yes=yes))
         typer.echo(f"the exchanges are in {file}, without the token: it can be shared", err=True)
@@ -86,7 +87,7 @@ async def _look(asked: Asked) -> list[Any]:
     from batcher.provider import FIRST, PROVIDERS
     from batcher.provider.rehearsal import sandbox
     from batcher.provider.sign_in import FoundToken, look_for_token, remote
-    from batcher.run.parts import http_wire
+    from batcher.runs.parts import http_wire
 
     clock = Clock()
     named = _Named(vendor=asked.provider or FIRST)
@@ -134,13 +135,13 @@ class _Named:
 async def _expand(named: _Named, manifest: str, asked: Asked) -> Any:  # noqa: ANN401 - a Check, imported late
     """Expand the manifest; take down its provider, its remote images, its cost and how many files it makes."""
     from batcher.checks.doctor import bad, good
-    from batcher.cli.plan import find_model
-    from batcher.cli.prepare import expansion, model_id, out_dir, vendor
     from batcher.errors import ManifestFaulty
     from batcher.hosting.inline import Looks
     from batcher.manifest.manifest import open_manifest
     from batcher.plain import command
     from batcher.provider.sign_in import destination
+    from batcher.runs.planning import find_model
+    from batcher.runs.prepare import expansion, model_id, options_at, out_dir, vendor
 
     rejected = []
     try:
@@ -152,7 +153,7 @@ async def _expand(named: _Named, manifest: str, asked: Asked) -> Any:  # noqa: A
         costs = []
         capped = opened.document.limits.max_cost_usd is not None
         reject = lambda *_: rejected.append(1)  # noqa: E731
-        for spec, chosen in expansion(opened, found, Looks(), asked.options, reject, capped=capped, owner=owner):
+        for spec, chosen in expansion(opened, found, Looks(), options_at(owner, asked.options), reject, capped=capped):
             if not chosen:
                 continue
             named.outputs += found.outputs(spec.inputs)

@@ -123,7 +123,7 @@ def _write_rows(reader: Any, places: Any, file: Path, *, as_json: bool) -> None:
     """Write the rows of jobs, and say how many jobs they make: with a matrix a row makes more than were meant."""
     from itertools import groupby
 
-    from batcher.run.rows_again import write_rows
+    from batcher.runs.rows_again import write_rows
     from batcher.show import words
 
     def reasons() -> Iterator[tuple[int, str]]:

@@ -23,7 +23,9 @@ def models(
 
     Example: batcher models google/nano-banana/pro/edit
     """
-    found = asyncio.run(_models(model_id, o.known_provider(provider), rehearsing=sandbox))
+    from batcher.runs.prepare import known_provider
+
+    found = asyncio.run(_models(model_id, known_provider(provider), rehearsing=sandbox))
     if json:
         entries = [model.entry for model in found]
         typer.echo(json_.dumps(entries if model_id is None else entries[0], ensure_ascii=False))
@@ -40,8 +42,8 @@ async def _models(model_id: str | None, vendor: str | None, *, rehearsing: bool)
     from batcher.provider import FIRST, PROVIDERS
     from batcher.provider.rehearsal import sandbox
     from batcher.provider.sign_in import remote
-    from batcher.run.catalogue import list_models, look_up
-    from batcher.run.parts import http_wire
+    from batcher.runs.catalogue import list_models, look_up
+    from batcher.runs.parts import http_wire
 
     known = bundled(vendor)
     spoken = vendor or FIRST

@@ -2,14 +2,17 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from batcher.cli import complete
 from batcher.errors import WrongUse
+
+if TYPE_CHECKING:
+    from batcher.runs.wanted import Overrides, Selection
 
 Manifest = Annotated[str, typer.Argument(help="A YAML, CSV or JSONL manifest; - reads it from standard input.")]
 Out = Annotated[Path, typer.Argument(help="The run directory.", autocompletion=complete.out)]
@@ -119,105 +122,47 @@ Quiet = Annotated[bool, typer.Option("-q", "--quiet", envvar="BATCHER_QUIET", he
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """What the command line says of limits; None: not said. Times as text."""
+class Limits:
+    """Limits as the command line has them: times as text. None: not given."""
 
     concurrency: int | None = None
     max_cost: float | None = None
     max_time: str | None = None
     patience: str | None = None
     until: str | None = None
-    by_environment: frozenset[str] = frozenset()
-    """The parameters that stand in the environment, not on the command line."""
 
-    def over(self, policy: Any) -> Any:  # noqa: ANN401 - a Policy, imported late
-        """Lay it over the manifest's settings."""
-        limits = {
-            "concurrency": self.concurrency,
-            "max_cost_usd": self.max_cost,
-            "max_time": _seconds("--max-time", self.max_time),
-            "until": _time_of_day("--until", self.until),
-        }
-        patience = _seconds("--patience", self.patience)
-        retry = policy.retry if patience is None else replace(policy.retry, patience=patience)
-        given = {key: value for key, value in limits.items() if value is not None}
-        return replace(policy, limits=replace(policy.limits, **given), retry=retry)
+    def overrides(self, by_environment: frozenset[str] = frozenset()) -> "Overrides":
+        """Return them as values; `by_environment`: the parameters that the environment gives. Raises WrongUse."""
+        from batcher.runs.wanted import Overrides
 
-    def kept(self, policy: Any) -> str:  # noqa: ANN401 - a Policy
-        """Return the limits of an earlier start that none of these options changes, as options; nothing for none."""
-        from batcher.show.words import span
-
-        limits = policy.limits
-        kept = []
-        if self.max_cost is None and limits.max_cost_usd is not None:
-            kept.append(f"--max-cost {limits.max_cost_usd:g}")
-        if self.max_time is None and limits.max_time is not None:
-            kept.append(f"--max-time {span(limits.max_time)}")
-        if self.until is None and limits.until is not None:
-            kept.append(f"--until {limits.until}")
-        if self.patience is None and policy.retry.patience != type(policy.retry)().patience:
-            kept.append(f"--patience {span(policy.retry.patience)}")
-        return ", ".join(kept)
-
-    def sources(self, document: Any, policy: Any) -> dict[str, Mapping[str, object]]:  # noqa: ANN401 - the same
-        """Say of each setting what it is and where it comes from."""
-        by_option = {
-            "concurrency": self.concurrency,
-            "max_cost_usd": self.max_cost,
-            "max_time": self.max_time,
-            "until": self.until,
-            "patience": self.patience,
-        }
-        found: dict[str, Mapping[str, object]] = {}
-        for group in ("limits", "retry"):
-            said, plain = getattr(document, group), type(getattr(document, group))()
-            for one in fields(said):
-                value = getattr(getattr(policy, group), one.name)
-                manifest = getattr(said, one.name) != getattr(plain, one.name)
-                origin = "manifest" if manifest else "default"
-                if by_option.get(one.name) is not None:
-                    given = one.name.removesuffix("_usd")
-                    origin = "environment" if given in self.by_environment else "option"
-                found[one.name] = {"value": value, "from": origin}
-        return found
-
-
-def known_provider(name: str | None) -> str | None:
-    """Return the name of a provider that was asked for, None where none was. Raises WrongUse where there is none."""
-    from batcher.manifest.faults import did_you_mean
-    from batcher.provider import PROVIDERS
-
-    if name is not None and name not in PROVIDERS:
-        raise WrongUse(f"--provider {name}: is no provider{did_you_mean(name, [*PROVIDERS])}")
-    return name
-
-
-def by_environment(context: typer.Context) -> frozenset[str]:
-    """Give the parameters of the command at work that the environment gives."""
-    sources = {name: context.get_parameter_source(name) for name in context.params}
-    return frozenset(name for name, source in sources.items() if source is not None and source.name == "ENVIRONMENT")
+        named = frozenset({"max_cost": "max_cost_usd"}.get(name, name) for name in by_environment)
+        return Overrides(
+            self.concurrency,
+            self.max_cost,
+            _seconds("--max-time", self.max_time),
+            _seconds("--patience", self.patience),
+            _time_of_day("--until", self.until),
+            named,
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What the command line asks for."""
+class Words:
+    """The options of `run` and `plan`, as they were given: to be written again as words of a command."""
 
-    manifest: str
     out: Path | None
     model: str | None
     provider: str | None
-    options: Any
-    given: Given
-    selection: Any
+    sets: Mapping[str, str]
+    selection: "Selection"
+    limits: Limits
+    reuse: Sequence[Path]
+    skip_invalid: bool
     sandbox: bool
-    reuse: Sequence[Path] = ()
-    yes: bool = False
-    replace_done: bool = False
-    quiet: bool = False
-    verbose: bool = False
+    by_environment: frozenset[str]
 
-    def words(self, *, whole: bool = False) -> list[str]:
-        """Give the options again as words of a command, those of the environment left out; `whole`: no selection."""
+    def __call__(self, whole: bool = False) -> list[str]:
+        """Return the options again, those of the environment left out; `whole`: no selection."""
         chosen = self.selection
         given = {
             "--out": self.out,
@@ -226,20 +171,26 @@ class Wanted:
             "--limit": None if whole else chosen.limit,
             "--sample": None if whole else chosen.sample,
             "--where": None if whole else chosen.where,
-            "--concurrency": self.given.concurrency,
-            "--max-cost": self.given.max_cost,
-            "--max-time": self.given.max_time,
-            "--until": self.given.until,
-            "--patience": self.given.patience,
+            "--concurrency": self.limits.concurrency,
+            "--max-cost": self.limits.max_cost,
+            "--max-time": self.limits.max_time,
+            "--until": self.limits.until,
+            "--patience": self.limits.patience,
         }
-        hidden = {f"--{name.replace('_', '-')}" for name in self.given.by_environment}
-        words = [f"--set={name}={value}" for name, value in self.options.sets.items()]
+        hidden = {f"--{name.replace('_', '-')}" for name in self.by_environment}
+        words = [f"--set={name}={value}" for name, value in self.sets.items()]
         words += [word for folder in self.reuse if "--reuse" not in hidden for word in ("--reuse", str(folder))]
         for name, value in given.items():
             if value is not None and name not in hidden:
                 words += [name, f"{value:g}" if isinstance(value, float) else str(value)]
-        flags = {"--skip-invalid": self.options.skip_invalid, "--sandbox": self.sandbox}
+        flags = {"--skip-invalid": self.skip_invalid, "--sandbox": self.sandbox}
         return [*words, *(name for name, on in flags.items() if on and name not in hidden)]
+
+
+def by_environment(context: typer.Context) -> frozenset[str]:
+    """Give the parameters of the command at work that the environment gives."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return frozenset(name for name, source in sources.items() if source is not None and source.name == "ENVIRONMENT")
 
 
 def newest(out: Path | None) -> Path:

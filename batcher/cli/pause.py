@@ -15,7 +15,7 @@ def pause(out: o.Out, *, json: o.Json = False) -> None:
     """
     from batcher.cli.left import do_or_leave
     from batcher.plain import command
-    from batcher.run import open_ledger
+    from batcher.runs import open_ledger
 
     async def do() -> dict[str, object]:
         async with open_ledger(out) as ledger:

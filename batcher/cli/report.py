@@ -38,7 +38,7 @@ def report(
 
     missed = 0
     if originals:
-        from batcher.run.originals import fetch_originals, remote_originals
+        from batcher.runs.originals import fetch_originals, remote_originals
 
         missed = asyncio.run(fetch_originals(out, remote_originals(out, most), told))
     written = write_report(out, most=most, told=told)

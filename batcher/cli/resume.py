@@ -2,10 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from batcher.cli import options as o
-from batcher.cli.run import confirm, loop_run
+from batcher.cli.run import Terminal, loop_run
+
+if TYPE_CHECKING:
+    from batcher.cli.lines import Lines
+    from batcher.runs.wanted import Overrides
 
 
 def resume(
@@ -25,10 +29,10 @@ def resume(
 
     Example: batcher resume runs/products
     """
-    given = o.Given(concurrency, max_cost, max_time, patience, until)
+    overrides = o.Limits(concurrency, max_cost, max_time, patience, until).overrides()
     found = o.only_unfinished(out)
     answers = _Answers(yes, accept_moved)
-    return loop_run(lambda lines: _resume(found, given, lines, answers, quiet=quiet), as_json=json)
+    return loop_run(lambda lines: _resume(found, overrides, lines, answers, quiet=quiet), as_json=json)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,26 +43,27 @@ class _Answers:
     moved: bool
 
 
-async def _resume(out: o.Out, given: o.Given, lines: Any, answers: _Answers, *, quiet: bool) -> int:  # noqa: ANN401
+async def _resume(out: Path, overrides: "Overrides", lines: "Lines | None", answers: _Answers, *, quiet: bool) -> int:
     from batcher.cli.work import say, work
     from batcher.errors import WrongUse
-    from batcher.run import open_run
-    from batcher.run.run import policy_facts, policy_of
+    from batcher.runs import open_run
+    from batcher.runs.run import policy_facts, policy_of
+    from batcher.runs.starting import confirm_cost
 
     async with open_run(out, beside=manifest_folder(out)) as run:
         meta = await run.meta()
         if "policy" not in meta:
             raise WrongUse(f"{out} has no manifest that was taken in whole", "run the manifest again, with -o and this")
-        policy = given.over(policy_of(meta.get("policy")))
+        policy = run.policy = overrides.over(policy_of(meta.get("policy")))
         await run.purse.check_prices(policy.limits.max_cost_usd)
         if meta.get("agreed") is False:  # the last `run` ended before it could ask, or was told no
-            await confirm(run, policy, yes=answers.cost)
+            await confirm_cost(run, Terminal(yes=answers.cost))
         if meta.get("moved") and (answers.moved or _accepts(str(meta["moved"]))):
             await run.copies.accept_as_is()
         await run.note({"policy": policy_facts(policy), "paused": False, "agreed": True})
-        if kept := given.kept(policy):
+        if kept := overrides.kept(policy):
             say(f"kept from the last start: {kept}")
-        return await work(run, policy, quiet=quiet, lines=lines)
+        return await work(run, quiet=quiet, lines=lines)
 
 
 def _accepts(moved: str) -> bool:

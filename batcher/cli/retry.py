@@ -116,7 +116,7 @@ def _ask(out: o.Out, which: Any, *, yes: bool) -> Any:  # noqa: ANN401 - a Which
 async def _decide(out: o.Out) -> None:
     """Note that the user has looked at what is uncertain, and leaves it as it is."""
     from batcher.cli.left import do_or_leave
-    from batcher.run import open_ledger
+    from batcher.runs import open_ledger
 
     async def do() -> dict[str, object]:
         async with open_ledger(out) as ledger:
@@ -196,7 +196,7 @@ async def _retry(out: o.Out, which: Any) -> Any:  # noqa: ANN401 - a Which in, a
     from dataclasses import asdict
 
     from batcher.cli.left import do_or_leave
-    from batcher.run import open_ledger
+    from batcher.runs import open_ledger
 
     async def do() -> dict[str, int]:
         async with open_ledger(out) as ledger:

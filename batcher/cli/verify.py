@@ -37,7 +37,7 @@ def _mend(out: o.Out, found: list[Any]) -> Mapping[str, Any]:
     from batcher.cli.left import do_or_leave
     from batcher.cli.resume import manifest_folder
     from batcher.errors import BatcherError
-    from batcher.run import open_run
+    from batcher.runs import open_run
 
     jobs: dict[str, list[int]] = {}
     sidecars: dict[str, list[int]] = {}

@@ -8,11 +8,10 @@ from typing import Any
 
 from batcher.cli.fitted import fitted
 from batcher.cli.lines import Lines
-from batcher.errors import BatcherError, Stopped, TokenMissing
+from batcher.errors import BatcherError, Stopped
 from batcher.plain import command, plain
-from batcher.run import Run
-from batcher.settings import Policy
-from batcher.show.log import Log
+from batcher.runs import Run
+from batcher.runs.working import logged
 from batcher.show.progress import Progress, listener
 from batcher.show.status import status
 from batcher.show.words import summary
@@ -22,33 +21,25 @@ _TICK = 5.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-async def work(run: Run, policy: Policy, *, quiet: bool, lines: Lines | None, verbose: bool = False) -> int:
-    """Work until the run ends; give its exit code. `lines`: what is said as JSON, in the place of progress."""
-    if await run.has_work(policy):
-        try:
-            await run.connect()
-        except TokenMissing as missing:
-            await run.refuse("token", str(missing))
-            raise
-    log = Log(run.out, run.secret)
-    run.listen(log)
-    if lines:
-        run.listen(lines)
-    ticking = None
-    if not lines and not quiet:
-        progress = listener(asyncio.get_running_loop().time, verbose=verbose)
-        run.listen(progress)
-        ticking = asyncio.create_task(_tick(progress))
-    listen_to_signals(run)
+async def work(run: Run, *, quiet: bool, lines: Lines | None, verbose: bool = False) -> int:
+    """Work until the run ends; return its exit code. `lines`: what is said as JSON, in the place of progress."""
     loop = asyncio.get_running_loop()
-    begun = loop.time()
-    try:
-        outcome = await run.work(policy)
-    finally:
-        if ticking:
-            ticking.cancel()
-        log.close()
-        _hear_no_more()
+    async with logged(run):
+        if lines:
+            run.listen(lines)
+        ticking = None
+        if not lines and not quiet:
+            progress = listener(loop.time, verbose=verbose)
+            run.listen(progress)
+            ticking = asyncio.create_task(_tick(progress))
+        listen_to_signals(run)
+        begun = loop.time()
+        try:
+            outcome = await run.work(run.policy)
+        finally:
+            if ticking:
+                ticking.cancel()
+            _hear_no_more()
     if not lines:
         found = None if quiet else await _status(run)
         if found:

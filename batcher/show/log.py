@@ -15,7 +15,8 @@ from batcher.job import State
 from batcher.plain import plain
 from batcher.provider.redaction import Redactor
 
-_BEARER: Final = re.compile(r"(?i)bearer\s+\S+")
+_SIGNED_IN: Final = re.compile(r"(?i)\b(bearer\s+|key\s+(?=\S+:))\S+")
+"""A token in a header, as it is spelt by the providers known."""
 
 
 class Log:
@@ -53,7 +54,7 @@ class Log:
     def _clean(self, value: object) -> object:
         if isinstance(value, str):
             text = self._redactor.text(value)
-            return text if text.isalnum() else plain(_BEARER.sub("Bearer ***", text))
+            return text if text.isalnum() else plain(_SIGNED_IN.sub(r"\1***", text))
         if isinstance(value, dict):
             return {key: self._clean(item) for key, item in value.items()}
         return value

@@ -21,7 +21,7 @@ from pathlib import Path
 from batcher.clock import Clock
 from batcher.ledger.database import InlineDatabase
 from batcher.ledger.ledger import Ledger
-from batcher.run.opening import recover
+from batcher.runs.opening import recover
 from tests.crashes.batch import MEMORY, ROOT, Batch, torn_files
 from tests.crashes.record import TRACED, Op, read
 

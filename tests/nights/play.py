@@ -31,8 +31,8 @@ from batcher.ledger.reader import Reader
 from batcher.ledger.request_register import RequestRegister
 from batcher.manifest.expand import Expansion, Options
 from batcher.manifest.manifest import open_manifest
-from batcher.run import Parts, Run, open_run
-from batcher.run.run import policy_facts
+from batcher.runs import Parts, Run, open_run
+from batcher.runs.run import policy_facts
 from batcher.sandbox.faults import FAULTS, MAYBE_ACCEPTED
 from batcher.sandbox.server import load_models
 from batcher.sandbox.world import Conditions, Submission, World

@@ -20,7 +20,7 @@ from batcher.job import Move, Output, State
 from batcher.ledger.database import InlineDatabase
 from batcher.ledger.enrolment import Choice, enrol
 from batcher.ledger.ledger import Ledger
-from batcher.run import Run
+from batcher.runs import Run
 from tests.bench.books import spec
 from tests.nights.play import MEMORY, Life, Scenario
 from tests.nights.virtual import VirtualLoop

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from batcher.run import Run
+from batcher.runs import Run
 from tests.nights.play import Life, Scenario, findings
 
 

@@ -352,7 +352,7 @@ def test_what_nobody_answers_is_not_said_to_be_done(batcher: Batcher) -> None:
 
 def test_only_the_jobs_that_were_agreed_to_are_bought_again(batcher: Batcher, api: Api) -> None:
     from batcher.ledger.again import Which
-    from batcher.run import open_ledger
+    from batcher.runs import open_ledger
 
     api.specials = [None, accepts_and_hangs_up, accepts_and_hangs_up]
     assert batcher.run_csv(["a", "b", "c"], "-j", "1").code == 1
@@ -372,7 +372,7 @@ def test_only_the_jobs_that_were_agreed_to_are_bought_again(batcher: Batcher, ap
 def test_a_retry_that_is_carried_out_twice_buys_once(batcher: Batcher, api: Api) -> None:
     """As when the run that did it died before it could say so, and the command then does it itself."""
     from batcher.ledger.again import Which
-    from batcher.run import open_ledger
+    from batcher.runs import open_ledger
 
     assert batcher.run_csv(["FAIL"]).code == 1
     job = batcher("jobs", "runs/jobs", "--json").lines()[0]["job_id"]

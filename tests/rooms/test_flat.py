@@ -9,7 +9,7 @@ from hypothesis.strategies import integers, lists, tuples
 from batcher.hosting.inline import Looks
 from batcher.hosting.looked_at import LookedAt
 from batcher.job import Spec
-from batcher.run.forecast import PlannedJobs
+from batcher.runs.forecast import PlannedJobs
 from tests.rooms.conftest import Folder
 
 

@@ -52,13 +52,13 @@ from batcher.plain import command
 from batcher.provider import PROVIDERS
 from batcher.provider.calls import Wire
 from batcher.provider.provider import Provider
-from batcher.run.catalogue import look_up
-from batcher.run.copies import Copies
-from batcher.run.lost_requests import ONCE_MORE_AFTER, LostRequests
-from batcher.run.offers import Offers
-from batcher.run.parts import Parts
-from batcher.run.purse import Purse
-from batcher.run.requests import Requests
+from batcher.runs.catalogue import look_up
+from batcher.runs.copies import Copies
+from batcher.runs.lost_requests import ONCE_MORE_AFTER, LostRequests
+from batcher.runs.offers import Offers
+from batcher.runs.parts import Parts
+from batcher.runs.purse import Purse
+from batcher.runs.requests import Requests
 from batcher.settings import SANDBOX, Destination, Endpoint, Policy
 from batcher.show.status import status
 from batcher.show.words import left_behind

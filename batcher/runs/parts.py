@@ -14,7 +14,7 @@ from batcher.provider.calls import Wire
 from batcher.provider.proxies import Proxies, of_environment
 from batcher.provider.rehearsal import sandbox
 from batcher.provider.wire import HttpWire, Network
-from batcher.run.descriptors import connections
+from batcher.runs.descriptors import connections
 from batcher.settings import SANDBOX, Endpoint
 
 

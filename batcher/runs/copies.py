@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from batcher.ledger.witness import Seen
-    from batcher.run.run import Run
+    from batcher.runs.run import Run
 
 
 class Copies:

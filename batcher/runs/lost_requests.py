@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from batcher.engine.legs import Tools
     from batcher.ledger.request_register import RequestRegister
     from batcher.provider.provider import History
-    from batcher.run.run import Run
+    from batcher.runs.run import Run
 
 ONCE_MORE_AFTER: Final = 30.0
 """Seconds after the end of a run's work at which the list is read once more: records come late."""

@@ -38,13 +38,13 @@ from batcher.provider.replies import (
     Unauthorized,
     Unavailable,
 )
-from batcher.run.repair import repair, write_sidecar
+from batcher.runs.repair import repair, write_sidecar
 from batcher.settings import Limits, Policy, Retry
 
 if TYPE_CHECKING:
     from batcher.engine.engine import Engine
     from batcher.engine.legs import Tools
-    from batcher.run.run import Run
+    from batcher.runs.run import Run
 
 _AT_ONCE: Final = 16
 _LOOKS_AFTER_CANCEL: Final = 3

@@ -1,7 +1,7 @@
 """One run directory, held: joins the rooms, and closes them in reverse. The CLI and programs use nothing below it."""
 
-from batcher.run.opening import discard, open_ledger, open_run
-from batcher.run.parts import Parts
-from batcher.run.run import Outcome, Run
+from batcher.runs.opening import discard, open_ledger, open_run
+from batcher.runs.parts import Parts
+from batcher.runs.run import Outcome, Run
 
 __all__ = ["Outcome", "Parts", "Run", "discard", "open_ledger", "open_run"]

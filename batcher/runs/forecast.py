@@ -19,7 +19,7 @@ from batcher.job import Spec, State
 from batcher.ledger.enrolment import spread
 from batcher.ledger.reader import Reader
 from batcher.manifest.fused import looks_like_many
-from batcher.run.past import bills, past
+from batcher.runs.past import bills, past
 from batcher.settings import SANDBOX, Policy
 
 _SHOWN: Final = 3

@@ -3,15 +3,14 @@
 import hashlib
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from batcher import __version__
 from batcher.catalog import UNKEPT, Model
-from batcher.cli.options import known_provider
-from batcher.errors import Fault, ManifestFaulty
+from batcher.errors import Fault, ManifestFaulty, WrongUse
 from batcher.hosting.inline import Looks
 from batcher.manifest.expand import Expansion, Options, Reject
 from batcher.manifest.faults import did_you_mean
@@ -20,6 +19,7 @@ from batcher.manifest.media import MOST_OUTSIDE
 from batcher.manifest.names import safe_name
 from batcher.manifest.urls import is_local_server
 from batcher.provider import FIRST, PROVIDERS
+from batcher.runs.wanted import Selection
 from batcher.settings import SANDBOX, Destination, Policy
 from batcher.show.words import jobs, rows
 
@@ -27,17 +27,11 @@ _NAMED: Final = 5
 """Images outside of the manifest's folder that are named; `plan --json` names all."""
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Which jobs are worked on."""
-
-    limit: int | None = None
-    sample: int | None = None
-    where: str | None = None
-
-    def facts(self) -> dict[str, Any]:
-        """Write it as the ledger keeps it."""
-        return {"limit": self.limit, "sample": self.sample, "where": self.where}
+def known_provider(name: str | None) -> str | None:
+    """Return the name of a provider that was asked for, None where none was. Raises WrongUse where there is none."""
+    if name is not None and name not in PROVIDERS:
+        raise WrongUse(f"--provider {name}: is no provider{did_you_mean(name, [*PROVIDERS])}")
+    return name
 
 
 def vendor(manifest: Manifest, option: str | None) -> str:
@@ -97,31 +91,27 @@ def policy(manifest: Manifest) -> Policy:
     return Policy(manifest.document.limits, manifest.document.retry)
 
 
+def options_at(owner: Destination, options: Options) -> Options:
+    """Return options with what depends on who makes the results: its reach, and how much it takes in one request."""
+    return replace(
+        options,
+        loopback=owner.is_sandbox or is_local_server(owner.provider),
+        most_inline=PROVIDERS[owner.vendor].traits.most_inline_bytes,
+    )
+
+
 def expansion(
-    manifest: Manifest,
-    model: Model,
-    looks: Looks,
-    options: Options,
-    reject: Reject | None,
-    *,
-    capped: bool,
-    owner: Destination,
+    manifest: Manifest, model: Model, looks: Looks, options: Options, reject: Reject | None, *, capped: bool
 ) -> Expansion:
     """Begin to expand, once what depends on the model is checked.
 
-    `capped`: there is a limit to the cost. `owner`: who makes the results; where that runs on this machine, it can
-    fetch images from it.
+    `options`: as `options_at` returns them; `capped`: there is a limit to the cost.
     """
     if capped and not manifest.document.prices and model.prices is None:
         line = manifest.marked.line("limits", "max_cost_usd")
         message = f"the price of {model.id} is not known: say it under `prices:`, or drop the limit"
         raise faulty(manifest, Fault(manifest.file, line, "limits.max_cost_usd", message))
-    here = replace(
-        options,
-        loopback=owner.is_sandbox or is_local_server(owner.provider),
-        most_inline=PROVIDERS[owner.vendor].traits.most_inline_bytes,
-    )
-    return Expansion(manifest, model, looks, here, reject, capped=capped)
+    return Expansion(manifest, model, looks, options, reject, capped=capped)
 
 
 def fingerprint(manifest: Manifest, model: Model, options: Options, selection: Selection, *, capped: bool) -> str:

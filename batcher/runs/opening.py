@@ -24,8 +24,8 @@ from batcher.plain import command
 from batcher.provider import FIRST, PROVIDERS
 from batcher.provider.calls import Wire
 from batcher.provider.sign_in import destination, remote
-from batcher.run.parts import Parts
-from batcher.run.run import Run
+from batcher.runs.parts import Parts
+from batcher.runs.run import Run
 from batcher.settings import SANDBOX, Destination, Endpoint
 
 _DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE})

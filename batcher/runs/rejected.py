@@ -8,7 +8,7 @@ from typing import TextIO
 
 from batcher.manifest.manifest import Manifest
 from batcher.manifest.rows import Row
-from batcher.run.rows_again import harmless, reason_column
+from batcher.runs.rows_again import harmless, reason_column
 
 
 class Rejected:

@@ -12,7 +12,7 @@ from batcher.outputs.finished import Finished, bring, copy_aside, finished, whol
 from batcher.settings import Destination
 
 if TYPE_CHECKING:
-    from batcher.run.run import Run
+    from batcher.runs.run import Run
 
 
 @dataclass(slots=True)
