@@ -134,6 +134,16 @@ class ManifestFaulty(BatcherError):
         self.faults = tuple(faults)
         self.count = count
 
+    @property
+    def summary(self) -> str:
+        """How many faults there are."""
+        return super().__str__()
+
+    def __str__(self) -> str:
+        """Return the summary, and each fault on a line of its own."""
+        more = [f"... and {self.count - len(self.faults):,} more"] if self.count > len(self.faults) else []
+        return "\n".join([self.summary, *map(str, self.faults), *more])
+
 
 @dataclass(frozen=True, slots=True)
 class Stopped:

@@ -94,6 +94,11 @@ PROOFS = {
         *("-m", "tests.nights.play"),
         '{"jobs": 12, "seed": 3, "protocol": "fal", "mishaps": {"lose": 0.4, "unlisted": 0.5}, "strict": true}',
     ),
+    "twins": ("-m", "pytest", "-q", "-x", "tests/real/test_fal.py", "-k", "could_not_be_read"),
+    "gateways at fal": (
+        *("-m", "tests.nights.play"),
+        '{"jobs": 12, "seed": 4, "protocol": "fal", "mishaps": {"code_503": 0.4}, "strict": true}',
+    ),
     "seeds": ("-m", "pytest", "-q", "-x", "tests/real/test_fal.py", "-k", "seed_of_its_own_which"),
     "followed": ("-m", "pytest", "-q", "-x", "tests/real/test_fal.py", "-k", "another_host"),
     "fal's failures": (
@@ -575,7 +580,13 @@ BUGS += [
     Bug(
         "adopts another run's request",
         "found",
-        [("engine/found.py", "    if inputs.get(SEED) != attempt.job.seed:\n        return False\n", "")],
+        [
+            (
+                "engine/found.py",
+                "        if request.inputs.get(SEED) != self.job.seed:\n            return False\n",
+                "",
+            )
+        ],
     ),
     Bug(
         "adopts by its inputs a request that another run was answered with",
@@ -583,7 +594,7 @@ BUGS += [
         [
             (
                 "runs/lost_requests.py",
-                "        known |= await asyncio.to_thread(self._register.of_others, set(ids) - known)\n",
+                "        known |= others\n",
                 "",
             )
         ],
@@ -594,10 +605,10 @@ BUGS += [
         [
             (
                 "runs/run.py",
-                "        again = [bought_again(job, self.policy.retry) for job in await lost.uncertain()]",
-                "        again = [Move(State.PENDING, message='it is not listed') for _ in await lost.uncertain()]\n"
+                "        return engine.halted is None and await engine.resubmit()",
                 "        for job in await lost.uncertain():\n"
-                "            await self.ledger.record(job, Move(State.PENDING, message='it is not listed'))",
+                "            await self.ledger.record(job, Move(State.PENDING, message='it is not listed'))\n"
+                "        return True",
             ),
             (
                 "runs/run.py",
@@ -607,9 +618,25 @@ BUGS += [
         ],
     ),
     Bug(
+        "adopts what may have a twin that could not be read",
+        "twins",
+        [("engine/found.py", "not (complete and len(own) == 1)", "not len(own) == 1")],
+    ),
+    Bug(
+        "takes a server's trouble with 503 for a refusal",
+        "gateways at fal",
+        [("provider/fal.py", "case 503 if said.own and not _is_troubled(said, answer):", "case 503 if said.own:")],
+    ),
+    Bug(
         "the next attempt has the same seed",
         "seeds",
-        [("engine/legs.py", "return self._tools.chance.getrandbits(_SEED_BITS) if", "return int(job.id[:7], 16) if")],
+        [
+            (
+                "engine/legs.py",
+                "return None if seeds is None else self._tools.chance.choice(seeds)",
+                "return int(job.id[:7], 16)",
+            )
+        ],
     ),
     Bug(
         "sends the key wherever a URL leads",

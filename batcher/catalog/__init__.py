@@ -1,6 +1,7 @@
 """The models known: input schemas and prices, as data with one reader. Knows no manifest and no wire."""
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,10 @@ UNKEPT: Final = "sync_mode"
 """The input by which a result comes in the answer alone: the vendor keeps no copy of it."""
 _OUTPUT_BYTES: Final = {"1K": 1.8e6, "2K": 6e6, "4K": 20e6}
 """Of a PNG of that resolution: a guess, for want of any output."""
+_MOST_SEED: Final = 2**31 - 1
+"""What models take whose seeds are 32-bit numbers with a sign."""
+_LEAST_SEEDS: Final = 2**24
+"""Seeds by which requests can be told apart: of a thousand lost ones, two are alike in one case of thirty."""
 MISSING: Final = "is missing, and the model requires it"
 """What is said of a required input that is not there."""
 
@@ -67,11 +72,20 @@ class Model:
         """What a model is known by at all of its providers."""
         return str(self.entry.get("same_as") or self.entry.get("model_id") or self.id)
 
-    @property
-    def takes_seed(self) -> bool:
-        """Whether its input has a `seed`, a whole number."""
-        types = self.properties.get("seed", {})
-        return "integer" in str(types.get("type") or types.get("anyOf") or "")
+    @cached_property
+    def seeds(self) -> range | None:
+        """The numbers that its input takes as `seed`; None where it takes none, or too few to tell requests apart."""
+        schema = self.properties.get("seed", {})
+        kinds = schema.get("anyOf")
+        choices = [schema, *(one for one in kinds if isinstance(one, dict))] if isinstance(kinds, list) else [schema]
+        whole = next((one for one in choices if one.get("type") == "integer"), None)
+        if whole is None or "enum" in whole or "const" in whole:
+            return None
+        low, high = whole.get("minimum", 0), whole.get("maximum", _MOST_SEED)
+        if not isinstance(low, int | float) or not isinstance(high, int | float):
+            return None
+        found = range(max(0, math.ceil(low)), min(_MOST_SEED, math.floor(high)) + 1)
+        return found if len(found) >= _LEAST_SEEDS else None
 
     @property
     def unit_usd(self) -> float | None:

@@ -89,13 +89,13 @@ class Bought:
 async def buy(api: Provider, wire: Wire, clock: Clock, order: Order) -> Bought:
     """Submit the job once, and see it to its end; whatever goes wrong is a finding, and nothing is submitted again."""
     before = api.read_balance(await wire.send(api.balance()))
+    begun = clock.now()
     answer = await wire.send(api.submit(order.offer.model_id, order.body, LONGEST))
     submitted = api.read_submit(answer, clock.now(), order.offer.model_id)
     bought = Bought(submitted, answer, balance_before=before)
     if not isinstance(submitted, Accepted):
         return bought
     request = Reference(order.offer.model_id, submitted.request_id, submitted.follow, order.offer.unit_usd)
-    begun = clock.now()
     await _watch(api, wire, clock, request, bought, begun)
     bought.cancelled = api.read_cancel(await wire.send(api.cancel(request)), clock.now(), request)
     stranger = Reference(request.model, _STRANGE)
@@ -159,7 +159,7 @@ async def _look_into_the_list(
     if api.history is None:
         return
     while clock.now() - begun < _LATE + (bought.outputs_after or 0.0):
-        page = api.history.read(await wire.send(api.history.page(request.model, begun - 60, None)))
+        page = api.history.read(await wire.send(api.history.page(request.model, begun - 60, None, None)))
         if not isinstance(page, PastPage):
             bought.listed = page.message
             return
@@ -363,7 +363,8 @@ def saved(bought: Bought, beside: Path) -> Sequence[Path]:
             extension = examine(content).extension
         except NotMedia:
             extension = "bin"
-        file = beside.with_name(f"{beside.stem}-{index}.{extension}")
+        names = (f"{beside.stem}-{index}{more}.{extension}" for more in ("", *(f"-{n}" for n in range(2, 1000))))
+        file = next(one for name in names if not (one := beside.with_name(name)).exists())
         file.write_bytes(content)
         files.append(file)
     return files

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -16,7 +16,9 @@ from batcher.provider.calls import Answer, Call, Download, Wire, WireFault, targ
 
 _MOST: Final = 100_000
 """Characters of an answer that are recorded."""
-_QUERY: Final = re.compile(r"(https?://[^\s\"'?]+)\?[^\s\"']*")
+_QUERY: Final = re.compile(r"((?:https?:)?//[^\s\"'?#]+|^/[^\s\"'?#]*)[?#][^\s\"']*", re.IGNORECASE)
+_ENCODED: Final = re.compile(r"[A-Za-z0-9+/_=-]{200,}")
+"""Long data, as base64 has it."""
 _PRIVATE: Final = frozenset({"set-cookie", "username", "email", "user_id", "account_id"})
 """Headers and fields that say who the user is."""
 _BASE: Final = "https://api"
@@ -25,8 +27,11 @@ _BASE: Final = "https://api"
 class RecordingWire:
     """A wire that writes down what it carries, each exchange as it ends: a crash loses none."""
 
-    def __init__(self, wire: Wire, file: Path, clock: Clock) -> None:
+    def __init__(self, wire: Wire, file: Path, clock: Clock, complain: Callable[[str], None]) -> None:
+        """`complain` is told of exchanges that could not be written down."""
         self._wire = wire
+        self._complain = complain
+        self.unwritten: list[str] = []
         self._file = file
         self._clock = clock
         self.sent = 0
@@ -41,15 +46,21 @@ class RecordingWire:
         os.close(opened)
 
     async def send(self, call: Call) -> Answer | WireFault:
-        """Send one call, and record it with its answer."""
+        """Send one call, and record it with its answer; one that costs money stands beside the file until then."""
         self.sent += 1
         begun = self._clock.now()
+        body = None if call.body is None else json.loads(call.body)
+        path = target(call, _BASE).removeprefix(_BASE) if not call.follow else urlsplit(call.follow).path
+        request = {"method": call.method, "path": path, "body": body}
+        intent = self._file.with_name(f"{self._file.name}.sending")
+        if call.once:
+            intent.write_text(json.dumps({"at": rfc3339(begun), "request": shared(request)}) + "\n", "utf-8")
         answer = await self._wire.send(call)
         if isinstance(answer, Answer):
             self.headers.update(answer.headers)
-        body = None if call.body is None else json.loads(call.body)
-        path = target(call, _BASE).removeprefix(_BASE) if not call.follow else urlsplit(call.follow).path
-        self._write(begun, {"method": call.method, "path": path, "body": body}, _of(answer))
+        self._write(begun, request, _of(answer))
+        if call.once:
+            intent.unlink(missing_ok=True)
         return answer
 
     @asynccontextmanager
@@ -76,9 +87,21 @@ class RecordingWire:
 
     def _write(self, begun: float, request: Mapping[str, object], answer: Mapping[str, object]) -> None:
         took = round(self._clock.now() - begun, 3)
-        line = {"at": rfc3339(begun), "seconds": took, "request": shared(request), "answer": shared(answer)}
-        with self._file.open("a", encoding="utf-8", errors="replace") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        path = request["path"]  # ours has no signature, but that of a file may have one
+        asked = {**_mapping(shared(request)), **({"path": path} if str(path).startswith("/") else {})}
+        line = json.dumps(
+            {"at": rfc3339(begun), "seconds": took, "request": asked, "answer": shared(answer)}, ensure_ascii=False
+        )
+        try:
+            with self._file.open("a", encoding="utf-8", errors="replace") as file:
+                file.write(line + "\n")
+        except OSError as error:  # what was bought must not be lost for it
+            self.unwritten.append(line)
+            self._complain(f"{self._file} cannot be written ({error.strerror}); the exchange was: {line}")
+
+
+def _mapping(value: object) -> dict[str, object]:
+    return dict(value) if isinstance(value, Mapping) else {}
 
 
 def _of(answer: Answer | WireFault) -> Mapping[str, object]:
@@ -95,7 +118,11 @@ def _of(answer: Answer | WireFault) -> Mapping[str, object]:
 def shared(value: object) -> object:
     """Return JSON without what is long, and without what says who the user is or lets others in."""
     if isinstance(value, str):
-        return _QUERY.sub(r"\1?***", str(shortened(value)))[:_MOST]
+        text = _QUERY.sub(r"\1?***", str(shortened(value)))
+        return _ENCODED.sub(lambda found: f"<{len(found[0]):,} characters>", text)[:_MOST]
     if isinstance(value, Mapping):
-        return {key: "***" if str(key).lower() in _PRIVATE else shared(item) for key, item in value.items()}
+        return {
+            str(shared(str(key))): "***" if str(key).lower() in _PRIVATE else shared(item)
+            for key, item in value.items()
+        }
     return [shared(item) for item in value] if isinstance(value, list | tuple) else value

@@ -106,7 +106,7 @@ def say_faults(faulty: ManifestFaulty) -> None:
         _say(plain(str(fault)))
     if faulty.count > len(faulty.faults):
         _say(f"... and {faulty.count - len(faulty.faults):,} more")
-    _say(f"batcher: {faulty}")
+    _say(f"batcher: {faulty.summary}")
     if faulty.hint:
         _say(f"  {plain(faulty.hint)}")
 

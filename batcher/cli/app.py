@@ -34,7 +34,7 @@ app = typer.Typer(
 
 def _version(*, wanted: bool) -> None:
     if wanted:
-        from batcher import __version__
+        from batcher.version import __version__
 
         typer.echo(f"batcher {__version__}")
         raise typer.Exit

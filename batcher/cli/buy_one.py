@@ -54,11 +54,13 @@ async def buy_one(asked: "Asked", *, yes: bool) -> tuple[Sequence["Check"], Path
         else:
             endpoint = remote(chosen.beside, api.name)
             endpoint.check_token()
-            price = money(chosen.order.estimated_usd)
+        plain = http_wire(endpoint)
+        stack.push_async_callback(plain.close)
+        order = await _at_the_listed_price(chosen.order, api, plain)
+        if not asked.rehearsing:
+            price = money(order.estimated_usd)
             _ask(f"{chosen.what} at {api.traits.title} may cost {price}. Buy it?", price, yes=yes)
-        wire = RecordingWire(http_wire(endpoint), file, Clock())
-        stack.push_async_callback(wire.close)
-        order = await _at_the_listed_price(chosen.order, api, wire)
+        wire = RecordingWire(plain, file, Clock(), lambda line: typer.echo(line, err=True))
         where = f"the sandbox, as {api.traits.title} (REHEARSAL)" if asked.rehearsing else endpoint.base
         typer.echo(f"buying {chosen.what} at {where}; each exchange goes to {file}", err=True)
         seen = await bought.buy(api, wire, Clock(), order)
@@ -91,14 +93,18 @@ def _free_name(vendor: str) -> Path:
 
 
 async def _at_the_listed_price(order: "Order", api: "Provider", wire: Any) -> "Order":  # noqa: ANN401 - a Wire
-    """Return the order with the listed price of a unit, where bills are units."""
+    """Return the order at the listed price of a unit, where bills are units: what it costs follows that."""
     from dataclasses import replace
 
     if api.price_list is None:
         return order
     model_id = order.offer.model_id
     unit = api.price_list.read(await wire.send(api.price_list.price(model_id)), model_id)
-    return order if unit is None else replace(order, offer=replace(order.offer, unit_usd=unit))
+    if unit is None:
+        return order
+    usd, assumed = order.estimated_usd, order.offer.unit_usd
+    estimate = usd * unit / assumed if usd is not None and assumed else usd
+    return replace(order, offer=replace(order.offer, unit_usd=unit), estimated_usd=estimate)
 
 
 async def _chosen(asked: "Asked") -> _Chosen:
@@ -150,7 +156,7 @@ def _order(model: Any, body: bytes, inputs: Any, estimated_usd: float | None) ->
     from batcher.provider.provider import Offer
 
     asked = str(inputs.get("output_format") or model.properties.get("output_format", {}).get("default") or "")
-    offer = Offer(model.remote_id, model.takes_seed, model.media, model.unit_usd)
+    offer = Offer(model.remote_id, model.seeds, model.media, model.unit_usd)
     return Order(offer, body, estimated_usd, model.outputs(inputs), {"jpeg": "jpg"}.get(asked, asked))
 
 

@@ -20,6 +20,7 @@ from batcher.errors import (
     CopyInUse,
     LedgerInUse,
     LedgerUnreadable,
+    ManifestFaulty,
     Signalled,
     Stopped,
     TokenMissing,
@@ -64,7 +65,8 @@ class Lines:
 
 def _stopped(error: BaseException) -> Stopped:
     """Say of an error what is said of every run that stops; what goes on is the same command again."""
-    again, why = command(*sys.argv[1:]), str(error)
+    again = command(*sys.argv[1:])
+    why = error.summary if isinstance(error, ManifestFaulty) else str(error)
     match error:
         case KeyboardInterrupt():
             return Stopped("interrupted", "stopped before the work began", SIGNAL_BASE + 2, again, retryable=True)

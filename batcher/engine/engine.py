@@ -262,10 +262,8 @@ class Engine:
         """Go on with what an earlier process left."""
         if self._pace.caution.too_uncertain:
             self.halt("uncertain", f"{self._pace.caution.uncertain} submissions {_UNDECIDED}")
-        if self._policy.retry.uncertain == "resubmit":
-            for job in await self._ledger.under_way(State.UNCERTAIN):
-                with suppress(Overtaken):  # by the user, from another terminal
-                    await self._buy_again(job, searched=True)
+        if self.find_lost is None:  # else they are looked for first
+            await self.resubmit()
         for state in (State.FETCHING, State.RUNNING):
             for job in await self._ledger.under_way(state):
                 self.take(job)
@@ -500,12 +498,21 @@ class Engine:
             if job_id in self._agenda:
                 self._agenda.put(job_id, now)
 
-    async def _buy_again(self, job: Job, *, searched: bool = False) -> Job:
-        """Let a settled job go back to the queue where the user's settings say so; return it as it is then.
+    async def resubmit(self) -> bool:
+        """Let lost submissions go back to the queue, where the user's settings say so; return whether any did."""
+        if self._policy.retry.uncertain != "resubmit":
+            return False
+        moved = False
+        for job in await self._ledger.under_way(State.UNCERTAIN):
+            if again := bought_again(job, self._policy.retry):
+                with suppress(Overtaken):  # by the user, from another terminal
+                    await self._ledger.record(job, again)
+                    moved = True
+        return moved
 
-        `searched`: its request has been looked for, where the vendor lists past requests.
-        """
-        if job.state is State.UNCERTAIN and self.find_lost and not searched:
+    async def _buy_again(self, job: Job) -> Job:
+        """Let a job that has just settled go back to the queue, where the user's settings say so; return it then."""
+        if job.state is State.UNCERTAIN and self.find_lost:  # it is looked for first
             return job
         if again := bought_again(job, self._policy.retry):
             moved = await self._ledger.record(job, again)

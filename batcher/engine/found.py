@@ -7,8 +7,8 @@ from typing import Final
 from batcher.job import SEED, Job, Kind
 from batcher.provider.replies import PastRequest
 
-CLOCKS_DIFFER: Final = 300.0
-"""Seconds that the vendor's clock may differ by from ours, where a seed tells the request from any other."""
+CLOCKS_DIFFER: Final = 3600.0
+"""Seconds that the vendor's clock may be behind ours, where a seed tells the request from any other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,8 @@ class LostAttempt:
 
     job: Job
     sent_within: float
-    """Seconds from the intent, at most, to the time at which the server got the request."""
+    """Seconds from the intent, at most, to the time at which the server got the request; with a seed of its own it may
+    be later, as where the machine slept in between."""
     images: frozenset[str] = frozenset()
     """Inputs that hold images: a vendor may list them in another form than they were sent in."""
     inputs: Mapping[str, object] | None = None
@@ -25,10 +26,29 @@ class LostAttempt:
 
     def may_be(self, request: PastRequest) -> bool:
         """Return whether a request, by the time at which it was sent, may be this attempt's."""
-        begun, slack = self.job.submitted_at or 0.0, CLOCKS_DIFFER if self.job.seed is not None else 0.0
-        if request.sent_at is None:
-            return self.job.seed is not None
-        return begun - slack <= request.sent_at <= begun + self.sent_within + slack
+        begun = self.job.submitted_at or 0.0
+        if self.job.seed is not None:
+            return request.sent_at is None or request.sent_at >= begun - CLOCKS_DIFFER
+        return request.sent_at is not None and begun <= request.sent_at <= begun + self.sent_within
+
+    def matches(self, request: PastRequest) -> bool:
+        """Return whether a request, listed with what was asked for, is one that this attempt may have sent."""
+        if request.inputs is None or not self.may_be(request):
+            return False
+        if self.job.seed is None:
+            return self.inputs is not None and request.inputs == self.inputs
+        if request.inputs.get(SEED) != self.job.seed:
+            return False
+        sent, listed = self.job.spec.inputs, request.inputs
+        return all(listed[name] == value for name, value in sent.items() if name in listed and name not in self.images)
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A request that is listed, and the jobs whose lost attempts it may be; its payload is not kept."""
+
+    request: PastRequest
+    jobs: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,37 +61,42 @@ class Found:
     """Why it was uncertain."""
 
 
-def own_requests(lost: Sequence[LostAttempt], listed: Sequence[PastRequest]) -> dict[str, PastRequest]:
+def matched(lost: Sequence[LostAttempt], request: PastRequest) -> Match:
+    """Return a request with the jobs whose lost attempts it may be, without its payload."""
+    jobs = frozenset(attempt.job.id for attempt in lost if attempt.matches(request))
+    return Match(PastRequest(request.request_id, request.sent_at), jobs)
+
+
+def own_requests(lost: Sequence[LostAttempt], matches: Sequence[Match], *, complete: bool) -> dict[str, PastRequest]:
     """Return, by job id, the request of each of these attempts that certainly is among those listed.
 
-    `listed`: with what was asked for, and without those that are known to be another's. What is not among them is not
-    disproven: records may come hours late.
+    `complete`: all that was listed could be read. Where it could not, a second candidate may be among the rest, so
+    only a seed is certain. What is not listed is not disproven: records may come hours late.
     """
     found: dict[str, PastRequest] = {}
+    taken: set[str] = set()
     for attempt in lost:
-        left = [one for one in listed if one.request_id not in {own.request_id for own in found.values()}]
-        if own := _own(attempt, left):
-            found[attempt.job.id] = own
+        own = [one.request for one in matches if attempt.job.id in one.jobs and one.request.request_id not in taken]
+        if attempt.job.seed is None and not (complete and len(own) == 1):
+            continue  # of two that are alike, nobody can tell which is whose
+        if own:
+            request = min(own, key=lambda one: one.sent_at or 0.0)
+            found[attempt.job.id] = request
+            taken.add(request.request_id)
     return found
-
-
-def _own(attempt: LostAttempt, listed: Sequence[PastRequest]) -> PastRequest | None:
-    near = [one for one in listed if one.inputs is not None and attempt.may_be(one)]
-    if attempt.job.seed is not None:
-        seeded = [one for one in near if _has_our_seed(attempt, one.inputs or {})]
-        return min(seeded, key=lambda one: one.sent_at or 0.0) if seeded else None
-    same = [one for one in near if attempt.inputs is not None and one.inputs == attempt.inputs]
-    return same[0] if len(same) == 1 else None  # of two that are alike, nobody can tell which is whose
-
-
-def _has_our_seed(attempt: LostAttempt, inputs: Mapping[str, object]) -> bool:
-    """Return whether a request has this attempt's seed, and contradicts nothing else that was sent."""
-    if inputs.get(SEED) != attempt.job.seed:
-        return False
-    sent = attempt.job.spec.inputs
-    return all(inputs[name] == value for name, value in sent.items() if name in inputs and name not in attempt.images)
 
 
 def to_look_at(lost: Sequence[LostAttempt], listed: Sequence[PastRequest], known: Collection[str]) -> list[PastRequest]:
     """Return the requests listed of which it is worth asking what was asked for: unknown ones of about those times."""
     return [one for one in listed if one.request_id not in known and any(attempt.may_be(one) for attempt in lost)]
+
+
+def by_time(jobs: Sequence[Job], apart: float) -> list[list[Job]]:
+    """Return jobs in groups of submissions that lie no further apart than so many seconds, the oldest group first."""
+    groups: list[list[Job]] = []
+    for job in sorted(jobs, key=lambda one: one.submitted_at or 0.0):
+        if groups and (job.submitted_at or 0.0) - (groups[-1][-1].submitted_at or 0.0) <= apart:
+            groups[-1].append(job)
+        else:
+            groups.append([job])
+    return groups

@@ -53,8 +53,6 @@ _MISDIRECTED: Final = 3
 """Jobs whose answers are about other requests, before as many were answered rightly: then something between here and
 the API mixes answers up."""
 _SERVER_TROUBLE: Final = 500
-_SEED_BITS: Final = 31
-"""What models take whose seeds are 32-bit numbers with a sign."""
 DOWNLOADS: Final = 16
 SPARE: Final = 2 * 2**20
 """Bytes of the disk that are left to the ledger and the log."""
@@ -245,7 +243,8 @@ class Legs:
         """
         if self._tools.api.history is None or SEED in job.spec.inputs:
             return None
-        return self._tools.chance.getrandbits(_SEED_BITS) if (await self._tools.offer(job.spec.model)).seeds else None
+        seeds = (await self._tools.offer(job.spec.model)).seeds
+        return None if seeds is None else self._tools.chance.choice(seeds)
 
     async def _read_images(self, job: Job, seed: int | None) -> bytes:
         """Build a request with local images. That too many files are open says nothing of these, and passes."""

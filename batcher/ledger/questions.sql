@@ -70,6 +70,9 @@ SELECT count(*) FROM jobs WHERE id IN (SELECT value FROM json_each(:ids)) AND st
 -- name: last_event
 SELECT coalesce(max(seq), 0) FROM events;
 
+-- name: events_after
+SELECT seq, at, job_id, type, facts FROM events WHERE seq > :seq ORDER BY seq LIMIT :limit;
+
 -- name: moved_since
 SELECT DISTINCT job_id FROM events WHERE seq > :seq AND type = 'Moved' AND job_id IS NOT NULL;
 

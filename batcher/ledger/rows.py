@@ -5,13 +5,13 @@ import re
 import sqlite3
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
-from typing import Any, Final
+from dataclasses import fields, replace
+from typing import Any, Final, get_args
 
 import orjson
 
 from batcher.errors import Stopped
-from batcher.events import Event, facts_of
+from batcher.events import Ended, Event, Moved, facts_of
 from batcher.job import NO_URLS, Image, Job, Kind, Output, Spec, State
 from batcher.paths import is_inside
 
@@ -123,6 +123,25 @@ def event_row(event: Event) -> Mapping[str, object]:
     facts = facts_of(event)
     at = facts.pop("at")
     return {"at": at, "job_id": facts.pop("job_id", None), "type": type(event).__name__, "facts": dump(facts)}
+
+
+_EVENTS: Final = {one.__name__: one for one in get_args(Event)}
+
+
+def event_of(row: sqlite3.Row) -> Event:
+    """Read an event from its row."""
+    facts = json.loads(row["facts"])
+    kind = _EVENTS[row["type"]]
+    names = {one.name for one in fields(kind)}
+    if "job_id" in names:
+        facts["job_id"] = row["job_id"]
+    if kind is Moved:
+        facts |= {"came_from": State(facts["came_from"]), "to": State(facts["to"])}
+        facts["kind"] = Kind(facts["kind"]) if facts["kind"] else None
+    if kind is Ended and facts["stopped"]:
+        facts["stopped"] = Stopped(**facts["stopped"])
+    event: Event = kind(at=row["at"], **{name: value for name, value in facts.items() if name in names})
+    return event
 
 
 def stopped_of(facts: str | None) -> Stopped | None:

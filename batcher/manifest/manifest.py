@@ -118,8 +118,8 @@ def open_manifest(file: str, *, name: str | None = None, stdin: IO[bytes] | None
         if read is None:
             raise faults.error()
         document, rows_file = read, _rows_file(read)
-        readable = _has_rows(document, root, marked, file, faults) and plain
-        readable = _is_bounded(document, marked, file, faults) and readable
+        readable = rows_are_there(document, root, marked, file, faults) and plain
+        readable = is_bounded(document, marked, file, faults) and readable
     title = document.name or (name if file == "-" else path.stem)
     if title is None:
         raise WrongUse("a manifest from standard input needs a `name:` or -o DIR")
@@ -165,8 +165,8 @@ def _rows_file(document: Document) -> str | None:
     return jobs.file if isinstance(jobs, RowsFile) else jobs if isinstance(jobs, str) else None
 
 
-def _has_rows(document: Document, root: Path, marked: Marked, file: str, faults: Faults) -> bool:
-    """Say whether the files are there that jobs are made of; note what is wrong with them."""
+def rows_are_there(document: Document, root: Path, marked: Marked, file: str, faults: Faults) -> bool:
+    """Return whether the files are there that jobs are made of; note what is wrong with them."""
     rows_file, before = _rows_file(document), faults.count
     line = marked.line("jobs")
     if rows_file is not None:
@@ -188,7 +188,7 @@ def _has_rows(document: Document, root: Path, marked: Marked, file: str, faults:
     return faults.count == before
 
 
-def _is_bounded(document: Document, marked: Marked, file: str, faults: Faults) -> bool:
+def is_bounded(document: Document, marked: Marked, file: str, faults: Faults) -> bool:
     """Return whether a row makes no more jobs than can be gone through; note it as a fault where it does not."""
     count = math.prod(map(len, document.matrix.values())) * document.repeat
     if count <= MOST_OF_A_ROW:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
 
-from batcher import __version__
 from batcher.clock import rfc3339
 from batcher.job import SEED, Job, Output
+from batcher.version import __version__
 
 _LONG: Final = 256
 

@@ -66,6 +66,8 @@ _THREE_PARTS: Final = frozenset({"workflows", "comfy"})
 _NO_REQUEST: Final = "00000000-0000-0000-0000-000000000000"
 _PAGE: Final = 100
 """Requests of a page of the list, the most that the vendor gives."""
+_PAYLOAD: Final = 32 * 2**20
+"""Bytes of a request with its payload that are read: the most that one takes inline, and what came of it."""
 _UNITS: Final = "x-fal-billable-units"
 _RETRY_HINTS: Final = ("x-fal-needs-retry", "x-fal-retryable")
 _REFUSALS: Final = frozenset({"content_policy_violation", "no_media_generated"})
@@ -92,16 +94,16 @@ class FalHistory:
 
     lists_within = 120.0
 
-    def page(self, model_id: str, since: float, cursor: str | None) -> Call:
-        """Build the call for a page of requests sent since then, without what was asked for."""
-        start = datetime.fromtimestamp(max(0.0, since), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        facts = {"endpoint_id": model_id, "start": start, "limit": _PAGE} | ({"cursor": cursor} if cursor else {})
+    def page(self, model_id: str, since: float, until: float | None, cursor: str | None) -> Call:
+        """Build the call for a page of requests of that time, without what was asked for."""
+        facts: dict[str, object] = {"endpoint_id": model_id, "start": _stamp(since), "limit": _PAGE}
+        facts |= ({"end": _stamp(until)} if until is not None else {}) | ({"cursor": cursor} if cursor else {})
         return Call("GET", _REQUESTS + urlencode(facts), account=True)
 
     def one(self, model_id: str, request_id: str) -> Call:
         """Build the call for one request with what was asked for."""
         facts = {"endpoint_id": model_id, "request_id": request_id, "expand": "payloads"}
-        return Call("GET", _REQUESTS + urlencode(facts), account=True, limit=RESULT_LIMIT // 8)
+        return Call("GET", _REQUESTS + urlencode(facts), account=True, limit=_PAYLOAD)
 
     def read(self, answer: Answer | WireFault) -> PastReply:
         """Return the requests that an answer lists."""
@@ -114,9 +116,13 @@ class FalHistory:
         if not is_success(answer.status) or not said.sound or not isinstance(items, list):
             return Unavailable(said.message, reached=True)
         cursor = said.fields.get("next_cursor")
-        more = isinstance(cursor, str) and bool(cursor) and said.fields.get("has_more") is not False
+        more = isinstance(cursor, str | int) and bool(cursor) and said.fields.get("has_more") is not False
         found = [_past(item) for item in items if isinstance(item, dict)]
         return PastPage(tuple(one for one in found if one), str(cursor) if more else None)
+
+
+def _stamp(at: float) -> str:
+    return datetime.fromtimestamp(max(0.0, at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _past(item: Mapping[str, object]) -> PastRequest | None:
@@ -226,7 +232,7 @@ class Fal:
                 return _forbidden(said.message)
             case 429:
                 return Busy(said.message, retry_after(answer, now))
-            case 503 if said.own:
+            case 503 if said.own and not _is_troubled(said, answer):
                 after = retry_after(answer, now)
                 return Busy(said.message, after, shared=after is not None)
             case status if is_success(status) and said.type == "bad_request":
@@ -245,7 +251,7 @@ class Fal:
         if isinstance(answer, WireFault):
             return Unavailable(answer.message)
         said = _said(answer)
-        if stranger := _stranger(said, answer, request.request_id):
+        if stranger := _stranger(said, request.request_id):
             return stranger
         if refusal := _refused(answer, said, now):
             return refusal
@@ -260,19 +266,19 @@ class Fal:
         if isinstance(answer, WireFault):
             return Unavailable(answer.message)
         said = _said(answer)
-        if stranger := _stranger(said, answer, request.request_id):
+        if stranger := _stranger(said, request.request_id):
             return stranger
         if is_success(answer.status):
             return _finished(said, answer, request)
-        if refusal := _refused(answer, said, now):
-            return refusal
-        if answer.status == _CANCELLED_STATUS or said.type == _CANCELLED_TYPE:
+        if said.type == _CANCELLED_TYPE or (answer.status == _CANCELLED_STATUS and not said.type):
             return Cancelled()
-        if answer.status == 400 and _UNFINISHED.search(said.message):  # noqa: PLR2004
-            return Working()
-        passing = answer.status in {405, TIMED_OUT, _OVERLOADED} or (answer.status >= TROUBLE and not said.type)
-        if not said.own or passing:
-            return Unavailable(said.message, retry_after(answer, now), reached=True)
+        if not said.type:  # the queue's own words; a model's have a type
+            if refusal := _refused(answer, said, now):
+                return refusal
+            if answer.status == 400 and _UNFINISHED.search(said.message):  # noqa: PLR2004
+                return Working()
+            if not said.own or answer.status in {405, TIMED_OUT, _OVERLOADED} or answer.status >= TROUBLE:
+                return Unavailable(said.message, retry_after(answer, now), reached=True)
         return Broken(_kind(said, answer), f"{said.message} [HTTP {answer.status}]", _bill_of_failure(answer, request))
 
     def read_cancel(self, answer: Answer | WireFault, now: float, request: Reference) -> CancelReply:
@@ -280,7 +286,7 @@ class Fal:
         if isinstance(answer, WireFault):
             return Unavailable(answer.message)
         said = _said(answer)
-        if stranger := _stranger(said, answer, request.request_id):
+        if stranger := _stranger(said, request.request_id):
             return stranger
         if is_success(answer.status):
             return CancelAsked()
@@ -405,10 +411,9 @@ def _forbidden(message: str) -> Broke | Unauthorized | Forbidden:
     return Unauthorized(message) if _LOCKED.search(message) else Forbidden(message)
 
 
-def _stranger(said: _Said, answer: Answer, request_id: str) -> Misdirected | None:
-    """Return that an answer names another request, in its body or beside it; one that names none is taken for ours."""
-    names = (said.fields.get("request_id"), answer.headers.get("x-fal-request-id"))
-    named = next((other for one in names if (other := other_than(one, request_id))), None)
+def _stranger(said: _Said, request_id: str) -> Misdirected | None:
+    """Return that an answer names another request; one that names none is taken for ours."""
+    named = other_than(said.fields.get("request_id"), request_id)
     return None if named is None else Misdirected(named)
 
 
@@ -468,20 +473,20 @@ def _finished(said: _Said, answer: Answer, request: Reference) -> PollReply:
         urls = [url for index, url in enumerate(urls) if index not in flagged]
         if not urls:  # what is there instead is a black picture
             return Broken(Kind.REFUSED, "the model flagged its output, and delivers a black picture instead", billed)
-    at = tuple(at_hand(url, answer.aside) for url in urls)
+    at = tuple(at_hand(url, answer.aside) for url in dict.fromkeys(urls))
     return Finished(at[:MOST_OUTPUTS], billed, None, max(0, len(at) - MOST_OUTPUTS))
 
 
 def _found_urls(fields: Mapping[str, object]) -> list[str]:
     """Return every output's URL: of the fields that are known to hold files, else of whatever holds a URL."""
     named = [fields[name] for name in _OUTPUTS if name in fields]
-    found: dict[str, None] = {}
+    found: list[str] = []
     for value in named or [one for one in fields.values() if isinstance(one, dict | list)]:
         for one in value if isinstance(value, list) else [value]:
             url = one.get("url") if isinstance(one, dict) else one if named else None
             if isinstance(url, str) and url.strip():
-                found[url.strip()] = None
-    return list(found)
+                found.append(url.strip())
+    return found
 
 
 def _kind(said: _Said, answer: Answer) -> Kind:

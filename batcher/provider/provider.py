@@ -27,8 +27,8 @@ class Offer:
 
     model_id: str
     """The provider's own id of it."""
-    seeds: bool = False
-    """Its input takes a `seed`."""
+    seeds: range | None = None
+    """The numbers that its input takes as `seed`; None where it takes none, or too few to tell requests apart."""
     images: frozenset[str] = frozenset()
     """The inputs that hold images or other media."""
     unit_usd: float | None = None
@@ -88,8 +88,8 @@ class History(Protocol):
     lists_within: float
     """Seconds from the intent to submit, at most, to the time at which the server got the request."""
 
-    def page(self, model_id: str, since: float, cursor: str | None) -> Call:
-        """Build the call for a page of requests sent since then, without what was asked for."""
+    def page(self, model_id: str, since: float, until: float | None, cursor: str | None) -> Call:
+        """Build the call for a page of requests of that time, without what was asked for; `until` None: until now."""
         ...
 
     def one(self, model_id: str, request_id: str) -> Call:

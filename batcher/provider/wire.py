@@ -18,7 +18,6 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
-from batcher import __version__
 from batcher.errors import WrongUse
 from batcher.provider.addresses import barred
 from batcher.provider.calls import REPLY_LIMIT, Answer, Call, Download, WireFault, target
@@ -28,6 +27,7 @@ from batcher.provider.provider import Traits
 from batcher.provider.proxies import Proxies
 from batcher.provider.redaction import Redactor, without_passwords
 from batcher.provider.sieve import Sieve
+from batcher.version import __version__
 
 _IN_MEMORY: Final = 256 * 2**20
 """Of an answer whose data URIs have no folder."""

@@ -33,7 +33,7 @@ async def look_up(wire: Wire, api: Provider, model_id: str) -> Model:
             if found.id == model_id:
                 return found
             raise Unreachable(f"asked about the model {model_id}, the API answers about {found.id}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         why = f": {error}"
     if answer.status in {401, 403}:
         raise TokenMissing(f"the API refused the token: HTTP {answer.status}, asked for the model {model_id}")

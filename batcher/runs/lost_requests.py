@@ -11,11 +11,20 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
 from batcher.clock import rfc3339
-from batcher.engine.found import CLOCKS_DIFFER, Found, LostAttempt, own_requests, to_look_at
+from batcher.engine.found import (
+    CLOCKS_DIFFER,
+    Found,
+    LostAttempt,
+    Match,
+    by_time,
+    matched,
+    own_requests,
+    to_look_at,
+)
 from batcher.hosting.inline import NotUsable, body
 from batcher.job import Job, Move, State
 from batcher.ledger.ledger import Overtaken
-from batcher.provider.replies import PastPage, PastRequest
+from batcher.provider.replies import PastPage, PastRequest, Unauthorized
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,12 +36,15 @@ if TYPE_CHECKING:
 
 ONCE_MORE_AFTER: Final = 30.0
 """Seconds after the end of a run's work at which the list is read once more: records come late."""
+LONGEST: Final = 180.0
+"""Seconds that one search may take: a list that does not answer must hold up no run. The next search goes on."""
 _RECENT: Final = 86_400.0
-"""Seconds after a submission for which a run waits to look once more; at each start it is looked for in any case."""
+"""Seconds after a submission for which a run waits to look once more; at each start it is looked for in any case. Also
+how long after the last intent the list is read: a request that was sent then may have ended much later."""
 _MOST_PAGES: Final = 200
 """Pages of a list that are read at once: 20,000 requests."""
-_MOST_PAYLOADS: Final = 2_000
-"""Requests that are asked one by one what was asked for, in one search."""
+_AT_ONCE: Final = 4
+"""Requests that are asked at the same time what was asked for: each answer may carry its images."""
 
 
 class LostRequests:
@@ -45,51 +57,61 @@ class LostRequests:
         self._register = register
         self._others: set[str] = set()
         """Requests that were looked at and are none of ours."""
+        self._unreadable = False
+        """The list may not be read with this token."""
 
     async def uncertain(self) -> list[Job]:
         """Return the jobs whose submissions may have been accepted."""
         return await self._run.ledger.under_way(State.UNCERTAIN)
 
-    async def any_recent(self) -> bool:
-        """Return whether some may still come to be listed soon."""
+    async def may_come_soon(self) -> bool:
+        """Return whether some may still come to be listed soon, as far as the list can be read."""
         since = self._tools.clock.now() - _RECENT
-        return any((job.submitted_at or 0.0) >= since for job in await self.uncertain())
+        return not self._unreadable and any((job.submitted_at or 0.0) >= since for job in await self.uncertain())
 
     async def find(self) -> list[Found]:
-        """Look for all of them once; return those that were found."""
+        """Look for all of them once; return those that were found. Ends early where the list does not answer."""
+        found: list[Found] = []
+        try:
+            async with asyncio.timeout(LONGEST):
+                await self._find(found)
+        except TimeoutError:
+            await self._run.note_down(f"the list of past requests was not read through within {LONGEST:.0f} s")
+        return found
+
+    async def _find(self, found: list[Found]) -> None:
         by_model: defaultdict[str, list[Job]] = defaultdict(list)
         for job in await self.uncertain():
             by_model[job.spec.model].append(job)
-        found: list[Found] = []
         for model, jobs in by_model.items():
-            found += await self._find_of(model, jobs)
-        return found
+            for group in by_time(jobs, _RECENT):
+                await self._find_of(model, group, found)
 
-    async def _find_of(self, model: str, jobs: Sequence[Job]) -> list[Found]:
+    async def _find_of(self, model: str, jobs: Sequence[Job], found: list[Found]) -> None:
         offer = await self._tools.offer(model)
-        since = min(job.submitted_at or 0.0 for job in jobs) - CLOCKS_DIFFER
-        listed = await self._listed(offer.model_id, since)
+        listed, complete = await self._listed(offer.model_id, jobs)
         if not listed:
-            return []
+            return
         lost = [await self._attempt(job, offer.images) for job in jobs]
         ids = [one.request_id for one in listed]
         known = {row[0] for row in await self._run.ledger.ask("known_requests", ids=json.dumps(ids))}
-        known |= await asyncio.to_thread(self._register.of_others, set(ids) - known)
+        others = await asyncio.to_thread(self._register.of_others, set(ids) - known)
+        if others:
+            await self._run.note_down(f"of the past requests listed, {len(others):,} are other runs' of this machine")
+        known |= others
         near = to_look_at(lost, listed, known | self._others)
-        asked = [await self._whole(offer.model_id, one) for one in near[:_MOST_PAYLOADS]]
-        whole = [one for one in asked if one]
-        adopted: list[Found] = []
-        for job_id, request in own_requests(lost, whole).items():
-            job = next(one for one in jobs if one.id == job_id)
+        matches, read_all = await self._matches(offer.model_id, lost, near)
+        now = self._tools.clock.now()
+        if any(one.job.seed is None for one in lost) and await asyncio.to_thread(self._register.others_at_work, now):
+            complete = False  # the answer that another run waits for may be about one of these
+        own = own_requests(lost, matches, complete=complete and read_all)
+        for job in jobs:
+            if not (request := own.get(job.id)):
+                continue
             if await asyncio.to_thread(self._register.claim, request.request_id):
-                adopted += await self._adopt(job, request)
-        self._others |= {one.request_id for one in whole if self._is_nobodys(one, lost)}
-        return adopted
-
-    @staticmethod
-    def _is_nobodys(request: PastRequest, lost: Sequence[LostAttempt]) -> bool:
-        """Return whether a request need not be asked about again: each of these attempts has a seed of its own."""
-        return request.inputs is not None and all(one.job.seed is not None for one in lost)
+                found += await self._adopt(job, request)
+        if all(attempt.job.seed is not None for attempt in lost):
+            self._others |= {one.request.request_id for one in matches if not one.jobs}
 
     async def _attempt(self, job: Job, images: frozenset[str]) -> LostAttempt:
         """Return what is known of a lost attempt; where no seed tells it, with all that was sent, built once more."""
@@ -101,29 +123,60 @@ class LostRequests:
                 inputs = None
         return LostAttempt(job, self._history.lists_within, images, inputs)
 
-    async def _listed(self, model_id: str, since: float) -> list[PastRequest]:
-        """Return the requests listed since then, without what was asked for; none where the list cannot be read."""
+    async def _listed(self, model_id: str, jobs: Sequence[Job]) -> tuple[list[PastRequest], bool]:
+        """Return the requests listed of about the time of these jobs, without what was asked for.
+
+        Tell too whether all of them could be read.
+        """
+        times = [job.submitted_at or 0.0 for job in jobs]
+        since, until = min(times) - CLOCKS_DIFFER, max(times) + _RECENT
+        end = until if until < self._tools.clock.now() else None
         listed: dict[str, PastRequest] = {}
         cursor: str | None = None
         for _ in range(_MOST_PAGES):
-            page = self._history.read(await self._tools.wire.send(self._history.page(model_id, since, cursor)))
+            page = self._history.read(await self._tools.wire.send(self._history.page(model_id, since, end, cursor)))
             if not isinstance(page, PastPage):
+                self._unreadable = isinstance(page, Unauthorized)
                 await self._run.note_down(
                     f"the list of past requests since {rfc3339(since)} could not be read: {page.message}"
                 )
-                break
+                return list(listed.values()), False
             listed |= {one.request_id: one for one in page.requests}
             cursor = page.cursor
             if cursor is None or not page.requests:
-                break
-        return list(listed.values())
+                return list(listed.values()), True
+        await self._run.note_down(
+            f"the list of past requests since {rfc3339(since)} has more than {len(listed):,}: the rest was not read"
+        )
+        return list(listed.values()), False
 
-    async def _whole(self, model_id: str, request: PastRequest) -> PastRequest | None:
-        """Return a request with what was asked for, None where that cannot be had."""
+    async def _matches(
+        self, model_id: str, lost: Sequence[LostAttempt], near: Sequence[PastRequest]
+    ) -> tuple[list[Match], bool]:
+        """Return what these requests are of, a few at a time; tell too whether all could be read.
+
+        Where each attempt has a seed, the search ends as soon as each is found.
+        """
+        matches: list[Match] = []
+        whole, seeded = True, all(attempt.job.seed is not None for attempt in lost)
+        for start in range(0, len(near), _AT_ONCE):
+            some = near[start : start + _AT_ONCE]
+            for one in await asyncio.gather(*(self._match(model_id, lost, request) for request in some)):
+                if one is None:
+                    whole = False
+                else:
+                    matches.append(one)
+            if seeded and len({job for one in matches for job in one.jobs}) == len(lost):
+                break
+        return matches, whole
+
+    async def _match(self, model_id: str, lost: Sequence[LostAttempt], request: PastRequest) -> Match | None:
+        """Return the attempts that a request may be of, None where what was asked for cannot be had."""
         page = self._history.read(await self._tools.wire.send(self._history.one(model_id, request.request_id)))
         if not isinstance(page, PastPage):
             return None
-        return next((one for one in page.requests if one.request_id == request.request_id and one.inputs), None)
+        listed = (one for one in page.requests if one.request_id == request.request_id and one.inputs is not None)
+        return next((matched(lost, one) for one in listed), None)
 
     async def _adopt(self, job: Job, request: PastRequest) -> list[Found]:
         message = f"found in the list of past requests, sent at {rfc3339(request.sent_at)}"

@@ -1,5 +1,6 @@
 """What the provider of a run offers: each model's own id there, and the listed price of a unit, asked for once."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
 from batcher.catalog import Model, offered
@@ -22,12 +23,15 @@ class Offers:
         self._known = known
         self._warn = warn
         self._offers: dict[str, Offer] = {}
+        self._asked: dict[str, asyncio.Task[Offer]] = {}
 
     async def of(self, model_id: str) -> Offer:
         """Return a model, named as in the manifest, as the provider offers it."""
-        found = self._offers.get(model_id)
-        if found is None:
-            found = self._offers[model_id] = await self._look_up(model_id)
+        if found := self._offers.get(model_id):
+            return found
+        if model_id not in self._asked:
+            self._asked[model_id] = asyncio.create_task(self._look_up(model_id))
+        found = self._offers[model_id] = await asyncio.shield(self._asked[model_id])
         return found
 
     async def _look_up(self, model_id: str) -> Offer:
@@ -36,11 +40,11 @@ class Offers:
             return Offer(model_id)
         prices = self._api.price_list
         if prices is None:
-            return Offer(model.remote_id, model.takes_seed, model.media)
+            return Offer(model.remote_id, model.seeds, model.media)
         listed = prices.read(await self._wire.send(prices.price(model.remote_id)), model.remote_id)
         assumed = model.unit_usd
         if listed is not None and assumed is not None and listed > assumed:
             await self._warn(
                 f"the listed price of {model.remote_id} is ${listed:g} a unit; the estimates assume ${assumed:g}"
             )
-        return Offer(model.remote_id, model.takes_seed, model.media, assumed if listed is None else listed)
+        return Offer(model.remote_id, model.seeds, model.media, assumed if listed is None else listed)

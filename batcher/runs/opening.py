@@ -17,7 +17,7 @@ from batcher.ledger import asks
 from batcher.ledger.ledger import Ledger, unreadable
 from batcher.ledger.lock import Lock
 from batcher.ledger.reader import has_ledger
-from batcher.ledger.request_register import RequestRegister
+from batcher.ledger.request_register import RequestRegister, register_folder
 from batcher.ledger.witness import Witness
 from batcher.outputs.store import sync_folder
 from batcher.plain import command
@@ -58,7 +58,8 @@ async def open_run(
         ledger = await stack.enter_async_context(_held(out, parts))
         owner = await _owner(ledger, out, wanted)
         if PROVIDERS[owner.vendor].history:
-            ledger.register = RequestRegister(parts.state(), await _run_id(ledger, parts))
+            run_id = await _run_id(ledger, parts)
+            ledger.register = RequestRegister(register_folder(parts.state(), owner, run_id), run_id)
 
         async def connect() -> tuple[Endpoint, Wire]:
             endpoint = await _endpoint(owner, out, beside, stack, parts)

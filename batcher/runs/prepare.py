@@ -8,7 +8,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from batcher import __version__
 from batcher.catalog import UNKEPT, Model
 from batcher.errors import Fault, ManifestFaulty, WrongUse
 from batcher.hosting.inline import Looks
@@ -22,6 +21,7 @@ from batcher.provider import FIRST, PROVIDERS
 from batcher.runs.wanted import Selection
 from batcher.settings import SANDBOX, Destination, Policy
 from batcher.show.words import jobs, rows
+from batcher.version import __version__
 
 _NAMED: Final = 5
 """Images outside of the manifest's folder that are named; `plan --json` names all."""

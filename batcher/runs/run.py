@@ -6,11 +6,12 @@ import math
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -18,10 +19,10 @@ from batcher.catalog import Model, bundled, offered, read_entry
 from batcher.engine.deadline import Deadline
 from batcher.engine.ending import HALTS, Drain, Halt
 from batcher.engine.engine import Engine
+from batcher.engine.found import Found
 from batcher.engine.legs import Legs, Tools
 from batcher.engine.pace import Pace
 from batcher.engine.pulse import Pulse
-from batcher.engine.rules import bought_again
 from batcher.errors import (
     EXIT_OK,
     EXIT_SETTLED,
@@ -63,6 +64,7 @@ from batcher.settings import SANDBOX, Destination, Endpoint, Policy
 from batcher.show.status import status
 from batcher.show.words import left_behind
 
+T = TypeVar("T")
 _LOOK: Final = 0.2
 _LAST_ANSWERS: Final = 1.0
 _POLICY: Final = TypeAdapter(Policy)
@@ -102,6 +104,10 @@ class Run:
         """What the user can ask of it, from this process or another."""
         self.policy = Policy()
         self._signals = 0
+        self._signalled = asyncio.Event()
+        """A signal has come."""
+        self._search_broken_off = False
+        """A signal came while lost submissions were looked for."""
         self._early: Halt | None = None
         self._would_cost = 0.0
         """In USD, with all that is left, where the money was not enough for it."""
@@ -264,11 +270,12 @@ class Run:
         tools = self.tools(await self.connect(), meta)
         lost = self._lost_requests(tools)
         if lost and not self._early:
-            await lost.find()
+            await self._found(lost)
         pace = await self.pace(policy)
         engine = self.engine = Engine(self.ledger, pace, policy, self.parts.clock)
         engine.legs = Legs(tools, pace, policy.retry, engine)
-        engine.find_lost = lost.find if lost else None
+        if lost:
+            engine.find_lost = partial(self._found, lost)
         self.policy = policy
         if self._early:
             engine.stop(self._early)
@@ -309,7 +316,7 @@ class Run:
             return False
         if await engine.search():
             return True
-        if await lost.any_recent():
+        if await lost.may_come_soon():
             count = len(await lost.uncertain())
             await self.warn(
                 f"{count} lost submission{'s' if count > 1 else ''} may be in the list of past requests: "
@@ -320,8 +327,24 @@ class Run:
                 return False
             if await engine.search():
                 return True
-        again = [bought_again(job, self.policy.retry) for job in await lost.uncertain()]
-        return engine.halted is None and any(again)
+        return engine.halted is None and await engine.resubmit()
+
+    async def _found(self, lost: LostRequests) -> Sequence[Found]:
+        found = await self._unless_stopped(lost.find())
+        self._search_broken_off = found is None
+        return found or []
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, T]) -> T | None:
+        """Do work that a signal ends; return what came of it, None where it was ended."""
+        task, stop = asyncio.create_task(work), asyncio.create_task(self._signalled.wait())
+        try:
+            await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+            return task.result() if task.done() else None
+        finally:
+            stop.cancel()
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
 
     async def _last_answers(self, asked: asyncio.Task[int]) -> int:
         """Let requests that came late be carried out too; after a signal not for long, after a second not at all."""
@@ -336,6 +359,7 @@ class Run:
     def stop(self, number: int) -> None:
         """End on a signal: the first lets what is in hand end, a second drops everything."""
         self._signals += 1
+        self._signalled.set()
         drain = Drain.SIGNAL if self._signals == 1 else Drain.NOW
         halt = Halt("interrupted", f"stopped by signal {number}", SIGNAL_BASE + number, drain)
         if self.engine:
@@ -421,7 +445,7 @@ class Run:
 
     def _outcome(self, states: Mapping[str, int], others: Mapping[str, int], halt: Halt | None) -> Outcome:
         left = sum(count for state, count in states.items() if State(state) not in SETTLED) + sum(others.values())
-        if not left:
+        if not left and not (halt and self._search_broken_off):
             return Outcome(EXIT_OK if set(states) <= {State.DONE} else EXIT_SETTLED, None)
         halt = halt or Halt("bug", f"{left} jobs were left without a reason", 70, Drain.FINISH)
         message = "; ".join([halt.message, *left_behind(Counter(states) + Counter(others))])

@@ -1,5 +1,6 @@
 """The sandbox's face that speaks fal's queue and platform APIs, as documents and others' calls tell. Pure."""
 
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -24,7 +25,7 @@ _FAILURES: Final = {
     Why.TIMEOUT: (504, "request_timeout"),
 }
 """What the result of a failed request is answered with: HTTP status, type."""
-_TROUBLES: Final = {"code_504": 504, "code_500_in_200": 200, "code_408": 408}
+_TROUBLES: Final = {"code_503": 503, "code_504": 504, "code_500_in_200": 200, "code_408": 408}
 _CUT_TYPE: Final = b'{"error_type": "request_timeout", "detail": "the upst'
 _THREE_PARTS: Final = frozenset({"workflows", "comfy"})
 _STATES: Final = {Word.WORKING: "IN_PROGRESS", Word.COMPLETED: "COMPLETED", Word.ODD: "REHYDRATING"}
@@ -83,10 +84,8 @@ class FalFace:
         return Reply(200, {"detail": "the image is too small", "error_type": "bad_request"})
 
     def _submit(self, world: World, asked: Ask, model: str, shell: Shell) -> Reply:
-        within = next((asked.headers[name] for name in _START if name in asked.headers), "inf")
-        came = world.submit(
-            model, asked.body, _token(asked), shell.now, judged=False, start_within=max(1.0, float(within))
-        )
+        within = _number(next((asked.headers[name] for name in _START if name in asked.headers), None), math.inf)
+        came = world.submit(model, asked.body, _token(asked), shell.now, judged=False, start_within=max(1.0, within))
         if isinstance(came, Refused):
             return self._refusal(came)
         if came.request is None:
@@ -142,12 +141,16 @@ class FalFace:
             return self._refusal(_NO_TOKEN)
         if model not in world.models:
             return Reply(404, {"detail": f"no such endpoint: {model}", "error_type": "not_found"})
-        start = asked.query.get("start")
-        since = datetime.fromisoformat(start).timestamp() if start else shell.now - 86_400
+        try:
+            since = _time(asked.query.get("start"), shell.now - 86_400)
+            until = _time(asked.query.get("end"), math.inf)
+            size, first = int(asked.query.get("limit", 50)), int(asked.query.get("cursor", 0))
+        except ValueError as wrong:
+            return Reply(422, {"detail": [{"loc": ["query"], "msg": str(wrong), "type": "value_error"}]})
+        if not 1 <= size <= _MOST_LISTED or first < 0:
+            return Reply(422, {"detail": [{"loc": ["query"], "msg": "limit is 1 to 100", "type": "value_error"}]})
         listed = world.past(model, 0.0 if wanted else since, shell.now)
-        listed = [one for one in listed if wanted in {None, one.id}]
-        size = min(_MOST_LISTED, int(asked.query.get("limit", 50)))
-        first = int(asked.query.get("cursor", 0))
+        listed = [one for one in listed if wanted == one.id or (wanted is None and one.accepted_at < until)]
         whole = asked.query.get("expand") == "payloads"
         page = [_item(one, shell.now, whole=whole) for one in listed[first : first + size]]
         more = first + size < len(listed)
@@ -213,6 +216,19 @@ _NO_TOKEN: Final = Refused(Why.TOKEN, "invalid token")
 def _token(asked: Ask) -> str:
     given = asked.headers.get("authorization", "")
     return given.removeprefix("Key ").strip() if given.startswith("Key ") else ""
+
+
+def _number(text: str | None, otherwise: float) -> float:
+    """Return the number that a header has, or what counts where it has none."""
+    try:
+        return otherwise if text is None else float(text)
+    except ValueError:
+        return otherwise
+
+
+def _time(text: str | None, otherwise: float) -> float:
+    """Return the stamp that a text has, or what counts where there is none. Raises ValueError."""
+    return datetime.fromisoformat(text).timestamp() if text else otherwise
 
 
 def _app(model: str) -> str:

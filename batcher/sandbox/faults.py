@@ -54,6 +54,7 @@ _OF_SUBMISSIONS: Final = {
     "error_503": "503, an empty page, accepted or not",
     "error_504": "504, an empty page, accepted or not",
     "code_504": "504 with an error in the API's own form, accepted or not",
+    "code_503": "503 with a server's trouble in the API's own form, accepted or not",
     "code_500_in_200": "200 with the API's own error of a server's trouble, accepted or not",
     "code_408": "408 with an error in the API's own form, accepted or not",
     "code_504_cut": "400 with a server's trouble in JSON that is cut off, accepted or not",
@@ -79,7 +80,7 @@ TURNED_AWAY: Final = frozenset(
 """Faults of submissions that are never accepted."""
 MAYBE_ACCEPTED: Final = frozenset(
     {
-        *("code_504", "code_500_in_200", "code_408", "code_504_cut"),
+        *("code_503", "code_504", "code_500_in_200", "code_408", "code_504_cut"),
         *(f"error_{code}" for code in (408, 500, 502, 503, 504)),
     }
 )

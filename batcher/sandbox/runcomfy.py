@@ -19,7 +19,12 @@ _CODES: Final = {
     Why.MISSING: (404, 404001),
 }
 """HTTP status and the API's own code."""
-_TROUBLES: Final = {"code_504": (504, 504001), "code_500_in_200": (200, 500001), "code_408": (408, 408001)}
+_TROUBLES: Final = {
+    "code_503": (503, 504001),
+    "code_504": (504, 504001),
+    "code_500_in_200": (200, 500001),
+    "code_408": (408, 408001),
+}
 _CUT_CODE: Final = b'{"error_code": 504001, "error_message": "the upst'
 _WORDS: Final = {
     Word.WORKING: "in_progress",

@@ -21,6 +21,7 @@ from batcher.sandbox.faults import MAYBE_ACCEPTED, TURNED_AWAY, Strikes, checked
 
 _COUNT_FIELDS: Final = ("num_images", "number_of_images")
 _HALF: Final = 0.5
+_MOST_FILES: Final = 64
 _LATE_TRIES: Final = 2
 _FORGOTTEN_FOR: Final = 30.0
 _LATE_BY: Final = 4.0
@@ -120,7 +121,13 @@ class Request:
     @property
     def count(self) -> int:
         """How many files it makes."""
-        return int(next((self.inputs[name] for name in _COUNT_FIELDS if name in self.inputs), 1))
+        return _count(self.inputs)
+
+
+def _count(inputs: Mapping[str, Any]) -> int:
+    """Return how many files a request makes; what is no such number is for the schema to refuse."""
+    wanted = next((inputs[name] for name in _COUNT_FIELDS if name in inputs), 1)
+    return wanted if isinstance(wanted, int) and not isinstance(wanted, bool) and 0 < wanted <= _MOST_FILES else 1
 
 
 class Word(StrEnum):
@@ -421,8 +428,8 @@ class World:
         given = inputs if isinstance(inputs, dict) else {}
         own = entry.get("prices", {}).get("usd_per_image", {})
         default = entry["input_schema"]["properties"].get("resolution", {}).get("default")
-        each = own.get(given.get("resolution", default), entry.get("base_price_usd", 0.0))
-        return round(float(each) * int(next((given[name] for name in _COUNT_FIELDS if name in given), 1)), 6)
+        each = own.get(str(given.get("resolution", default)), entry.get("base_price_usd", 0.0))
+        return round(float(each) * _count(given), 6)
 
     def _advance(self, now: float) -> None:
         """Let time pass: jobs end, and those that waited take their slots, in the order of acceptance."""

@@ -1,10 +1,12 @@
 """Progress on standard error: a board on a terminal, a plain line now and then without one. A listener, no more."""
 
+import io
+import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -23,6 +25,8 @@ LONGEST: Final = 25.0
 """Seconds without a line after which one comes though nothing happened."""
 _REDRAWN: Final = 4
 """Times a second."""
+_NOTEBOOK_WIDTH: Final = 100
+"""Characters."""
 
 Now = Callable[[], float]
 
@@ -239,11 +243,47 @@ class Screen:
         return drawn(self._tally.board(), self._console.width)
 
 
-Progress = Lines | Screen
+class Notebook:
+    """A board in the cell of a notebook, drawn again in its place."""
+
+    def __init__(self, now: Now) -> None:
+        self._now = now
+        self._tally = Tally(now)
+        self._drawn_at = -math.inf
+        self._shown: Any = None
+        """The handle of what is shown, which IPython knows how to draw again."""
+
+    def __call__(self, event: Event) -> None:
+        """Take an event in; draw the board where it is time."""
+        self._tally.take(event)
+        if isinstance(event, Started | Ended) or self._now() - self._drawn_at >= 1 / _REDRAWN:
+            self._draw()
+
+    def tick(self) -> None:
+        """Draw it where nothing happened for a while."""
+        self._draw()
+
+    def _draw(self) -> None:
+        from IPython.display import display
+
+        self._drawn_at = self._now()
+        text = io.StringIO()
+        console = Console(file=text, width=_NOTEBOOK_WIDTH, force_jupyter=False)
+        console.print(drawn(self._tally.board(), console.width))
+        board = {"text/plain": text.getvalue()}
+        if self._shown is None:
+            self._shown = display(board, raw=True, display_id=True)
+        else:
+            self._shown.update(board, raw=True)
+
+
+Progress = Lines | Screen | Notebook
 
 
 def listener(now: Now, *, verbose: bool = False) -> Progress:
     """Give what suits standard error: a board on a terminal, else lines. `now` in seconds."""
     console = Console(file=getattr(sys.stderr, "untamed", sys.stderr))
+    if console.is_jupyter:
+        return Notebook(now)
     on_terminal = console.is_terminal and not console.is_dumb_terminal
     return Screen(console, now, verbose=verbose) if on_terminal else Lines(sys.stderr, now, verbose=verbose)

@@ -63,7 +63,10 @@ CASES = [
     Case("cut_late", "done"),
     Case("redirect", UNCERTAIN, 1, bought=0),
     *(Case(f"error_{code}", UNCERTAIN, 1, bought=-1) for code in (408, 500, 502, 503, 504)),
-    *(Case(name, UNCERTAIN, 1, bought=-1) for name in ("code_504", "code_500_in_200", "code_408", "code_504_cut")),
+    *(
+        Case(name, UNCERTAIN, 1, bought=-1)
+        for name in ("code_503", "code_504", "code_500_in_200", "code_408", "code_504_cut")
+    ),
     *(Case(name, "done") for name in ("cut_clean", "junk", "bad_byte", "absurd", "refusal_with_id")),
     Case("buried_id", UNCERTAIN, 1),
     Case("html", UNCERTAIN, 1),

@@ -1,5 +1,6 @@
 """A server written from fal's documents alone, over real HTTP: its queue and its platform API, each at a base of its own."""
 
+import asyncio
 import json
 import time
 from collections.abc import Callable
@@ -48,6 +49,17 @@ class FalApi:
     listed: bool = True
     others: list[dict[str, Any]] = field(default_factory=list)
     """Items of the list that are another run's, with their payloads."""
+    others_first: bool = False
+    unreadable: set[str] = field(default_factory=set)
+    """Requests whose payloads, and cursors whose pages, are answered 500."""
+    page_size: int = 100
+    cursor_is_a_number: bool = False
+    late: dict[int, float] = field(default_factory=dict)
+    """Seconds after which a request is listed, by its place in the journal from 0."""
+    hanging: bool = False
+    """Payloads are not answered."""
+    forbidden: bool = False
+    """The key may not read the list."""
     queued: bool = False
     follow: str = ""
     """In the place of the host of the URLs to follow."""
@@ -164,6 +176,13 @@ class FalApi:
     async def _past(self, request: web.Request) -> web.StreamResponse:
         if refused := self._refused(request):
             return refused
+        if self.forbidden:
+            return web.json_response({"detail": "this key may not do that"}, status=403)
+        wanted, cursor = request.query.get("request_id"), request.query.get("cursor", "1")
+        while self.hanging and wanted:
+            await asyncio.sleep(0.05)
+        if {wanted, cursor} & self.unreadable:
+            return web.Response(status=500)
         ours = [
             {
                 "request_id": one.id,
@@ -174,17 +193,23 @@ class FalApi:
                 "status_code": 200,
                 "json_input": one.body,
             }
-            for one in self.journal
+            for number, one in enumerate(self.journal)
+            if time.time() - one.at >= self.late.get(number, 0.0)
         ]
-        items = [*(ours if self.listed else []), *self.others]
-        wanted = request.query.get("request_id")
+        ours = ours if self.listed else []
+        items = [*self.others, *ours] if self.others_first else [*ours, *self.others]
         items = [one for one in items if wanted in {None, one["request_id"]}]
         items = [
             one for one in items if one.get("endpoint_id", request.query["endpoint_id"]) == request.query["endpoint_id"]
         ]
         if request.query.get("expand") != "payloads":
             items = [{key: value for key, value in one.items() if key != "json_input"} for one in items]
-        return web.json_response({"items": items, "next_cursor": None, "has_more": False})
+        first, size = (int(cursor) - 1) * self.page_size, self.page_size
+        more = len(items) > first + size
+        following: Any = int(cursor) + 1
+        following = following if self.cursor_is_a_number else str(following)
+        page = {"items": items[first : first + size], "next_cursor": following if more else None, "has_more": more}
+        return web.json_response(page)
 
     async def _prices(self, request: web.Request) -> web.StreamResponse:
         if refused := self._refused(request):

@@ -1,6 +1,8 @@
 """Whole runs at fal: a server written from its documents, the command line as a user runs it."""
 
 import json
+import os
+import signal
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -8,6 +10,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from batcher.ledger.request_register import register_folder
+from batcher.settings import Destination
 from tests.real.api import Served
 from tests.real.conftest import MODEL, Batcher, Until, end
 from tests.real.fal_api import KEY, FalApi, ends, lost, says, stamp
@@ -220,8 +224,10 @@ def test_without_a_seed_of_its_own_what_is_not_certain_stays_uncertain(at_fal: B
     }[why]
     if why == "held by another run":
         state = at_fal.folder.parent / "home/.local/state/batcher"
-        state.mkdir(parents=True)
-        (state / "another.accepted").write_text("r\n")
+        folder = register_folder(state, Destination(fal.base + "/queue", "fal"), "")
+        folder.mkdir(parents=True)
+        (folder / "another.accepted").write_text("r\n")
+        os.utime(folder / "another.accepted", (1.0, 1.0))
     assert run(at_fal, ["a"], "--set", "seed=7").code == 1
     assert at_fal.states("out") == {"uncertain": 1}
 
@@ -349,3 +355,127 @@ def test_the_doctor_asks_the_queue_and_says_what_the_key_may_not(at_fal: Batcher
 def _other(request_id: str, inputs: dict[str, Any], at: float | None = None) -> dict[str, Any]:
     sent_at = stamp(time.time() if at is None else at)
     return {"request_id": request_id, "sent_at": sent_at, "started_at": sent_at, "json_input": inputs}
+
+
+@pytest.mark.parametrize("where", ["the payload", "the next page"])
+def test_without_a_seed_nothing_is_adopted_where_a_twin_could_not_be_read(
+    at_fal: Batcher, fal: FalApi, where: str
+) -> None:
+    """A wrong request was adopted, where the right one was listed and could not be read."""
+    sent = {"prompt": "a", "image_urls": ["https://images.invalid/0.png"], "seed": 7}
+    fal.specials = [lost]
+    fal.others = [_other("stranger", sent, time.time() + 1)]
+    fal.unreadable, fal.page_size = (
+        ({"00000001-0000-4000-8000-000000000000"}, 100) if where == "the payload" else ({"2"}, 1)
+    )
+    fal.others_first = True
+    assert run(at_fal, ["a"], "--set", "seed=7").code == 1
+    assert at_fal.states("out") == {"uncertain": 1}
+
+
+def test_the_next_page_is_asked_for_by_a_number_too(at_fal: Batcher, fal: FalApi) -> None:
+    fal.specials = [lost]
+    fal.others = [_other(f"s{n}", {"prompt": "b", "seed": n}) for n in range(3)]
+    fal.page_size, fal.others_first, fal.cursor_is_a_number = 2, True, True
+    assert run(at_fal, ["a"]).code == 0
+
+
+@pytest.mark.parametrize("kind", ["request_timeout", "runner_disconnected"])
+def test_a_servers_trouble_with_503_is_no_refusal(at_fal: Batcher, fal: FalApi, kind: str) -> None:
+    def trouble(api: FalApi, request: web.Request, body: dict[str, Any]) -> web.Response:
+        api.accept(request.match_info["model"], body, {})
+        return web.json_response({"detail": "not in time", "error_type": kind}, status=503)
+
+    fal.specials = [trouble]
+    assert run(at_fal, ["a"]).code == 0
+    assert len(fal.journal) == 1, "it was bought again"
+
+
+def test_lost_answers_are_looked_for_twice_before_they_are_submitted_again(at_fal: Batcher, fal: FalApi) -> None:
+    """Where one of two was found at once, the other was submitted again before the list was read once more."""
+    fal.specials = [lost, lost]
+    fal.late = {1: 12.0}
+    (at_fal.folder / "m.yaml").write_text(
+        f"model: {MODEL}\nprovider: fal\nretry: {{uncertain: resubmit}}\nlimits: {{concurrency: 1}}\n"
+        "inputs: {image_urls: ['https://images.invalid/0.png']}\njobs: [{prompt: a}, {prompt: b}]\n"
+    )
+    assert at_fal("run", "m.yaml", "-o", "out").code == 0
+    assert len(fal.journal) == 2 and at_fal.states("out") == {"done": 2}
+
+
+def test_what_was_never_accepted_is_submitted_again_where_that_is_wanted(at_fal: Batcher, fal: FalApi) -> None:
+    fal.specials = [says(500, {})]
+    (at_fal.folder / "m.yaml").write_text(
+        f"model: {MODEL}\nprovider: fal\nretry: {{uncertain: resubmit}}\n"
+        "inputs: {image_urls: ['https://images.invalid/0.png']}\njobs: [{prompt: a}]\n"
+    )
+    assert at_fal("run", "m.yaml", "-o", "out").code == 0
+    assert len(fal.journal) == 1 and len(fal.submissions) == 2
+
+
+def test_a_search_that_hangs_is_ended_by_a_signal(at_fal: Batcher, fal: FalApi, until: Until) -> None:
+    fal.specials = [lost]
+    fal.others = [_other(f"s{n}", {"prompt": "b", "seed": n}) for n in range(40)]
+    fal.hanging = True
+    process = at_fal.start("run", at_fal.csv(["a"]), "--model", MODEL, "--provider", "fal", "-o", "out")
+    until(lambda: any("expand=payloads" in path for _, path in fal.asked))
+    begun = time.monotonic()
+    assert end(process, signal.SIGINT)[0] == 130
+    assert time.monotonic() - begun < 10
+    again = at_fal.start("resume", "out")
+    fal.asked.clear()
+    until(lambda: any("expand=payloads" in path for _, path in fal.asked))
+    assert end(again, signal.SIGTERM)[0] == 143
+    fal.hanging = False
+    assert at_fal("resume", "out").code == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (403, {"detail": [{"loc": ["body"], "msg": "no", "type": "content_policy_violation"}]}, "refused"),
+        (401, {"detail": [{"loc": ["body"], "msg": "x", "type": "downstream_service_error"}]}, "failed"),
+        (429, {"detail": [{"loc": ["body"], "msg": "x", "type": "downstream_service_error"}]}, "failed"),
+        (400, {"detail": [{"loc": ["body"], "msg": "not finished: no", "type": "value_error"}]}, "invalid"),
+        (499, {"detail": "x", "error_type": "client_disconnected"}, "invalid"),
+    ],
+)
+def test_a_models_own_status_says_nothing_of_the_account(
+    at_fal: Batcher, fal: FalApi, status: int, body: Any, kind: str
+) -> None:
+    fal.results = [ends(status, body)]
+    done = run(at_fal, ["a", "b", "c"], "-j", "1")
+    assert done.code == 1, done.err
+    assert sorted(one["error"]["kind"] for one in jobs(at_fal) if one["error"]) == [kind]
+    assert at_fal.states("out") == {"done": 2, "failed": 1}
+
+
+def test_a_list_that_the_key_may_not_read_is_not_waited_for(at_fal: Batcher, fal: FalApi) -> None:
+    fal.specials, fal.forbidden = [lost], True
+    begun = time.monotonic()
+    assert run(at_fal, ["a"]).code == 1
+    assert time.monotonic() - begun < 15
+
+
+def test_the_price_of_a_unit_is_asked_for_once(at_fal: Batcher, fal: FalApi, until: Until) -> None:
+    fal.queued, fal.unit_price = True, 0.2
+    process = at_fal.start(
+        "run", at_fal.csv([f"p{n}" for n in range(12)]), "--model", MODEL, "--provider", "fal", "-o", "out"
+    )
+    until(lambda: len(fal.journal) == 12)
+    until(lambda: at_fal.states("out").get("running") == 12)
+    end(process)
+    fal.queued = False
+    fal.asked.clear()
+    done = at_fal("resume", "out")
+    assert done.code == 0 and done.err.count("listed price") == 1
+    assert sum("pricing" in path for _, path in fal.asked) == 1
+
+
+def test_a_lost_request_is_adopted_by_hand_as_anywhere(at_fal: Batcher, fal: FalApi) -> None:
+    fal.specials, fal.forbidden = [lost], True
+    assert run(at_fal, ["a"]).code == 1
+    (job,) = jobs(at_fal)
+    assert at_fal("adopt", "out", "--job", job["job_id"], "--request-id", "nobody").code == 64
+    assert at_fal("adopt", "out", "--job", job["job_id"], "--request-id", fal.journal[0].id).code == 0
+    assert at_fal("resume", "out").code == 0 and len(fal.journal) == 1

@@ -12,7 +12,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from batcher import __version__
 from batcher.clock import Clock, rfc3339
 from batcher.ledger.reader import Reader
 from batcher.settings import SANDBOX
@@ -23,6 +22,7 @@ from batcher.show.report.flags import WORDS
 from batcher.show.report.gallery import Gallery, Places, Shown
 from batcher.show.status import status_of
 from batcher.show.words import next_command
+from batcher.version import __version__
 
 MOST: Final = 20_000
 """Jobs that a page shows unless more are asked for."""
