@@ -209,6 +209,7 @@ def test_a_seed_of_the_manifest_stands_and_what_is_lost_is_told_by_its_inputs(at
     assert len(fal.journal) == 1
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("why", ["another input", "two alike", "too late", "before", "held by another run"])
 def test_without_a_seed_of_its_own_what_is_not_certain_stays_uncertain(at_fal: Batcher, fal: FalApi, why: str) -> None:
     sent = {"prompt": "a", "image_urls": ["https://images.invalid/0.png"], "seed": 7}
@@ -232,6 +233,7 @@ def test_without_a_seed_of_its_own_what_is_not_certain_stays_uncertain(at_fal: B
     assert at_fal.states("out") == {"uncertain": 1}
 
 
+@pytest.mark.waits
 def test_what_is_not_listed_stays_uncertain_and_is_found_by_the_next_start(at_fal: Batcher, fal: FalApi) -> None:
     fal.listed = False
     fal.specials = [lost]
@@ -357,6 +359,7 @@ def _other(request_id: str, inputs: dict[str, Any], at: float | None = None) -> 
     return {"request_id": request_id, "sent_at": sent_at, "started_at": sent_at, "json_input": inputs}
 
 
+@pytest.mark.waits
 @pytest.mark.parametrize("where", ["the payload", "the next page"])
 def test_without_a_seed_nothing_is_adopted_where_a_twin_could_not_be_read(
     at_fal: Batcher, fal: FalApi, where: str
@@ -391,6 +394,7 @@ def test_a_servers_trouble_with_503_is_no_refusal(at_fal: Batcher, fal: FalApi, 
     assert len(fal.journal) == 1, "it was bought again"
 
 
+@pytest.mark.waits
 def test_lost_answers_are_looked_for_twice_before_they_are_submitted_again(at_fal: Batcher, fal: FalApi) -> None:
     """Where one of two was found at once, the other was submitted again before the list was read once more."""
     fal.specials = [lost, lost]
@@ -403,6 +407,7 @@ def test_lost_answers_are_looked_for_twice_before_they_are_submitted_again(at_fa
     assert len(fal.journal) == 2 and at_fal.states("out") == {"done": 2}
 
 
+@pytest.mark.waits
 def test_what_was_never_accepted_is_submitted_again_where_that_is_wanted(at_fal: Batcher, fal: FalApi) -> None:
     fal.specials = [says(500, {})]
     (at_fal.folder / "m.yaml").write_text(

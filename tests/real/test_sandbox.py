@@ -107,7 +107,7 @@ def served(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     command += [
         "--until-stdin-ends",
         "--latency",
-        "0.1",
+        "3",
         "--slots",
         "1",
         "--token",
