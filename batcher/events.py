@@ -22,6 +22,8 @@ class Started:
     left_usd: float | None = None
     """The estimate of the jobs that this start is to bring to rest, None where a price is not known."""
     limit_usd: float | None = None
+    vendor: str = ""
+    """Whose protocol is spoken; a sandbox stands in for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,12 @@ class Model:
         return str(self.entry.get("provider") or FIRST_PROVIDER)
 
     @property
+    def called(self) -> str:
+        """What a user calls it: with its name at its provider, where that is another."""
+        other = self.remote_id not in {"", self.id}
+        return f"{self.id} ({self.remote_id} at {self.provider})" if other else self.id
+
+    @property
     def same_as(self) -> str:
         """What a model is known by at all of its providers."""
         return str(self.entry.get("same_as") or self.entry.get("model_id") or self.id)
@@ -291,3 +297,9 @@ def offers(model_id: str) -> dict[str, Model]:
     """Return a bundled model as each of its providers offers it, by the provider's name; none for one that is not."""
     names = dict.fromkeys(model.provider for model in _bundled().values())
     return {name: model for name in names if (model := offered(model_id, name))}
+
+
+def takers(model: Model, name: str) -> list[str]:
+    """Return the other providers that offer a model and take an input of that name."""
+    elsewhere = offers(model.id).items()
+    return [provider for provider, other in elsewhere if provider != model.provider and name in other.properties]

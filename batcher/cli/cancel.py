@@ -30,6 +30,9 @@ def cancel(out: o.Out, *, json: o.Json = False) -> None:
         typer.echo("the run that is at work cancels what is queued, and ends")
     else:
         counts = said.facts
+        if not any(counts.values()):
+            typer.echo("nothing to cancel: no job is at the server")
+            return
         typer.echo(f"{jobs(counts['cancelled'])} cancelled; {counts['running']} cannot be, and run on at the server")
         if counts["running"]:
             typer.echo(f"next: {command('resume', out)}")

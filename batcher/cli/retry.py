@@ -214,5 +214,7 @@ def _tell(out: o.Out, said: Any, kinds: str, *, as_json: bool) -> None:  # noqa:
         typer.echo(json_.dumps({"jobs": moved, "left_to_run_at_work": said.by_run}))
     elif said.by_run and moved:
         typer.echo(f"{jobs(moved)} will go on{kinds}: the run that is at work takes them up")
+    elif moved:
+        typer.echo(f"{jobs(moved)} will go on{kinds}; next: {command('resume', out)}")
     else:
-        typer.echo(f"{jobs(moved)} will go on{kinds}; next: {command('resume', out)}" if moved else "no such jobs")
+        typer.echo(f"nothing to try again; what became of each job: {command('jobs', out)}")

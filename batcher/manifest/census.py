@@ -26,6 +26,8 @@ class Census:
     """Jobs that are left out by `--where`, and cannot be made as they are."""
     blank: Counter[str] = field(default_factory=Counter)
     """By variable that a template uses: rows in which its cell is empty."""
+    not_taken: dict[str, str] = field(default_factory=dict)
+    """By column that is no input of the model here: the provider where it is one."""
     estimated_usd: float = 0.0
     samples: SeenKeys = field(default_factory=SeenKeys)
     """By what a job asks for: its last sample."""

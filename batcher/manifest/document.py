@@ -95,9 +95,10 @@ class Document(_Section):
     @field_validator("provider")
     @classmethod
     def _name_of_provider(cls, value: str | None) -> str | None:
-        if value is not None and value not in PROVIDERS:
-            raise ValueError(f"is no provider; there are {', '.join(PROVIDERS)}")
-        return value
+        known = value and value.lower()
+        if known and known not in PROVIDERS:
+            raise ValueError(f"`{value}` is no provider{did_you_mean(known, [*PROVIDERS])}")
+        return known
 
     @field_validator("prices", mode="before")
     @classmethod

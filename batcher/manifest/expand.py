@@ -104,6 +104,7 @@ class Expansion:
                     self._known = columns[0] | set(self._manifest.document.matrix) | PER_RUN
                     self._recipe.check_required(*columns)
                     self._recipe.check_variables(*columns)
+                    self.census.not_taken = self._recipe.not_taken(columns[0])
                     self._check_condition(*columns)
                     self._naming = Naming(self._recipe.name, self._model, self.census, self._row_named)
                 self._whole_rows = self._recipe.uses_rows or (self._where is not None and self._where.reads_row)

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from functools import cached_property
 from typing import Final
 
-from batcher.catalog import COUNT_FIELDS, Model
+from batcher.catalog import COUNT_FIELDS, Model, takers
 from batcher.errors import Fault
 from batcher.manifest.cells import EMPTY, ROW
 from batcher.manifest.faults import Faults, did_you_mean
@@ -111,6 +111,12 @@ class Recipe:
             self._faults.add(Fault(self._manifest.file, 1, name, message + meant))
             self.unmade.add(name)
 
+    def not_taken(self, columns: set[str]) -> dict[str, str]:
+        """Return the columns that nothing uses, and that are inputs at another provider: by name, which."""
+        used = self._fields.union(*(template.names for template in self._all_templates()))
+        found = {name: takers(self._model, name) for name in sorted(columns - used)}
+        return {name: others[0] for name, others in found.items() if others}
+
     def check_variables(self, columns: set[str], where: str) -> None:
         """Say once, not for every row, that a template asks for a name that is neither in a row nor in the matrix."""
         matrix = set(self._manifest.document.matrix)
@@ -166,12 +172,14 @@ class Recipe:
     def _read_sets(self, sets: Mapping[str, str]) -> dict[str, str]:
         for name in sets:
             if name not in self._model.properties:
-                message = "is no input of the model" + self._meant(name)
+                message = f"is no input of {self._model.called}" + self._meant(name)
                 self._faults.add(Fault("--set", 1, name, message))
                 self.misspelt = True
         return {name: text for name, text in sets.items() if name in self._model.properties}
 
     def _meant(self, name: str) -> str:
+        if others := takers(self._model, name):
+            return f"; it is one at {others[0]}: --provider {others[0]}"
         if name in COUNT_FIELDS:
             meant = self._model.meant_by(name)
             return f"; did you mean `{meant}`?" if meant else "; it makes one output a request: use `repeat` for more"
@@ -179,7 +187,7 @@ class Recipe:
 
     def _check_names_of_inputs(self) -> None:
         for name in [name for name in self._inputs if name not in self._model.properties]:
-            message = f"is no input of {self._model.id}" + self._meant(name)
+            message = f"is no input of {self._model.called}" + self._meant(name)
             line = self._manifest.marked.line("inputs", name)
             self._faults.add(Fault(self._manifest.file, line, f"inputs.{name}", message))
             self.misspelt = True

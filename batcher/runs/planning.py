@@ -201,7 +201,7 @@ async def _plan_into(found: Plan, wanted: Wanted) -> None:
 
 def _said_before(census: Census, wanted: Wanted, out: Path, owner: Destination, left_out: int) -> list[str]:
     """Return what `run` would warn of, or ask; `left_out`: finished jobs that the manifest no longer names."""
-    said = warnings(census.unkept, census.outside, census.blank)
+    said = warnings(census.unkept, census.outside, census.blank, census.not_taken)
     try:
         with Reader(out) as reader:
             known = reader.meta()

@@ -29,9 +29,11 @@ _NAMED: Final = 5
 
 def known_provider(name: str | None) -> str | None:
     """Return the name of a provider that was asked for, None where none was. Raises WrongUse where there is none."""
-    if name is not None and name not in PROVIDERS:
-        raise WrongUse(f"--provider {name}: is no provider{did_you_mean(name, [*PROVIDERS])}")
-    return name
+    if name is None:
+        return None
+    if (known := name.lower()) not in PROVIDERS:
+        raise WrongUse(f"--provider {name}: is no provider{did_you_mean(known, [*PROVIDERS])}")
+    return known
 
 
 def vendor(manifest: Manifest, option: str | None) -> str:
@@ -133,11 +135,14 @@ def fingerprint(manifest: Manifest, model: Model, options: Options, selection: S
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def warnings(unkept: int, outside: Collection[str], blank: Mapping[str, int]) -> list[str]:
+def warnings(
+    unkept: int, outside: Collection[str], blank: Mapping[str, int], not_taken: Mapping[str, str]
+) -> list[str]:
     """Return what should be said before the run.
 
     `unkept`: jobs of whose results the vendor keeps no copy; `outside`: local images that do not lie in the manifest's
-    folder; `blank`: by variable that a template writes, the rows in which its cell is empty.
+    folder; `blank`: by variable that a template writes, the rows in which its cell is empty; `not_taken`: by column
+    that nothing uses, the provider where it is an input.
     """
     found = []
     if unkept:
@@ -152,5 +157,9 @@ def warnings(unkept: int, outside: Collection[str], blank: Mapping[str, int]) ->
         )
     found += [
         f"`{name}` is empty in {rows(empty)}, and a template writes it all the same" for name, empty in blank.items()
+    ]
+    found += [
+        f"the column `{name}` is not sent: it is an input at {provider} (--provider {provider}), and none here"
+        for name, provider in not_taken.items()
     ]
     return found

@@ -247,6 +247,7 @@ class Run:
             at=self.parts.clock.now(),
             name=name,
             provider=self.owner.provider,
+            vendor=self.owner.vendor,
             states=states,
             concurrency=policy.limits.concurrency,
             billed_usd=round(sum(row["billed"] for row in money), 6),

@@ -1,6 +1,6 @@
 """Begins a run: opens its directory, takes the manifest's jobs in, takes over results, settles what is to be asked."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -42,7 +42,14 @@ from batcher.show.words import jobs, money
 
 Say = Callable[[str], None]
 """Is told what the user should read, a line at a time."""
-_COUNTED: Final = ("rejected", "unkept", "outside", "blank", "unmade")
+_COUNTED: Final[Mapping[str, Any]] = {
+    "rejected": 0,
+    "unkept": 0,
+    "outside": (),
+    "blank": {},
+    "not_taken": {},
+    "unmade": 0,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +133,11 @@ async def _take_in(opened: Run, asked: str, wanted: Wanted, questions: Questions
     stands_for = fingerprint(wanted.manifest, model, wanted.options, wanted.selection, capped=capped)
     if await opened.has_taken(stands_for):
         meta = await opened.meta()
-        counted: dict[str, Any] = {"rejected": 0, "unkept": 0, "outside": [], "blank": {}, "unmade": 0} | {
-            name: meta[name] for name in _COUNTED if name in meta
-        }
+        counted = {name: meta.get(name, nothing) for name, nothing in _COUNTED.items()}
     else:
         counted = await _expand(opened, model, wanted, stands_for, questions, say)
     await opened.note(_facts(wanted, opened.policy) | counted)
-    for warning in warnings(counted["unkept"], counted["outside"], counted["blank"]):
+    for warning in warnings(counted["unkept"], counted["outside"], counted["blank"], counted["not_taken"]):
         say(f"warning: {warning}")
         await opened.warn(warning)
 
@@ -184,6 +189,7 @@ def _counted(reject: Rejected, census: Census) -> dict[str, Any]:
         "unkept": census.unkept,
         "outside": [*census.outside],
         "blank": dict(census.blank),
+        "not_taken": census.not_taken,
         "unmade": census.unmade,
     }
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from batcher.manifest.photos import kinds
 from batcher.plain import plain
+from batcher.settings import SANDBOX
 from batcher.show.words import duration, jobs, money, rows, size
 
 _LONG: Final = 200
@@ -14,7 +15,7 @@ _WHICH: Final = {1: ("the one",), 2: ("first", "last"), 3: ("first", "between", 
 
 def lines(found: Mapping[str, Any], *, verbose: bool = False) -> Iterator[str]:
     """Yield the lines; `verbose`: each photo that cannot be sent by its name."""
-    yield f"{found['name']}: {jobs(found['jobs'])} from {rows(found['rows'])}, for {found['model']}"
+    yield f"{found['name']}: {jobs(found['jobs'])} from {rows(found['rows'])}, for {found['model']}{_where(found)}"
     yield ""
     for name, text in _facts(found, verbose=verbose):
         yield f"  {name:<9} {text}"
@@ -35,6 +36,13 @@ def lines(found: Mapping[str, Any], *, verbose: bool = False) -> Iterator[str]:
         yield f"  {name} = {one['value']}  (from the {one['from']})"
     if found["next"]:
         yield f"\nnext: {found['next']}"
+
+
+def _where(found: Mapping[str, Any]) -> str:
+    """Say who makes the results, where a user might think of another."""
+    if found["provider"] == SANDBOX:
+        return " on the sandbox" + (f" as {found['vendor']}" if len(found["providers"]) > 1 else "")
+    return f" at {found['vendor']}" if len(found["providers"]) > 1 else ""
 
 
 def _facts(found: Mapping[str, Any], *, verbose: bool) -> Iterator[tuple[str, str]]:

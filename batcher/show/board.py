@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from batcher.job import SETTLED, Kind, State
 from batcher.plain import plain
+from batcher.provider import FIRST
 from batcher.settings import SANDBOX
 from batcher.show.words import counts, duration, money
 
@@ -67,9 +68,11 @@ class Board:
         return sum(self.states.get(state, 0) for state in SETTLED)
 
 
-def named(provider: str) -> str:
-    """Give what a provider is called."""
-    return "the sandbox (REHEARSAL)" if provider == SANDBOX else provider.removeprefix("https://")
+def named(provider: str, vendor: str) -> str:
+    """Return what a provider is called; `vendor`: whose protocol is spoken, and whom a sandbox stands in for."""
+    if provider != SANDBOX:
+        return provider.removeprefix("https://")
+    return f"the sandbox {f'as {vendor} ' if vendor != FIRST else ''}(REHEARSAL)"
 
 
 def affordable(jobs: int, each: float, spent: float, limit: float | None) -> int:

@@ -117,7 +117,7 @@ class Tally:
         ceiling = started.concurrency if started else 0
         return Board(
             name=started.name if started else "",
-            where=named(started.provider) if started else "",
+            where=named(started.provider, started.vendor) if started else "",
             rehearsal=bool(started and started.provider == SANDBOX),
             states=states,
             elapsed=now - self._meter.begun,
@@ -181,8 +181,8 @@ class Lines:
         if self._verbose and (said := _of_job(event)):
             print(said, file=self._stream, flush=True)
         match event:
-            case Started(name=name, provider=provider, states=states):
-                self._say(f"{name} on {named(provider)}: {counts(states)}")
+            case Started(name=name, provider=provider, vendor=vendor, states=states):
+                self._say(f"{name} on {named(provider, vendor)}: {counts(states)}")
             case Held(why=why, seconds=seconds):
                 self._say(f"submissions wait {duration(seconds)}: {why}")
             case Warned(message=message) | Silence(message=message):

@@ -142,7 +142,7 @@ def board_of(reader: Reader, now: float) -> Board:
         to_come = in_flight + waiting
     return Board(
         name=str(status["name"]),
-        where=named(str(status["provider"])),
+        where=named(str(status["provider"]), str(status["vendor"])),
         rehearsal=status["provider"] == SANDBOX,
         states=states,
         elapsed=now - started,

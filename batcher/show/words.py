@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from batcher.job import State
 from batcher.plain import command, is_own_command
-from batcher.provider import PROVIDERS
+from batcher.provider import FIRST, PROVIDERS
 from batcher.settings import SANDBOX
 
 _ADVICE: Final = {
@@ -104,7 +104,10 @@ def counts(states: Mapping[str, int]) -> str:
 def summary(found: Mapping[str, Any], out: Path, took: float | None = None) -> list[str]:
     """Say at the end of a run what is done, what is not and why, and the one command that goes on. `took`: seconds."""
     states, cost = found["states"], found["cost_usd"]
-    rehearsal = " (rehearsal on the sandbox: no money was spent)" if found["provider"] == SANDBOX else ""
+    rehearsal = ""
+    if found["provider"] == SANDBOX:
+        stands_for = f" as {found['vendor']}" if found["vendor"] not in {None, FIRST} else ""
+        rehearsal = f" (rehearsal on the sandbox{stands_for}: no money was spent)"
     lines = [f"{found['name']}: {counts(states)}{rehearsal}"]
     if others := found["total"] - found["selected"]:
         lines.append(f"{jobs(others)} more of the manifest {'is' if others == 1 else 'are'} not selected by this run")

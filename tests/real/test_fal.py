@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -217,11 +218,11 @@ def test_without_a_seed_of_its_own_what_is_not_certain_stays_uncertain(at_fal: B
     fal.specials = [lost]
     now = time.time()
     fal.others = {
-        "another input": [_other("r", {**sent, "prompt": "b"}, now + 1)],
-        "two alike": [_other("r", sent, now + 1), _other("s", sent, now + 2)],
+        "another input": [_other("r", {**sent, "prompt": "b"}, now + 20)],
+        "two alike": [_other("r", sent, now + 20), _other("s", sent, now + 21)],
         "too late": [_other("r", sent, now + 200)],
         "before": [_other("r", sent, now - 60)],
-        "held by another run": [_other("r", sent, now + 1)],
+        "held by another run": [_other("r", sent, now + 20)],
     }[why]
     if why == "held by another run":
         state = at_fal.folder.parent / "home/.local/state/batcher"
@@ -310,9 +311,10 @@ def test_who_is_meant_is_told_by_option_environment_and_manifest(at_fal: Batcher
     assert at_fal("plan", "m.yaml", "--json", BATCHER_PROVIDER="runcomfy").json()["vendor"] == "runcomfy"
     assert at_fal("plan", "m.yaml", "--json", "--provider", "runcomfy").json()["out"] == "runs/m"
     assert at_fal("plan", "m.yaml", "--provider", "fall").code == 64
+    assert at_fal("plan", "m.yaml", "--provider", "FAL").code == 0
     (at_fal.folder / "n.yaml").write_text(f"model: {FAL_MODEL}\nprovider: fall\n{manifest}")
     wrong = at_fal("plan", "n.yaml")
-    assert wrong.code == 65 and "n.yaml:2: provider: is no provider" in wrong.err
+    assert wrong.code == 65 and "n.yaml:2: provider: `fall` is no provider; did you mean `fal`?" in wrong.err
     key_id, _, secret = KEY.partition(":")
     done = at_fal("run", "m.yaml", FAL_KEY="", FAL_KEY_ID=key_id, FAL_KEY_SECRET=secret)
     assert done.code == 0, done.err
@@ -367,7 +369,7 @@ def test_without_a_seed_nothing_is_adopted_where_a_twin_could_not_be_read(
     """A wrong request was adopted, where the right one was listed and could not be read."""
     sent = {"prompt": "a", "image_urls": ["https://images.invalid/0.png"], "seed": 7}
     fal.specials = [lost]
-    fal.others = [_other("stranger", sent, time.time() + 1)]
+    fal.others = [_other("stranger", sent, time.time() + 20)]
     fal.unreadable, fal.page_size = (
         ({"00000001-0000-4000-8000-000000000000"}, 100) if where == "the payload" else ({"2"}, 1)
     )
@@ -484,3 +486,20 @@ def test_a_lost_request_is_adopted_by_hand_as_anywhere(at_fal: Batcher, fal: Fal
     assert at_fal("adopt", "out", "--job", job["job_id"], "--request-id", "nobody").code == 64
     assert at_fal("adopt", "out", "--job", job["job_id"], "--request-id", fal.journal[0].id).code == 0
     assert at_fal("resume", "out").code == 0 and len(fal.journal) == 1
+
+
+def test_what_only_another_provider_takes_is_said_to_be_its(at_fal: Batcher) -> None:
+    (at_fal.folder / "only.yaml").write_text(f"model: {MODEL}\ninputs: {{prompt: a, system_prompt: b}}\n")
+    wrong = at_fal("plan", "only.yaml")
+    assert wrong.code == 65 and "system_prompt: is no input of" in wrong.err and "--provider fal" in wrong.err
+    photo = Path(__file__).parent.parent.parent / "manifests/photos/mug.jpg"
+    (at_fal.folder / "only.csv").write_text(f"prompt,image_urls,system_prompt,sku\na,{photo},b,1\n")
+    said = at_fal("plan", "only.csv", "--model", MODEL, "--json").json()["warnings"]
+    assert [one for one in said if "not sent" in one] == [
+        "the column `system_prompt` is not sent: it is an input at fal (--provider fal), and none here"
+    ]
+    rehearsed = at_fal("run", "only.csv", "--model", MODEL, "--sandbox")
+    assert rehearsed.code == 0 and "`system_prompt` is not sent" in rehearsed.err
+    assert "as fal" not in rehearsed.err
+    there = at_fal("run", "only.csv", "--model", MODEL, "--sandbox", "--provider", "fal")
+    assert there.code == 0 and "not sent" not in there.err and "on the sandbox as fal" in there.err

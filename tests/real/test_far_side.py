@@ -39,7 +39,7 @@ def test_a_gateways_own_trouble_counts_at_full_price_and_is_not_bought_again_by_
     assert batcher.run_csv([f"p{n}" for n in range(30)], "--max-cost", "0.45").code == 75
     assert len(api.journal) <= 3, "the limit pays for three"
     assert batcher.states()["uncertain"] == len(api.journal)
-    assert "no such jobs" in batcher("retry", "runs/jobs").out
+    assert "nothing to try again" in batcher("retry", "runs/jobs").out
     cost = batcher("status", "runs/jobs", "--json").json()["cost_usd"]
     assert cost["worst_case"] <= 0.45
 
@@ -224,7 +224,7 @@ def test_what_speaks_of_the_servers_own_trouble_is_no_refusal_however_it_is_spel
     assert batcher.run_csv(["a"]).code == 1
     (job,) = listed(batcher)
     assert (job["state"], job["error"]["kind"]) == ("uncertain", "lost"), job
-    assert "no such jobs" in batcher("retry", "runs/jobs").out
+    assert "nothing to try again" in batcher("retry", "runs/jobs").out
     assert batcher("resume", "runs/jobs").code == 1 and len(api.journal) == 1
 
 
