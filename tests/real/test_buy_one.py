@@ -109,7 +109,7 @@ def test_fal_that_differs_is_told_so(batcher: Batcher, fal: FalApi) -> None:
         host = fal.base.replace("127.0.0.1", "localhost")
         return web.json_response({"images": [{"url": f"{host}/files/x/1"}, {"url": f"{host}/files/x/2"}]})
 
-    fal.results = [elsewhere]
+    fal.results, fal.delay = [elsewhere], 3.0  # long enough for its result to be asked for too early
     fal.units, fal.listed = None, True
     fal.follow = "https://elsewhere.invalid/requests/1"
     _, checks = bought(batcher, "--provider", "fal", "--yes", **fal.environ)
