@@ -130,7 +130,10 @@ def test_kinds_and_counts_are_named_where_one_is_wrong(batcher: Batcher, api: Ap
     assert batcher.run_csv(["a"]).code == 0
     assert "kinds: bad_output, crash, expired" in batcher("jobs", "runs/jobs", "--kind", "weird").err
     done = batcher("plan", "jobs.csv", "--model", MODEL, "--set", "num_outputs=2")
-    assert done.code == 65 and "--set:1: num_outputs: is no input of google/nano-banana/pro/edit; did you mean `num_images`?" in done.err
+    assert (
+        done.code == 65
+        and "--set:1: num_outputs: is no input of google/nano-banana/pro/edit; did you mean `num_images`?" in done.err
+    )
 
 
 def test_jobs_are_a_table_of_what_the_manifest_lists(batcher: Batcher, api: Api) -> None:
