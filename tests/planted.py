@@ -127,7 +127,7 @@ BUGS = [
         "clocks",
         [
             (
-                "engine/legs.py",
+                "engine/watch.py",
                 "if not watched.tells or not (watched.fresh or watched.before):",
                 "if not watched.tells:",
             )
@@ -157,7 +157,7 @@ BUGS = [
     Bug(
         "takes the look that sees an end for the end",
         "counts",
-        [("engine/legs.py", "self._pace.learn(job, age, before)", "self._pace.learn(job, age)")],
+        [("engine/watch.py", "self._pace.learn(job, age, before)", "self._pace.learn(job, age)")],
     ),
     Bug(
         "resubmits on recovery",
@@ -186,18 +186,18 @@ BUGS = [
         "acts",
         [
             (
-                "engine/legs.py",
+                "engine/submit.py",
                 "        return Move(State.SUBMITTING, seed=seed)",
                 "        self._answers = getattr(self, '_answers', {})\n"
-                "        self._answers[job.id] = await self._tools.wire.send(\n"
-                "            self._tools.api.submit(job.spec.model, self._bodies[job.id], 60.0)\n"
+                "        self._answers[job.id] = await self._context.tools.wire.send(\n"
+                "            self._context.tools.api.submit(job.spec.model, flight.body, 60.0)\n"
                 "        )\n"
                 "        return Move(State.SUBMITTING, seed=seed)",
             ),
             (
-                "engine/legs.py",
-                "reply = self._tools.api.read_submit(await self._tools.wire.send(call), self._tools.clock.now(), model_id)",
-                "reply = self._tools.api.read_submit(self._answers.pop(job.id), self._tools.clock.now(), model_id)",
+                "engine/submit.py",
+                "reply = context.tools.api.read_submit(await context.tools.wire.send(call), context.tools.clock.now(), model_id)",
+                "reply = context.tools.api.read_submit(self._answers.pop(job.id), context.tools.clock.now(), model_id)",
             ),
         ],
     ),
@@ -207,13 +207,12 @@ BUGS = [
         [
             (
                 "engine/engine.py",
-                "            job = await self._ledger.record(job, move)\n            await self._note",
+                "            after = await self._ledger.record(before, move)\n",
                 "            if move.to is State.SUBMITTING:\n"
-                "                self._told.add(asyncio.create_task(self._ledger.record(job, move)))\n"
-                "                job = replace(job, state=State.SUBMITTING, attempt=job.attempt + 1)\n"
+                "                self._told.add(asyncio.create_task(self._ledger.record(before, move)))\n"
+                "                after = replace(before, state=State.SUBMITTING, attempt=before.attempt + 1)\n"
                 "            else:\n"
-                "                job = await self._ledger.record(job, move)\n"
-                "            await self._note",
+                "                after = await self._ledger.record(before, move)\n",
             )
         ],
     ),
@@ -295,12 +294,12 @@ BUGS = [
         "acts",
         [
             (
-                "engine/legs.py",
+                "engine/fetch.py",
                 "sidecar(job, placed, 1, self._tools.origin) if len(job.outputs) == 1 else None",
                 "None",
             ),
             (
-                "engine/legs.py",
+                "engine/fetch.py",
                 "        if len(placed) > 1:\n            await asyncio.to_thread(self._write_sidecars, job, placed)\n",
                 "        self._late = getattr(self, '_late', [])\n"
                 "        self._late.append(asyncio.get_running_loop().call_later(\n"
@@ -373,8 +372,8 @@ BUGS = [
         [
             (
                 "engine/engine.py",
-                "        if self._tasks[job_id] is not task:\n            return  # its time came before this was told\n",
-                "",
+                "        if flight is None or flight.task is not task:\n",
+                "        if flight is None:\n",
             )
         ],
     ),
@@ -408,7 +407,7 @@ BUGS = [
     Bug(
         "lets what waits for late outputs hold its place",
         "far",
-        [("engine/legs.py", "            self.late.add(job.id)\n", "            pass\n")],
+        [("engine/watch.py", "            flights.lacks_outputs(flight)\n", "            pass\n")],
     ),
     Bug(
         "takes an answer about another request for its own",
@@ -630,8 +629,8 @@ BUGS += [
         "seeds",
         [
             (
-                "engine/legs.py",
-                "return None if seeds is None else self._tools.chance.choice(seeds)",
+                "engine/submit.py",
+                "return None if seeds is None else self._context.tools.chance.choice(seeds)",
                 "return int(job.id[:7], 16)",
             )
         ],

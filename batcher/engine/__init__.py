@@ -1,1 +1,1 @@
-"""Drives jobs: rules say what a reply means, legs act, the engine feeds and drains."""
+"""Drives jobs: rules say what a reply means, steps act, the engine feeds and drains."""

@@ -2,22 +2,24 @@
 
 import asyncio
 import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import replace
 from typing import Final
 
-from batcher.clock import Clock, rfc3339
-from batcher.engine.agenda import Agenda
-from batcher.engine.ending import HALTS, Drain, Halt, is_left
+from batcher.clock import rfc3339
+from batcher.engine.context import CheckAgain, StopWalking, Tools
+from batcher.engine.flight import Flight
 from batcher.engine.found import Found
-from batcher.engine.legs import Later, Leave, Legs
 from batcher.engine.pace import Pace
 from batcher.engine.rules import bought_again
+from batcher.engine.shutdown import HALTS, Drain, Halt, is_left
+from batcher.engine.steps import Steps
 from batcher.errors import EXIT_STOPPED, BatcherError, LedgerBroken, WrongUse
 from batcher.events import Held, Silence, Stopping, Waiting, Warned
-from batcher.job import IN_FLIGHT, Job, Kind, Move, State
+from batcher.job import Job, Kind, Move, State
 from batcher.ledger.ledger import Ledger, Overtaken
 from batcher.pacing.budget import Budget
 from batcher.settings import Policy
@@ -25,7 +27,6 @@ from batcher.settings import Policy
 GRACE: Final = 8.0
 """Seconds that files in hand have after a signal, once the last submission was answered."""
 _BODIES_AT_ONCE: Final = 128 * 2**20
-_STARTING: Final = frozenset({State.PENDING, State.SUBMITTING})
 _LAST_FEW: Final = 16
 """Of jobs in flight, or an eighth of the window: with so few left, each may be the one that the run ends with."""
 _UNDECIDED: Final = "are uncertain, and you have not decided about them yet"
@@ -36,24 +37,26 @@ _AHEAD: Final = 64
 """Jobs that are read from the ledger at once."""
 
 
+FindLost = Callable[[], Awaitable[Sequence[Found]]]
+
+
 class Engine:
     """One run's work, from what an earlier one left to its end. Jobs in flight are counted from their states."""
 
-    def __init__(self, ledger: Ledger, pace: Pace, policy: Policy, clock: Clock) -> None:
-        self.legs: Legs
+    def __init__(
+        self, ledger: Ledger, pace: Pace, policy: Policy, tools: Tools, find_lost: FindLost | None = None
+    ) -> None:
         self._ledger = ledger
         self._pace = pace
         self._policy = policy
-        self._clock = clock
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._agenda = Agenda(self._go_on)
-        """Those at the server that no task drives until they are looked at again."""
-        self._jobs: dict[str, Job] = {}
-        self._starting: dict[str, Job] = {}
-        """Those of them that are not accepted yet: few, however many are at the server."""
-        self._next: dict[str, Job] = {}
-        self._states: Counter[State] = Counter()
+        self._clock = tools.clock
+        self._steps = Steps(tools, pace, policy.retry, self)
+        self._find_lost = find_lost
+        """Looks for lost submissions where the vendor lists past requests; returns those that it found."""
+        self._flights = pace.flights
         self._changed = asyncio.Event()
+        self._timer_context = copy_context()
+        """One for all timers: a copy for each would cost memory."""
         self._ahead: deque[Job] = deque()
         """Waiting jobs, next in turn."""
         self._woken = 0
@@ -63,8 +66,6 @@ class Engine:
         """There was no room when waiting jobs were last to be started."""
         self._told: set[asyncio.Task[None]] = set()
         self._probe: asyncio.Task[None] | None = None
-        self.find_lost: Callable[[], Awaitable[Sequence[Found]]] | None = None
-        """Looks for lost submissions where the vendor lists past requests; returns those that it found."""
         self._searching = False
         self._hearing: asyncio.TimerHandle | None = None
         """When a silence of the server is next looked at: to be told, or to end the run."""
@@ -74,7 +75,7 @@ class Engine:
         """Go by other limits and patience from now on."""
         self._policy = policy
         self._pace.obey(policy)
-        self.legs.obey(policy.retry)
+        self._steps.obey(policy.retry)
         self._changed.set()
 
     @property
@@ -150,23 +151,23 @@ class Engine:
         elif halt.drain > self.halted.drain:
             said = halt if halt.reason == "interrupted" else self.halted
             self.halted = replace(said, drain=halt.drain)
-        self.legs.stop()
+        self._steps.stop()
         self._changed.set()
 
     async def search(self) -> Sequence[Found]:
         """Look for lost submissions; return those that were found. Nothing is submitted meanwhile."""
-        if self.find_lost is None or self._searching:
+        if self._find_lost is None or self._searching:
             return []
         self._searching = True
         try:
-            found = await self.find_lost()
+            found = await self._find_lost()
         finally:
             self._searching = False
             self._changed.set()
         self._pace.caution.found(sum(one.kind is not Kind.CRASH for one in found))
         if found and self.halted and self.halted.reason == "uncertain" and not self._pace.caution.too_uncertain:
             self.halted = None
-            self.legs.go_on()
+            self._steps.go_on()
         return found
 
     async def rest(self, seconds: float) -> None:
@@ -179,7 +180,7 @@ class Engine:
 
     def stood_still(self, seconds: float) -> None:
         """Take in that nothing could be heard for a while: charge nobody for it, and ask before going on."""
-        self.legs.stood_still(seconds)
+        self._steps.stood_still(seconds)
         if self._probe is None or self._probe.done():
             self._probe = asyncio.create_task(self._find_server(self._pace.window.closed_until), name="probe")
             self._pace.window.closed_until = math.inf
@@ -187,7 +188,7 @@ class Engine:
     async def _find_server(self, held_until: float) -> None:
         """Let submissions go on once the server can be reached again, over fresh connections."""
         try:
-            await self.legs.reach()
+            await self._steps.reach()
         finally:
             self._pace.window.closed_until = held_until
             self._changed.set()
@@ -202,10 +203,14 @@ class Engine:
                 self._went_wrong("the run", error)
             await self._drain()
         finally:
-            self._agenda.close()
             self._hear_again(None)
-            for task in [*self._tasks.values(), *([self._probe] if self._probe else [])]:
-                task.cancel()
+            for flight in self._flights:
+                if flight.timer:
+                    flight.timer.cancel()
+                if flight.task:
+                    flight.task.cancel()
+            if self._probe:
+                self._probe.cancel()
             await asyncio.gather(*self._told, return_exceptions=True)
         return self.halted
 
@@ -223,28 +228,22 @@ class Engine:
 
     def take(self, job: Job) -> None:
         """Drive a job that is not at rest; one whose walk is just ending is taken when it has."""
-        if job.id in self._jobs:
-            self._next[job.id] = job
-            return
-        if job.state not in self.legs.by_state:
-            return
-        self._stand(job)
-        self._states[job.state] += 1
-        self._go_on(job.id)
+        if flight := self._flights.get(job.id):
+            flight.next = job
+        elif job.state in self._steps.by_state:
+            self._go_on(self._flights.add(job))
 
-    def _go_on(self, job_id: str) -> None:
-        """Walk a job that nobody drives."""
-        task = asyncio.create_task(self._guarded(self._jobs[job_id]), name=job_id)
-        self._tasks[job_id] = task
-        task.add_done_callback(self._ended)  # runs for a task too that never got to begin
+    def _go_on(self, flight: Flight) -> None:
+        """Drive a job that no task drives."""
+        flight.timer = None
+        flight.task = asyncio.create_task(self._guarded(flight), name=flight.job.id)
+        flight.task.add_done_callback(self._ended)  # runs for a task too that never got to begin
 
-    def _stand(self, job: Job) -> None:
-        """Take note of where a job is."""
-        self._jobs[job.id] = job
-        if job.state in _STARTING:
-            self._starting[job.id] = job
-        else:
-            self._starting.pop(job.id, None)
+    def _check_again(self, flight: Flight, when: float) -> None:
+        """Drive a job again at that loop time, and not at one that was set before."""
+        if flight.timer:
+            flight.timer.cancel()
+        flight.timer = asyncio.get_running_loop().call_at(when, self._go_on, flight, context=self._timer_context)
 
     def wake(self) -> None:
         """Look at the ledger again: jobs may have come back."""
@@ -253,16 +252,11 @@ class Engine:
         self._woken += 1
         self._changed.set()
 
-    @property
-    def in_flight(self) -> int:
-        """Jobs that may occupy the server, or are about to."""
-        return sum(self._states[state] for state in IN_FLIGHT) + self._states[State.PENDING] - len(self.legs.late)
-
     async def _take_up(self) -> None:
         """Go on with what an earlier process left."""
         if self._pace.caution.too_uncertain:
             self.halt("uncertain", f"{self._pace.caution.uncertain} submissions {_UNDECIDED}")
-        if self.find_lost is None:  # else they are looked for first
+        if self._find_lost is None:  # else they are looked for first
             await self.resubmit()
         for state in (State.FETCHING, State.RUNNING):
             for job in await self._ledger.under_way(state):
@@ -272,9 +266,9 @@ class Engine:
         while self.halted is None:
             self._changed.clear()
             started = await self._fill()
-            self._pace.draining = self._read_out and not self._starting
-            self._pace.last = len(self._jobs) <= max(_LAST_FEW, self._pace.window.ceiling // 8)
-            if not started and not self._jobs and await self._ledger.due_in() is None:
+            self._pace.draining = self._read_out and not self._flights.starting
+            self._pace.last = len(self._flights) <= max(_LAST_FEW, self._pace.window.ceiling // 8)
+            if not started and not self._flights and await self._ledger.due_in() is None:
                 return
             await self._wait(await self._next_chance())
 
@@ -289,7 +283,7 @@ class Engine:
         self._shut = room <= 0
         if room <= 0 or self._read_out:
             return 0
-        if scarce := self.legs.scarce(self.in_flight + self._states[State.FETCHING]):
+        if scarce := self._steps.scarce(self._flights.occupying + self._flights.states[State.FETCHING]):
             self.stop(Halt("disk", scarce, EXIT_STOPPED, Drain.FINISH))  # what is there is room enough for
             return 0
         if self._pace.budget.rose:
@@ -297,13 +291,13 @@ class Engine:
             left = float((await self._ledger.ask("left_estimate"))[0][0])
             self.broaden(broad=self._pace.budget.short_of(left))
         await self._read_ahead(room)
-        bodies = self._bodies()
+        bodies = self._flights.starting_bytes
         started = 0
         while self._ahead and started < room:
             job = self._ahead[0]
             if bodies > _BODIES_AT_ONCE:
                 break
-            if not self._pace.affords(job, alone=not self._jobs):
+            if not self._pace.affords(job, alone=not self._flights):
                 self._no_money(job)
                 break
             self._ahead.popleft()
@@ -321,15 +315,15 @@ class Engine:
         """
         if self._ahead:
             return
-        wanted, woken = max(room, _AHEAD) + len(self._starting), self._woken
+        wanted, woken = max(room, _AHEAD) + self._flights.starting, self._woken
         waiting = await self._ledger.waiting(wanted, broad=self._pace.budget.broad)
         if woken == self._woken:
-            self._ahead.extend(job for job in waiting if job.id not in self._jobs)
+            self._ahead.extend(job for job in waiting if job.id not in self._flights)
             self._no_more = len(waiting) < wanted and not self._ahead
 
     def _no_money(self, job: Job) -> None:
         """Wait for a bill that is lower than its estimate; stop where none can come any more."""
-        if self._jobs:
+        if self._flights:
             return
         limit = self._pace.budget.limit or 0.0
         if job.spec.estimated_usd is None:
@@ -344,16 +338,12 @@ class Engine:
     def _room(self) -> int:
         if self._searching:
             return 0
-        starting = self._states[State.PENDING] + self._states[State.SUBMITTING]
+        starting = self._flights.starting
         if self._pace.caution.single_file and starting:
             return 0
         now = _loop_now()
-        room = min(self._pace.window.room(self.in_flight, starting, now), self._pace.speed.room(now))
+        room = min(self._pace.window.room(self._flights.occupying, starting, now), self._pace.speed.room(now))
         return min(room, 1) if self._pace.caution.single_file else room
-
-    def _bodies(self) -> int:
-        """Give the bytes of images that are being read or sent."""
-        return sum(image.bytes for job in self._starting.values() for image in job.spec.images)
 
     async def _next_chance(self) -> float:
         """Give the seconds after which there may be room or work without anything having moved."""
@@ -362,7 +352,7 @@ class Engine:
             return min(_IDLE, hold)
         if self._shut and self._room() > 0:
             return 0.0  # the hold has ended since it was asked
-        if self._jobs and self._room() <= 0 and not self._pace.speed.opens_in(_loop_now()):
+        if self._flights and self._room() <= 0 and not self._pace.speed.opens_in(_loop_now()):
             self._no_more = False
             return _IDLE  # room comes with a job that moves, and that is told
         due = await self._ledger.due_in()
@@ -381,83 +371,83 @@ class Engine:
 
     async def _drain(self) -> None:
         deadline: float | None = None
-        while self._jobs:
+        while self._flights:
             self._changed.clear()
             drain = self.halted.drain if self.halted else Drain.FINISH
-            if drain is Drain.SIGNAL and deadline is None and not self._starting:
+            if drain is Drain.SIGNAL and deadline is None and not self._flights.starting:
                 deadline = _loop_now() + GRACE
             late = deadline is not None and _loop_now() >= deadline
-            for job_id, job in tuple(self._jobs.items()) if drain is not Drain.FINISH or self.legs.late else ():
-                if job_id in self.legs.late or is_left(job.state, drain, late=late):  # late outputs may never come
-                    self._leave(job_id)
+            for flight in self._flights if drain is not Drain.FINISH or self._flights.awaiting_outputs else ():
+                if flight.awaits_outputs or is_left(flight.job.state, drain, late=late):  # late outputs may never come
+                    self._leave(flight)
             await self._wait(0.5 if deadline is not None else _IDLE)
 
-    async def _guarded(self, job: Job) -> None:
+    async def _guarded(self, flight: Flight) -> None:
         """Walk a job; what goes wrong on the way stops the run, never silently."""
         try:
-            await self.walk(job)
-        except Leave:
+            await self.walk(flight)
+        except StopWalking:
             pass
         except Overtaken:
-            if self._jobs[job.id].state is State.PENDING:  # nothing was sent for what was set aside
-                self._pace.budget.release(job.id)
+            if flight.job.state is State.PENDING:  # nothing was sent for what was set aside
+                self._pace.budget.release(flight.job.id)
             self.wake()
         except Exception as error:  # noqa: BLE001 - never silently
-            self._went_wrong(f"job {job.id}", error)
+            self._went_wrong(f"job {flight.job.id}", error)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Count a job out whose walk is over, however it ended, unless it goes on later."""
-        job_id = task.get_name()
-        if self._tasks[job_id] is not task:
+        flight = self._flights.get(task.get_name())
+        if flight is None or flight.task is not task:
             return  # its time came before this was told
-        del self._tasks[job_id]
-        if job_id not in self._agenda:
-            self._count_out(job_id)
+        flight.task = None
+        if flight.timer is None:
+            self._count_out(flight)
 
-    def _count_out(self, job_id: str) -> None:
-        job = self._jobs.pop(job_id)
-        self._states[job.state] -= 1
-        self._starting.pop(job_id, None)
-        self.legs.left(job)
-        if again := self._next.pop(job_id, None):
-            self.take(again)
+    def _count_out(self, flight: Flight) -> None:
+        self._pace.left(flight)
+        self._flights.remove(flight)
+        if flight.next:
+            self.take(flight.next)
         self._changed.set()
 
-    def _leave(self, job_id: str) -> None:
+    def _leave(self, flight: Flight) -> None:
         """Drive a job no more, whatever is being done for it."""
-        self._agenda.drop(job_id)
-        if task := self._tasks.get(job_id):
-            task.cancel()  # it counts the job out, also where it has just ended
+        if flight.timer:
+            flight.timer.cancel()
+            flight.timer = None
+        if flight.task:
+            flight.task.cancel()  # it counts the job out, also where it has just ended
         else:
-            self._count_out(job_id)
+            self._count_out(flight)
 
-    async def walk(self, job: Job) -> None:
-        """Drive a job until it rests: settled, back in the queue, or at the server until it is looked at again."""
-        while leg := self.legs.by_state.get(job.state):
-            if self._stays(job.state):
+    async def walk(self, flight: Flight) -> None:
+        """Drive a job until it rests: settled, back in the queue, or at the server until it is checked again."""
+        while step := self._steps.by_state.get(flight.job.state):
+            if self._stays(flight.job.state):
                 return
-            before, move = job, await leg(job)
-            if isinstance(move, Later):
-                self._agenda.put(job.id, _loop_now() + move.seconds)
+            before, move = flight.job, await step(flight)
+            if isinstance(move, CheckAgain):
+                self._check_again(flight, _loop_now() + move.seconds)
                 if move.frees:
                     self._changed.set()
                 return
-            if move.to is State.SUBMITTING and not self._may_leave(job):
+            if move.to is State.SUBMITTING and not self._may_leave(flight):
                 return  # the intent is not written, so nothing may leave
-            job = await self._ledger.record(job, move)
-            await self._note(before, job, move)
-            job = await self._buy_again(job)
-            if job.state is State.PENDING:
+            after = await self._ledger.record(before, move)
+            self._flights.update(flight, after)
+            await self._note(before, after, move)
+            await self._buy_again(flight)
+            if flight.job.state is State.PENDING:
                 self.wake()
                 return
 
-    def _may_leave(self, job: Job) -> bool:
+    def _may_leave(self, flight: Flight) -> bool:
         """Say whether a job that is ready may be submitted still: much can have happened since its turn came."""
         if self.halted:
             return False
         if self._pace.budget.is_passed:  # a bill was higher than its estimate, or the limit was lowered
-            self._pace.budget.release(job.id)
-            self.legs.drop(job)
+            self._pace.budget.release(flight.job.id)
             self.wake()
             return False
         return True
@@ -466,17 +456,13 @@ class Engine:
         """Say whether the run ends with the job where it is."""
         if self.halted is None:
             return False
-        if state is State.SUBMITTING:  # between intent and request: its leg takes the intent back
+        if state is State.SUBMITTING:  # between intent and request: its step takes the intent back
             return False
         return state is State.PENDING or is_left(state, self.halted.drain, late=False)
 
     async def _note(self, before: Job, after: Job, move: Move) -> None:
-        self._states[before.state] -= 1
-        self._states[after.state] += 1
-        self._stand(after)
-        self._tell_held()
-        running = self._states[State.RUNNING] - len(self.legs.late)
-        held = self._pace.saw(before, after, move, running, _loop_now())
+        self._release_held()
+        held = self._pace.saw(before, after, move, self._flights.running, _loop_now())
         caution = self._pace.caution
         if caution.too_uncertain and self.halted is None and not self._searching:
             for found in await self.search():
@@ -491,12 +477,14 @@ class Engine:
             window = int(self._pace.window.size)
             await self._ledger.say(Held(self._clock.now(), after.message or "", round(held, 3), window))
 
-    def _tell_held(self) -> None:
+    def _release_held(self) -> None:
         """Go on with the jobs that waited until something was known of latencies."""
+        if not self._pace.warmup.ends():
+            return
         now = _loop_now()
-        for job_id in self._pace.scouts.release():
-            if job_id in self._agenda:
-                self._agenda.put(job_id, now)
+        for flight in self._flights:
+            if flight.timer and (seconds := self._steps.release(flight)) is not None:
+                self._check_again(flight, now + seconds)
 
     async def resubmit(self) -> bool:
         """Let lost submissions go back to the queue, where the user's settings say so; return whether any did."""
@@ -510,18 +498,12 @@ class Engine:
                     moved = True
         return moved
 
-    async def _buy_again(self, job: Job) -> Job:
-        """Let a job that has just settled go back to the queue, where the user's settings say so; return it then."""
-        if job.state is State.UNCERTAIN and self.find_lost:  # it is looked for first
-            return job
-        if again := bought_again(job, self._policy.retry):
-            moved = await self._ledger.record(job, again)
-            if job.id in self._jobs:
-                self._states[job.state] -= 1
-                self._states[moved.state] += 1
-                self._stand(moved)
-            return moved
-        return job
+    async def _buy_again(self, flight: Flight) -> None:
+        """Return a job that has just settled to the queue, if the user's settings say so."""
+        if flight.job.state is State.UNCERTAIN and self._find_lost:  # it is looked for first
+            return
+        if again := bought_again(flight.job, self._policy.retry):
+            self._flights.update(flight, await self._ledger.record(flight.job, again))
 
 
 def _loop_now() -> float:

@@ -1,11 +1,11 @@
 """The deciders of one run, together, kept up to date with every move."""
 
-from collections import defaultdict
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Final
 
-from batcher.engine.scouts import Scouts
+from batcher.engine.flight import Flight, Flights
+from batcher.engine.warmup import Warmup
 from batcher.job import UNTOLD, Job, Kind, Move, State
 from batcher.pacing.budget import Budget, kind_of
 from batcher.pacing.caution import Caution
@@ -49,7 +49,8 @@ class Pace:
     budget: Budget
     caution: Caution
     usual: Usual
-    scouts: Scouts = field(default_factory=Scouts)
+    flights: Flights = field(default_factory=Flights)
+    warmup: Warmup = field(default_factory=Warmup)
     queue: bool | None = None
     """The server has jobs waiting: what has ended unnoticed keeps none of its slots idle. None: it never had any."""
     draining: bool = False
@@ -57,27 +58,25 @@ class Pace:
     last: bool = False
     """Of what is in flight, few are left."""
     _first_looks: int = 0
-    _at_work: defaultdict[Hashable, dict[str, float]] = field(default_factory=lambda: defaultdict(dict))
-    """By kind, the age at which each job was last seen not to have ended."""
 
     def __post_init__(self) -> None:
         self.usual.under_way = self._ages
-        self.scouts.told = self.usual.all.enough
+        self.warmup.over = self.usual.all.enough
 
     def _ages(self, of: Hashable | None) -> list[float]:
-        kinds = self._at_work.values() if of is None else [self._at_work[of]]
-        return [age for ages in kinds for age in ages.values()]
+        seen = [flight for flight in self.flights if flight.seen_at_work is not None and of in {None, kind(flight.job)}]
+        return [flight.seen_at_work or 0.0 for flight in seen]
 
     def learn(self, job: Job, seconds: float, before: float | None = None) -> None:
         """Take in what a job took from acceptance to its end; `before`: to when it was seen, at work still before."""
         self.usual.learn(kind(job), seconds, before)
         if self.usual.all.enough:
-            self.scouts.told = True
+            self.warmup.over = True
 
-    def left(self, job: Job) -> None:
-        """Take note that a job is not looked at any more."""
-        self.scouts.left(job.id)
-        self._at_work[kind(job)].pop(job.id, None)
+    def left(self, flight: Flight) -> None:
+        """Record that a job is not checked any more."""
+        self.warmup.left(flight)
+        flight.seen_at_work = None
 
     def next_look(self, job: Job, age: float, *, first: bool) -> float:
         """Give the wait before a job of this age, not finished just now, is looked at (again).
@@ -98,10 +97,10 @@ class Pace:
             return PRICE_AWAITED * min(1.0, self.window.size / _FEW_SLOTS)
         return PRICE if self.queue is None else PRICE_QUEUED if self.queue else PRICE_EMPTIED
 
-    def saw_place(self, job: Job, age: float, *, waits: bool) -> None:
-        """Take in whether a job waits in the server's queue, or is at work already."""
-        self._at_work[kind(job)][job.id] = age
-        curve = self.usual.of(kind(job)).curve
+    def saw_place(self, flight: Flight, age: float, *, waits: bool) -> None:
+        """Record whether a job of that age waits in the server's queue, or is at work already."""
+        flight.seen_at_work = age
+        curve = self.usual.of(kind(flight.job)).curve
         if waits:
             self.queue = True
         elif self.queue and curve and age < 2 * _EARLY * curve.usual:

@@ -29,7 +29,7 @@ from batcher.provider.replies import PastPage, PastRequest, Unauthorized
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from batcher.engine.legs import Tools
+    from batcher.engine.context import Tools
     from batcher.ledger.request_register import RequestRegister
     from batcher.provider.provider import History
     from batcher.runs.run import Run

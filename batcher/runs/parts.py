@@ -40,7 +40,7 @@ class Parts:
     sandbox: Callable[[Path, str], AbstractAsyncContextManager[Endpoint]] = sandbox
     state: Callable[[], Path] = lambda: state_folder(os.environ)
     """The user's state directory, where the witnesses are."""
-    pulse: bool = True
+    detects_suspends: bool = True
     """Notice when nothing could be heard for a while; simulated time has no such whiles of its own."""
     asked_every: float = 0.5
     """Seconds between looks for what other terminals ask."""

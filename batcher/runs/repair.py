@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Final
 
-from batcher.engine.legs import Tools
+from batcher.engine.context import Tools
 from batcher.job import Job, Move, Output, State
 from batcher.ledger.ledger import Ledger
 from batcher.outputs.download import Fetched, fetch

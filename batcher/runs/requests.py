@@ -42,8 +42,8 @@ from batcher.runs.repair import repair, write_sidecar
 from batcher.settings import Limits, Policy, Retry
 
 if TYPE_CHECKING:
+    from batcher.engine.context import Tools
     from batcher.engine.engine import Engine
-    from batcher.engine.legs import Tools
     from batcher.runs.run import Run
 
 _AT_ONCE: Final = 16

@@ -16,13 +16,13 @@ from typing import Any, Final, TypeVar
 from pydantic import TypeAdapter
 
 from batcher.catalog import Model, bundled, offered, read_entry
+from batcher.engine.context import Tools
 from batcher.engine.deadline import Deadline
-from batcher.engine.ending import HALTS, Drain, Halt
 from batcher.engine.engine import Engine
 from batcher.engine.found import Found
-from batcher.engine.legs import Legs, Tools
 from batcher.engine.pace import Pace
-from batcher.engine.pulse import Pulse
+from batcher.engine.shutdown import HALTS, Drain, Halt
+from batcher.engine.suspend_detector import SuspendDetector
 from batcher.errors import (
     EXIT_OK,
     EXIT_SETTLED,
@@ -273,10 +273,8 @@ class Run:
         if lost and not self._early:
             await self._found(lost)
         pace = await self.pace(policy)
-        engine = self.engine = Engine(self.ledger, pace, policy, self.parts.clock)
-        engine.legs = Legs(tools, pace, policy.retry, engine)
-        if lost:
-            engine.find_lost = partial(self._found, lost)
+        find_lost = partial(self._found, lost) if lost else None
+        engine = self.engine = Engine(self.ledger, pace, policy, tools, find_lost)
         self.policy = policy
         if self._early:
             engine.stop(self._early)
@@ -286,7 +284,7 @@ class Run:
             engine.stood_still(seconds)
             deadline.look()
 
-        pulse = Pulse(self.parts.clock, stood_still) if self.parts.pulse else None
+        detector = SuspendDetector(self.parts.clock, stood_still) if self.parts.detects_suspends else None
         try:
             while True:
                 ended = asyncio.Event()
@@ -299,8 +297,8 @@ class Run:
                 if halt or not answered or await self.at_rest():
                     return engine.halted
         finally:
-            if pulse:
-                pulse.stop()
+            if detector:
+                detector.stop()
             deadline.stop()
 
     def _lost_requests(self, tools: Tools) -> LostRequests | None:
@@ -369,7 +367,7 @@ class Run:
             self._early = halt
 
     def tools(self, wire: Wire, meta: Mapping[str, Any]) -> Tools:
-        """Put together what legs work with."""
+        """Return what the steps of a job work with."""
         return Tools(
             wire=wire,
             api=self.api,

@@ -10,7 +10,7 @@ import time
 from functools import partial
 from pathlib import Path
 
-from batcher.engine.legs import DOWNLOADS
+from batcher.engine.fetch import DOWNLOADS
 from batcher.outputs.download import Fetched, fetch
 from batcher.outputs.store import Store
 from batcher.provider.wire import HttpWire

@@ -241,7 +241,7 @@ class Life:
             wire=lambda _: self._connect(),
             sandbox=sandbox,
             state=lambda: self._out.parent / "state",
-            pulse=self._scenario.lid_shut_at is not None,
+            detects_suspends=self._scenario.lid_shut_at is not None,
             asked_every=600.0,
             clock=Clock(self.wall),
             chance=chance(self._scenario.seed + 7919 * self._number),

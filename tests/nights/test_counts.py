@@ -1,6 +1,5 @@
 """What a job costs in requests, commits and statements: counts that no slow machine can blur. A guard, not a race."""
 
-import asyncio
 import sqlite3
 import tempfile
 import tracemalloc
@@ -10,20 +9,17 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis.strategies import integers, lists, none, tuples
 
 from batcher.clock import Clock
-from batcher.engine.agenda import Agenda
-from batcher.engine.scouts import SCOUTS, UNTOLD, Scouts
-from batcher.job import Move, Output, State
+from batcher.engine.flight import Flight
+from batcher.engine.warmup import SCOUTS, UNTOLD, Warmup
+from batcher.job import Job, Move, Output, Spec, State
 from batcher.ledger.database import InlineDatabase
 from batcher.ledger.enrolment import Choice, enrol
 from batcher.ledger.ledger import Ledger
 from batcher.runs import Run
 from tests.bench.books import spec
 from tests.nights.play import MEMORY, Life, Scenario
-from tests.nights.virtual import VirtualLoop
 
 JOBS = 300
 
@@ -74,7 +70,7 @@ def looks_once_three_hundred_are_known(seed: int) -> float:
             life = Life(replace(QUIET, jobs=jobs, seed=seed), Path(folder), number, None)
 
             def look(run: Run) -> None:
-                told.append(run.engine is not None and run.engine._pace.scouts.told)
+                told.append(run.engine is not None and run.engine._pace.warmup.over)
 
             life.before_work = lambda run, loop=life.loop: loop.call_later(1.0, look, run)  # type: ignore[misc]
             try:
@@ -110,69 +106,27 @@ def test_a_first_wave_of_many_is_not_looked_at_as_if_each_were_overdue() -> None
 
 def test_scouts_that_tell_nothing_leave_nobody_alone() -> None:
     """The others take turns, so many a second, until something is known; in the place of a scout that left goes another."""
-    scouts = Scouts()
-    assert [scouts.hold(str(job)) for job in range(SCOUTS)] == [None] * SCOUTS
-    waits = [scouts.hold(str(SCOUTS + job)) or 0.0 for job in range(400)]
+    warmup, job = Warmup(), Job(Spec("j", "j", "m", {}))
+    scouts, others = [Flight(job) for _ in range(SCOUTS)], [Flight(job) for _ in range(400)]
+    assert [warmup.hold(flight) for flight in scouts] == [None] * SCOUTS
+    waits = [warmup.hold(flight) or 0.0 for flight in others]
     assert all(0 < wait <= 20 for wait in waits) and waits == sorted(waits)
     assert sum(wait < 10 for wait in waits) == pytest.approx(10 * UNTOLD, abs=1)
-    assert scouts.hold("0") is None, "a scout remains one"
-    assert not scouts.release()
-    scouts.left("0")
-    assert scouts.hold("another") is None
-    scouts.turn("70")
-    scouts.told = True
-    assert scouts.release() == {str(SCOUTS + job) for job in range(400)} - {"70"}
-    assert not scouts.release() and scouts.hold("late") is None
+    assert warmup.hold(scouts[0]) is None, "a scout remains one"
+    assert not warmup.ends()
+    warmup.left(scouts[0])
+    assert warmup.hold(Flight(job)) is None
+    warmup.is_due(others[6])
+    warmup.over = True
+    assert warmup.ends()
+    assert [flight.is_held for flight in others] == [flight is not others[6] for flight in others]
+    assert not warmup.ends() and warmup.hold(Flight(job)) is None
 
 
 def test_a_network_that_is_down_at_the_start_costs_no_more_than_that() -> None:
     sound = replace(QUIET, slots=32, concurrency=32)
     told, down = night(sound), night(replace(sound, outages=[(0.0, 5.0)]))
     assert down.loop.time() <= told.loop.time() + 20
-
-
-async def test_an_agenda_that_was_closed_calls_again() -> None:
-    """It kept the time of a bell that was taken down: whoever waited in a second round of work did so for ever."""
-    rung: list[str] = []
-    agenda, now = Agenda(rung.append), asyncio.get_running_loop().time()
-    agenda.put("first", now + 0.01)
-    agenda.close()
-    agenda.put("second", now + 0.02)
-    await asyncio.sleep(0.1)
-    assert rung == ["second"]
-
-
-@given(plan=lists(tuples(integers(0, 5), integers(0, 9) | none()), max_size=150))
-def test_an_agenda_calls_each_job_at_the_last_time_named_for_it(plan: list[tuple[int, int | None]]) -> None:
-    """At each second something is put, put off or dropped; what comes due is compared with a list of all of it."""
-    rung: list[tuple[float, str]] = []
-    wanted: list[tuple[float, str]] = []
-
-    async def play() -> None:
-        agenda = Agenda(lambda job_id: rung.append((loop.time(), job_id)))
-        when: dict[str, float] = {}
-        for second, (number, wait) in enumerate(plan):
-            await asyncio.sleep(second - loop.time())
-            wanted.extend((at, job) for job, at in when.items() if at < second)
-            when = {job: at for job, at in when.items() if at >= second}
-            job = str(number)
-            if wait is None:
-                agenda.drop(job)
-                when.pop(job, None)
-            else:
-                agenda.put(job, second + wait + 0.5)
-                when[job] = second + wait + 0.5
-            assert all((job in agenda) == (job in when) for job in map(str, range(6)))
-        await asyncio.sleep(20)
-        wanted.extend((at, job) for job, at in when.items())
-        agenda.put("never", loop.time() + 1)
-        agenda.close()
-        await asyncio.sleep(2)
-
-    loop = VirtualLoop()
-    loop.run_until_complete(play())
-    loop.close()
-    assert sorted(rung) == sorted(wanted) and rung == sorted(rung, key=lambda one: one[0])
 
 
 async def test_a_jobs_life_is_so_many_statements(tmp_path: Path) -> None:

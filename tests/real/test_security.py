@@ -239,7 +239,7 @@ async def test_a_reply_is_read_up_to_its_limit_and_keeps_the_id_at_its_head() ->
 @pytest.mark.long
 async def test_a_process_that_stood_still_does_not_give_up_an_answer_on_its_way() -> None:
     from batcher.clock import Clock
-    from batcher.engine.pulse import Pulse
+    from batcher.engine.suspend_detector import SuspendDetector
 
     gaps: list[float] = []
     body = b'{"request_id": "r-1"}'
@@ -258,10 +258,10 @@ async def test_a_process_that_stood_still_does_not_give_up_an_answer_on_its_way(
         gaps.append(seconds)
         wire.stood_still()
 
-    pulse = Pulse(Clock(), noticed)
+    detector = SuspendDetector(Clock(), noticed)
     asyncio.get_running_loop().call_later(0.3, time.sleep, 7.5)  # as SIGSTOP does: nothing runs, and time goes on
     answer = await wire.send(Call("POST", "/x", b"{}", timeout=3.0, once=True))
-    pulse.stop()
+    detector.stop()
     await wire.close()
     server.close()
     assert isinstance(answer, Answer), answer

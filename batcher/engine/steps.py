@@ -1,0 +1,81 @@
+"""One step for each state that a job can be driven from: it acts, and returns the move that follows, or says when."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from batcher.engine.context import CheckAgain, Context, Head, Tools
+from batcher.engine.fetch import Fetcher
+from batcher.engine.flight import Flight
+from batcher.engine.pace import Pace
+from batcher.engine.reading import StatusReader
+from batcher.engine.submit import Submitter
+from batcher.engine.watch import Watcher
+from batcher.job import Move, State
+from batcher.pacing.patience import backoff
+from batcher.provider.calls import WireFault
+from batcher.settings import Retry
+
+SPARE: Final = 2 * 2**20
+"""Bytes of the disk that are left to the ledger and the log."""
+Step = Callable[[Flight], Awaitable[Move | CheckAgain]]
+
+
+class Steps:
+    """The steps of a run, and what concerns all of them."""
+
+    def __init__(self, tools: Tools, pace: Pace, retry: Retry, head: Head) -> None:
+        self._context = Context(tools, pace, retry, head)
+        reader = StatusReader(self._context)
+        submitter, self._fetcher = Submitter(self._context), Fetcher(self._context, reader)
+        self._watcher = Watcher(self._context, reader)
+        self.by_state: dict[State, Step] = {
+            State.PENDING: submitter.prepare,
+            State.SUBMITTING: submitter.submit,
+            State.RUNNING: self._watcher.watch,
+            State.FETCHING: self._fetcher.fetch,
+        }
+
+    def obey(self, retry: Retry) -> None:
+        """Go by other rules from now on."""
+        self._context.retry = retry
+
+    def go_on(self) -> None:
+        """Submit again, after a stop that is taken back."""
+        self._context.stopping.clear()
+
+    def stop(self) -> None:
+        """Submit nothing more: a request that is not on its way does not leave."""
+        self._context.stopping.set()
+
+    def stood_still(self, seconds: float) -> None:
+        """Charge no job for a time in which nothing could be heard."""
+        self._context.suspended += seconds
+        for flight in self._context.flights:
+            if flight.watched:
+                flight.watched.tells = False
+        self._context.pace.patience.shift(seconds)
+        self._context.tools.wire.stood_still()
+
+    async def reach(self) -> None:
+        """Ask the server for anything, over fresh connections, until it answers."""
+        tools, tries = self._context.tools, 0
+        await tools.wire.refresh()
+        while isinstance(answer := await tools.wire.send(tools.api.probe()), WireFault):
+            self._context.strained(answer.message)
+            await asyncio.sleep(backoff(tries, tools.chance))
+            tries += 1
+
+    def release(self, flight: Flight) -> float | None:
+        """Return the seconds until a job is checked that was held back from it; None for one that is not."""
+        if not (flight.is_held and flight.watched):
+            return None
+        return self._watcher.release(flight, flight.watched).seconds
+
+    def scarce(self, in_flight: int) -> str | None:
+        """Return what to say if the disk has no room for more than what is in flight; None if it has, or may have."""
+        needed = SPARE + int(in_flight * self._fetcher.usual_bytes * 1.25)
+        free = self._context.tools.store.free()
+        if free >= needed:
+            return None
+        return f"{free / 1e6:,.1f} MB are free where results go, and what is in flight may take {needed / 1e6:,.1f} MB"
