@@ -101,7 +101,7 @@ class OpenRun:
     """A run at work."""
 
     def __init__(self, opened: Run, since: int) -> None:
-        self.out = opened.out
+        self.out = opened.directory.out
         """The run directory."""
         self.outcome: Outcome | None = None
         """How it ended; None while it is at work."""
@@ -109,12 +109,12 @@ class OpenRun:
         self._since = since
         """The last event before it began."""
         self._news = asyncio.Event()
-        opened.listen(self._notify)
+        opened.directory.listen(self._notify)
         self._work = asyncio.create_task(self._working(), name="run")
 
     async def _working(self) -> Outcome:
         try:
-            self.outcome = await self._run.work(self._run.policy)
+            self.outcome = await self._run.work()
         finally:
             self._news.set()
         return self.outcome
@@ -130,7 +130,7 @@ class OpenRun:
         seen = self._since
         while True:
             self._news.clear()
-            rows = await self._run.ledger.ask("events_after", seq=seen, limit=_PAGE)
+            rows = await self._run.directory.ledger.ask("events_after", seq=seen, limit=_PAGE)
             for row in rows:
                 seen = row["seq"]
                 yield event_of(row)
@@ -174,7 +174,7 @@ async def open_run(
     try:
         async with begin(wanted, answers, lambda _: None) as opened, logged(opened):
             forget(wanted.manifest)
-            since = int((await opened.ledger.ask("last_event"))[0][0])
+            since = int((await opened.directory.ledger.ask("last_event"))[0][0])
             ticking = _draw_progress(opened) if progress else None
             at_work = OpenRun(opened, since)
             try:
@@ -201,7 +201,7 @@ async def _to_the_end(at_work: OpenRun) -> None:
 
 def _draw_progress(opened: Run) -> "asyncio.Task[None]":
     drawn = listener(asyncio.get_running_loop().time)
-    opened.listen(drawn)
+    opened.directory.listen(drawn)
 
     async def tick() -> None:
         while True:

@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, ClassVar, Final, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import BeforeValidator, Field, TypeAdapter, WithJsonSchema
 
 from batcher.errors import TokenMissing
 
@@ -100,6 +100,15 @@ class Policy:
 
     limits: Limits = field(default_factory=Limits)
     retry: Retry = field(default_factory=Retry)
+
+    def to_json(self) -> dict[str, object]:
+        """Return it as the ledger keeps it."""
+        return asdict(self)
+
+    @classmethod
+    def of_json(cls, facts: object) -> "Policy":
+        """Return the policy that the ledger keeps; the one that is the default where it keeps none."""
+        return TypeAdapter(cls).validate_python(facts) if facts else cls()
 
 
 class Secret:

@@ -141,7 +141,7 @@ BUGS = [
     Bug(
         "sets nothing aside for a request that is adopted",
         "requests",
-        [("runs/requests.py", "            if more:\n", "            if not more:\n")],
+        [("runs/commands.py", "            if more:\n", "            if not more:\n")],
     ),
     Bug(
         "closes a file under the thread that writes it",
@@ -604,13 +604,13 @@ BUGS += [
                 "runs/run.py",
                 "        return engine.halted is None and await engine.resubmit()",
                 "        for job in await lost.uncertain():\n"
-                "            await self.ledger.record(job, Move(State.PENDING, message='it is not listed'))\n"
+                "            await self.directory.ledger.record(job, Move(State.PENDING, message='it is not listed'))\n"
                 "        return True",
             ),
             (
                 "runs/run.py",
-                "from batcher.job import IN_FLIGHT, SETTLED, Spec, State",
-                "from batcher.job import IN_FLIGHT, SETTLED, Move, Spec, State",
+                "from batcher.job import IN_FLIGHT, SETTLED, State",
+                "from batcher.job import IN_FLIGHT, SETTLED, Move, State",
             ),
         ],
     ),

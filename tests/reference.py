@@ -9,10 +9,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from batcher.catalog import bundled
-from batcher.cli.app import app
+from batcher.cli.app import COMMANDS
 from batcher.manifest.schema import editor_schema
 from batcher.provider import PROVIDERS
 from batcher.provider.provider import Provider
@@ -23,8 +21,8 @@ BEGIN, END = "<!-- made by python -m tests.reference -->\n", "<!-- end -->\n"
 
 def commands() -> Iterator[str]:
     """Describe every command, from what `--help` knows."""
-    group: Any = typer.main.get_command(app)
-    for name, command in group.commands.items():
+    for name, entry in COMMANDS.items():
+        command = entry.load(name)
         about, _, example = (command.help or "").partition("Example")
         yield f"## batcher {name}\n\n{' '.join(about.split())}\n"
         if example:

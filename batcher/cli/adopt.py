@@ -2,12 +2,14 @@
 
 import asyncio
 import json as json_
-from collections.abc import Mapping
-from typing import Annotated, Any
+from dataclasses import asdict
+from typing import Annotated
 
 import typer
 
 from batcher.cli import options as o
+from batcher.plain import command
+from batcher.runs import controlling
 
 
 def adopt(
@@ -21,22 +23,11 @@ def adopt(
 
     Example: batcher adopt runs/products --job 0f3a... --request-id 7c1e...
     """
-    from batcher.cli.jobs import as_text
-    from batcher.cli.left import do_or_leave
-    from batcher.cli.resume import manifest_folder
-    from batcher.plain import command
-    from batcher.runs import open_run
-
-    job, request_id = str(as_text(job)), str(as_text(request_id))
-
-    async def do() -> Mapping[str, Any]:
-        async with open_run(out, beside=manifest_folder(out)) as run:
-            return await run.requests.adopt(job, request_id)
-
-    said = asyncio.run(do_or_leave(out, {"do": "adopt", "job": job, "request_id": request_id}, do, wait=120))
+    job, request_id = o.as_text(job), o.as_text(request_id)
+    done = asyncio.run(controlling.adopt(out, job, request_id))
     if json:
-        typer.echo(json_.dumps({**said.facts, "left_to_run_at_work": said.by_run}))
-    elif said.by_run:
+        typer.echo(json_.dumps({**asdict(done.result), "left_to_run_at_work": done.by_run}))
+    elif done.by_run:
         typer.echo(f"job {job} goes on with request {request_id}: the run at work watches it")
     else:
         typer.echo(f"job {job} goes on with request {request_id}; next: {command('resume', out)}")

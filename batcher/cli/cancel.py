@@ -2,10 +2,14 @@
 
 import asyncio
 import json as json_
+from dataclasses import asdict
 
 import typer
 
 from batcher.cli import options as o
+from batcher.plain import command
+from batcher.runs import controlling
+from batcher.show.words import jobs
 
 
 def cancel(out: o.Out, *, json: o.Json = False) -> None:
@@ -13,26 +17,15 @@ def cancel(out: o.Out, *, json: o.Json = False) -> None:
 
     Example: batcher cancel runs/products
     """
-    from batcher.cli.left import do_or_leave
-    from batcher.cli.resume import manifest_folder
-    from batcher.plain import command
-    from batcher.runs import open_run
-    from batcher.show.words import jobs
-
-    async def do() -> dict[str, int]:
-        async with open_run(out, beside=manifest_folder(out)) as run:
-            return await run.requests.cancel()
-
-    said = asyncio.run(do_or_leave(out, {"do": "cancel"}, do))
+    done = asyncio.run(controlling.cancel(out))
+    found = done.result
     if json:
-        typer.echo(json_.dumps({"left_to_run_at_work": True} if said.by_run else said.facts))
-    elif said.by_run:
+        typer.echo(json_.dumps({"left_to_run_at_work": True} if done.by_run else asdict(found)))
+    elif done.by_run:
         typer.echo("the run that is at work cancels what is queued, and ends")
+    elif not found.cancelled and not found.running:
+        typer.echo("nothing to cancel: no job is at the server")
     else:
-        counts = said.facts
-        if not any(counts.values()):
-            typer.echo("nothing to cancel: no job is at the server")
-            return
-        typer.echo(f"{jobs(counts['cancelled'])} cancelled; {counts['running']} cannot be, and run on at the server")
-        if counts["running"]:
+        typer.echo(f"{jobs(found.cancelled)} cancelled; {found.running} cannot be, and run on at the server")
+        if found.running:
             typer.echo(f"next: {command('resume', out)}")

@@ -2,11 +2,13 @@
 
 import asyncio
 import json as json_
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from batcher.cli import options as o
+from batcher.runs import controlling
 
 
 def change(
@@ -21,28 +23,9 @@ def change(
 
     Example: batcher set runs/products concurrency=16 max_cost_usd=40
     """
-    from batcher.cli.left import do_or_leave
-    from batcher.errors import LedgerInUse, WrongUse
-    from batcher.ledger.lock import is_locked
-    from batcher.ledger.reader import Reader
-    from batcher.plain import command
-    from batcher.runs.requests import changed
-    from batcher.settings import Policy
-
     wanted = o.read_sets(settings, "")
-    changed(Policy(), wanted)  # what is wrong is said here, whatever the run is doing
-    with Reader(out):
-        pass
-    none = WrongUse(
-        f"no run is at work on {out}: settings are set for as long as a run works",
-        f"give them as options: {command('resume', out)} --concurrency N, or write them into the manifest",
-    )
-
-    async def do() -> dict[str, object]:
-        raise LedgerInUse if is_locked(out) else none
-
-    said = asyncio.run(do_or_leave(out, {"do": "set", "settings": wanted}, do))
+    changed = asyncio.run(controlling.change_settings(out, wanted))
     if json:
-        typer.echo(json_.dumps(said.facts))
+        typer.echo(json_.dumps(asdict(changed)))
         return
     typer.echo("set until this run ends: " + ", ".join(f"{name} = {value}" for name, value in wanted.items()))

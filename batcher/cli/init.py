@@ -2,9 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
+
+from batcher.catalog import bundled
+from batcher.errors import NotFound, WrongUse
+from batcher.manifest.schema import TITLE, editor_schema
+from batcher.manifest.survey import Table, as_template, survey_folder, survey_table
+from batcher.plain import command, plain
 
 SCHEMA: Final = "batcher.schema.json"
 _TABLES: Final = frozenset({".csv", ".tsv", ".txt", ".jsonl", ".ndjson"})
@@ -28,9 +34,6 @@ def init(
 
     Example: batcher init products.csv
     """
-    from batcher.errors import NotFound, WrongUse
-    from batcher.plain import command
-
     if path.is_dir():
         path = path / "batch.yaml"
     if path.suffix.lower() not in {*_TABLES, ".yaml", ".yml"}:
@@ -70,8 +73,6 @@ def _parts() -> tuple[str, str, str]:
 
 def _of_folder(folder: Path, notes: list[str], options: list[str], *, verbose: bool) -> str:
     """Return a manifest about the photos that are there."""
-    from batcher.manifest.survey import survey_folder
-
     begin, example, end = _parts()
     try:
         found = survey_folder(folder)
@@ -99,9 +100,6 @@ jobs: {{glob: {json.dumps(pattern, ensure_ascii=False)}}}
 
 def _of_table(file: Path, notes: list[str], options: list[str]) -> str:
     """Return a manifest about the rows of a table."""
-    from batcher.manifest.survey import as_template, survey_table
-    from batcher.plain import plain
-
     begin, _, end = _parts()
     table = survey_table(file)
     prompt = f"Put the product {_PROMPT}"
@@ -137,9 +135,9 @@ def _of_table(file: Path, notes: list[str], options: list[str]) -> str:
     return begin + jobs + end.replace(old, f"  name: {_quoted(template)}")
 
 
-def _jobs(table: Any) -> str:  # noqa: ANN401 - a Table, imported late
+def _jobs(table: Table) -> str:
     """Write `jobs:` of a table."""
-    more = {}
+    more: dict[str, str | list[str]] = {}
     if table.fill_down:
         more["fill_down"] = table.fill_down
     if table.form.encoding:
@@ -173,9 +171,6 @@ def _without_matrix(end: str) -> str:
 
 def _write_schema(file: Path) -> None:
     """Write the schema; one that an earlier `init` wrote is renewed, anything else is left."""
-    from batcher.catalog import bundled
-    from batcher.manifest.schema import TITLE, editor_schema
-
     try:
         ours = json.loads(file.read_text("utf-8")).get("title") == TITLE
     except FileNotFoundError:

@@ -1,14 +1,26 @@
 """`batcher jobs`: one job a line."""
 
 import json as json_
+from array import array
 from collections.abc import Iterator
+from itertools import chain, groupby, islice
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.cells import cell_len
 
 from batcher.cli import complete
 from batcher.cli import options as o
+from batcher.errors import WrongUse
+from batcher.job import Job
+from batcher.job import Kind as Kinds
+from batcher.job import State as States
+from batcher.ledger.reader import Reader
+from batcher.manifest.faults import did_you_mean
+from batcher.plain import command, plain
+from batcher.runs.rows_again import write_rows
+from batcher.show import words
 
 State = Annotated[str | None, typer.Option("--state", help="Only jobs in this state.", autocompletion=complete.state)]
 Kind = Annotated[
@@ -40,9 +52,6 @@ def jobs(
 
     Examples: batcher jobs runs/products --state failed; batcher jobs runs/products --state failed --rows failed.csv
     """
-    from batcher.errors import WrongUse
-    from batcher.ledger.reader import Reader
-
     check(state, kind)
     if rows is not None and unlisted:
         why = "--rows writes rows of the manifest as it is now, which names these jobs no more"
@@ -60,7 +69,7 @@ def jobs(
             _table(out, reader, found)
 
 
-def _facts(job: Any, files: list[str]) -> dict[str, Any]:  # noqa: ANN401 - a Job
+def _facts(job: Job, files: list[str]) -> dict[str, Any]:
     return {
         "job_id": job.id,
         "state": job.state,
@@ -82,12 +91,8 @@ _NAME, _PROMPT, _PAGE = 40, 32, 200
 """Columns of a name and of a prompt at most, and jobs by which their widths are chosen."""
 
 
-def _table(out: Path, reader: Any, found: Iterator[Any]) -> None:  # noqa: ANN401 - a Reader
+def _table(out: Path, reader: Reader, found: Iterator[tuple[Job, list[str]]]) -> None:
     """Print jobs aligned, with a header; what is uncertain, with the commands that may adopt it."""
-    from itertools import chain, islice
-
-    from batcher.plain import plain
-
     hints = dict(adoptions(out, reader))
     first = [_cells(job) for job, _ in islice(found, _PAGE)]
     if not first:
@@ -103,10 +108,17 @@ def _table(out: Path, reader: Any, found: Iterator[Any]) -> None:  # noqa: ANN40
             typer.echo(f"    is it in the vendor's history? {hint}")
 
 
-def _cells(job: Any) -> tuple[str, ...]:  # noqa: ANN401 - a Job
+def _cells(job: Job) -> tuple[str, ...]:
     prompt = " ".join(str(job.spec.inputs.get("prompt") or "").split())
     why = f"{job.kind}: {job.message}" if job.kind else job.message if job.state in _WAITING else ""
-    return job.id, job.state.value, _short(job.spec.name, _NAME), _short(prompt, _PROMPT), job.request_id or "-", why
+    return (
+        job.id,
+        job.state.value,
+        _short(job.spec.name, _NAME),
+        _short(prompt, _PROMPT),
+        job.request_id or "-",
+        why or "",
+    )
 
 
 def _short(text: str, most: int) -> str:
@@ -114,17 +126,12 @@ def _short(text: str, most: int) -> str:
 
 
 def _width(text: str) -> int:
-    from rich.cells import cell_len
 
     return cell_len(text)
 
 
-def _write_rows(reader: Any, places: Any, file: Path, *, as_json: bool) -> None:  # noqa: ANN401 - a Reader, an array
+def _write_rows(reader: Reader, places: "array[int]", file: Path, *, as_json: bool) -> None:
     """Write the rows of jobs, and say how many jobs they make: with a matrix a row makes more than were meant."""
-    from itertools import groupby
-
-    from batcher.runs.rows_again import write_rows
-    from batcher.show import words
 
     def reasons() -> Iterator[tuple[int, str]]:
         for number, jobs in groupby(reader.jobs_at(places), lambda job: job.spec.row):
@@ -143,10 +150,8 @@ def _write_rows(reader: Any, places: Any, file: Path, *, as_json: bool) -> None:
         typer.echo(f"wrote {file}: {words.rows(written)} of {words.jobs(selected)}{more}")
 
 
-def adoptions(out: o.Out, reader: Any) -> Iterator[tuple[str, list[str]]]:  # noqa: ANN401 - a Reader, imported late
+def adoptions(out: o.Out, reader: Reader) -> Iterator[tuple[str, list[str]]]:
     """Yield, for uncertain jobs whose evidence may hold a request id, the commands that would adopt it."""
-    from batcher.plain import command
-
     for row in reader.ask("evidence"):
         ids = json_.loads(row["evidence"] or "{}").get("request_ids", [])
         if ids:
@@ -154,18 +159,8 @@ def adoptions(out: o.Out, reader: Any) -> Iterator[tuple[str, list[str]]]:  # no
             yield job, [command("adopt", out, "--job", job, "--request-id", str(one)) for one in ids]
 
 
-def as_text(given: str | None) -> str | None:
-    """Give an argument as text that can be written down: bytes that are none become `?`."""
-    return None if given is None else given.encode("utf-8", "replace").decode("utf-8")
-
-
 def check(state: str | None, kind: str | None) -> None:
     """Refuse a state or kind that there is not. Raises WrongUse."""
-    from batcher.errors import WrongUse
-    from batcher.job import Kind as Kinds
-    from batcher.job import State as States
-    from batcher.manifest.faults import did_you_mean
-
     if state is not None and state not in set(States):
         raise WrongUse(f"--state {state}: there is no such state{did_you_mean(state, {*States})}")
     if kind is not None and kind not in set(Kinds):

@@ -2,14 +2,24 @@
 
 import asyncio
 import json as json_
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from batcher.catalog import Model, bundled
 from batcher.cli import options as o
+from batcher.manifest.faults import did_you_mean
+from batcher.provider import FIRST, PROVIDERS
+from batcher.provider.rehearsal import sandbox
+from batcher.provider.sign_in import remote
+from batcher.runs.catalogue import list_models, look_up
+from batcher.runs.dependencies import http_wire
+from batcher.runs.prepare import known_provider
+from batcher.settings import Endpoint
 
 
 def models(
@@ -23,8 +33,6 @@ def models(
 
     Example: batcher models google/nano-banana/pro/edit
     """
-    from batcher.runs.prepare import known_provider
-
     found = asyncio.run(_models(model_id, known_provider(provider), rehearsing=sandbox))
     if json:
         entries = [model.entry for model in found]
@@ -36,15 +44,8 @@ def models(
         _show(found[0])
 
 
-async def _models(model_id: str | None, vendor: str | None, *, rehearsing: bool) -> list[Any]:
+async def _models(model_id: str | None, vendor: str | None, *, rehearsing: bool) -> list[Model]:
     """Return the bundled models, and those of the catalogue where there is a token."""
-    from batcher.catalog import bundled
-    from batcher.provider import FIRST, PROVIDERS
-    from batcher.provider.rehearsal import sandbox
-    from batcher.provider.sign_in import remote
-    from batcher.runs.catalogue import list_models, look_up
-    from batcher.runs.parts import http_wire
-
     known = bundled(vendor)
     spoken = vendor or FIRST
     if model_id in known:
@@ -66,8 +67,7 @@ async def _models(model_id: str | None, vendor: str | None, *, rehearsing: bool)
         return list({**known, **{model.id: model for model in await list_models(wire, api)}}.values())
 
 
-def _only_bundled(known: dict[str, Any], model_id: str | None, endpoint: Any) -> list[Any]:  # noqa: ANN401
-    from batcher.manifest.faults import did_you_mean
+def _only_bundled(known: Mapping[str, Model], model_id: str | None, endpoint: Endpoint) -> list[Model]:
 
     if model_id is not None:
         raise endpoint.missing(
@@ -77,11 +77,16 @@ def _only_bundled(known: dict[str, Any], model_id: str | None, endpoint: Any) ->
     return list(known.values())
 
 
-def _show(model: Any) -> None:  # noqa: ANN401 - a Model, imported late
+def _listed(found: object) -> list[object]:
+    """Return what a schema lists; nothing where it lists nothing."""
+    return found if isinstance(found, list) else []
+
+
+def _show(model: Model) -> None:
     typer.echo(f"{model.id}\n{model.name}\n")
-    required = model.schema.get("required", [])
+    required = _listed(model.schema.get("required"))
     for name, schema in model.properties.items():
-        kind = " | ".join(map(str, schema["enum"])) if "enum" in schema else str(schema.get("type", "any"))
+        kind = " | ".join(map(str, _listed(schema.get("enum")))) or str(schema.get("type", "any"))
         rules = [f"{rule} {schema[rule]}" for rule in ("minimum", "maximum", "minItems", "maxItems") if rule in schema]
         default = [f"default {schema['default']}"] if "default" in schema else []
         more = ", ".join([*(["required"] if name in required else []), *rules, *default])

@@ -1,18 +1,16 @@
 """The options that `run` and `plan` share, and what they make of a manifest's settings."""
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from batcher.cli import complete
-from batcher.errors import WrongUse
-
-if TYPE_CHECKING:
-    from batcher.runs.wanted import Overrides, Selection
+from batcher.errors import BatcherError, NotFound, WrongUse
+from batcher.job import SETTLED, State
+from batcher.ledger.reader import Reader
+from batcher.plain import command
 
 Manifest = Annotated[str, typer.Argument(help="A YAML, CSV or JSONL manifest; - reads it from standard input.")]
 Out = Annotated[Path, typer.Argument(help="The run directory.", autocompletion=complete.out)]
@@ -121,82 +119,14 @@ Json = Annotated[bool, typer.Option("--json", envvar="BATCHER_JSON", help="JSON 
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", envvar="BATCHER_QUIET", help="No progress.")]
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Limits as the command line has them: times as text. None: not given."""
-
-    concurrency: int | None = None
-    max_cost: float | None = None
-    max_time: str | None = None
-    patience: str | None = None
-    until: str | None = None
-
-    def overrides(self, by_environment: frozenset[str] = frozenset()) -> "Overrides":
-        """Return them as values; `by_environment`: the parameters that the environment gives. Raises WrongUse."""
-        from batcher.runs.wanted import Overrides
-
-        named = frozenset({"max_cost": "max_cost_usd"}.get(name, name) for name in by_environment)
-        return Overrides(
-            self.concurrency,
-            self.max_cost,
-            _seconds("--max-time", self.max_time),
-            _seconds("--patience", self.patience),
-            _time_of_day("--until", self.until),
-            named,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Words:
-    """The options of `run` and `plan`, as they were given: to be written again as words of a command."""
-
-    out: Path | None
-    model: str | None
-    provider: str | None
-    sets: Mapping[str, str]
-    selection: "Selection"
-    limits: Limits
-    reuse: Sequence[Path]
-    skip_invalid: bool
-    sandbox: bool
-    by_environment: frozenset[str]
-
-    def __call__(self, whole: bool = False) -> list[str]:
-        """Return the options again, those of the environment left out; `whole`: no selection."""
-        chosen = self.selection
-        given = {
-            "--out": self.out,
-            "--model": self.model,
-            "--provider": self.provider,
-            "--limit": None if whole else chosen.limit,
-            "--sample": None if whole else chosen.sample,
-            "--where": None if whole else chosen.where,
-            "--concurrency": self.limits.concurrency,
-            "--max-cost": self.limits.max_cost,
-            "--max-time": self.limits.max_time,
-            "--until": self.limits.until,
-            "--patience": self.limits.patience,
-        }
-        hidden = {f"--{name.replace('_', '-')}" for name in self.by_environment}
-        words = [f"--set={name}={value}" for name, value in self.sets.items()]
-        words += [word for folder in self.reuse if "--reuse" not in hidden for word in ("--reuse", str(folder))]
-        for name, value in given.items():
-            if value is not None and name not in hidden:
-                words += [name, f"{value:g}" if isinstance(value, float) else str(value)]
-        flags = {"--skip-invalid": self.skip_invalid, "--sandbox": self.sandbox}
-        return [*words, *(name for name, on in flags.items() if on and name not in hidden)]
-
-
 def by_environment(context: typer.Context) -> frozenset[str]:
-    """Give the parameters of the command at work that the environment gives."""
+    """Return the parameters of the command at work that the environment gives."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return frozenset(name for name, source in sources.items() if source is not None and source.name == "ENVIRONMENT")
 
 
 def newest(out: Path | None) -> Path:
     """Return the run directory that is meant: as it is named, else the newest under runs/, which is then said."""
-    from batcher.errors import NotFound
-
     if out is not None:
         return out
     found = max(Path("runs").glob("*/ledger.sqlite"), key=_last_written, default=None)
@@ -214,8 +144,6 @@ def _last_written(ledger: Path) -> float:
 
 def only_unfinished(out: Path | None) -> Path:
     """Return the run directory that is meant: as it is named, else the one under runs/ that has work left."""
-    from batcher.plain import command
-
     if out is not None:
         return out
     unfinished = [ledger.parent for ledger in sorted(Path("runs").glob("*/ledger.sqlite")) if _has_work(ledger.parent)]
@@ -231,9 +159,6 @@ def only_unfinished(out: Path | None) -> Path:
 
 
 def _has_work(out: Path) -> bool:
-    from batcher.errors import BatcherError
-    from batcher.job import SETTLED, State
-    from batcher.ledger.reader import Reader
 
     try:
         with Reader(out) as reader:
@@ -244,29 +169,6 @@ def _has_work(out: Path) -> bool:
         State(row["state"]) not in SETTLED and (row["state"] != State.PENDING or (row["listed"] and row["selected"]))
         for row in rows
     )
-
-
-def _seconds(option: str, text: str | None) -> float | None:
-    from batcher.settings import seconds
-
-    if text is None:
-        return None
-    try:
-        found = seconds(text)
-    except ValueError as error:
-        raise WrongUse(f"{option} {text}: {error}") from None
-    if not isinstance(found, int | float) or found <= 0:
-        raise WrongUse(f"{option} {text}: must be more than nothing")
-    return float(found)
-
-
-def _time_of_day(option: str, text: str | None) -> str | None:
-    from batcher.settings import time_of_day
-
-    try:
-        return None if text is None else str(time_of_day(text))
-    except ValueError as error:
-        raise WrongUse(f"{option} {text}: {error}") from None
 
 
 def all_sets(sets: list[str] | None) -> dict[str, str]:
@@ -286,3 +188,8 @@ def read_sets(sets: list[str] | None, option: str = "--set ") -> dict[str, str]:
             raise WrongUse(f"{option}{one}: {name.strip()} is set twice")
         found[name.strip()] = value
     return found
+
+
+def as_text(given: str) -> str:
+    """Return an argument as text that can be written down: bytes that are none become `?`."""
+    return given.encode("utf-8", "replace").decode("utf-8")

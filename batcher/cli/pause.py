@@ -6,6 +6,8 @@ import json as json_
 import typer
 
 from batcher.cli import options as o
+from batcher.plain import command
+from batcher.runs import controlling
 
 
 def pause(out: o.Out, *, json: o.Json = False) -> None:
@@ -13,18 +15,9 @@ def pause(out: o.Out, *, json: o.Json = False) -> None:
 
     Example: batcher pause runs/products
     """
-    from batcher.cli.left import do_or_leave
-    from batcher.plain import command
-    from batcher.runs import open_ledger
-
-    async def do() -> dict[str, object]:
-        async with open_ledger(out) as ledger:
-            await ledger.put_meta({"paused": True})
-            return {}
-
-    said = asyncio.run(do_or_leave(out, {"do": "pause"}, do))
+    done = asyncio.run(controlling.pause(out))
     if json:
-        typer.echo(json_.dumps({"paused": True, "left_to_run_at_work": said.by_run}))
+        typer.echo(json_.dumps({"paused": True, "left_to_run_at_work": done.by_run}))
         return
-    typer.echo("paused: the run at work finishes what is in flight, and ends" if said.by_run else "paused")
+    typer.echo("paused: the run at work finishes what is in flight, and ends" if done.by_run else "paused")
     typer.echo(f"next: {command('resume', out)}")

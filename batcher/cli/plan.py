@@ -2,15 +2,20 @@
 
 import asyncio
 import json as json_
+import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from batcher.cli import options as o
-
-if TYPE_CHECKING:
-    from batcher.runs.wanted import Wanted
+from batcher.cli.fitted import fitted
+from batcher.cli.messages import say_faults
+from batcher.cli.wanted import Limits, opened, words
+from batcher.errors import EXIT_MANIFEST, EXIT_OK, ManifestFaulty
+from batcher.runs import planning
+from batcher.runs.wanted import Selection, Wanted
+from batcher.show.bill import lines
 
 
 def plan(
@@ -43,9 +48,6 @@ def plan(
 
     Example: batcher plan products.yaml
     """
-    from batcher.cli.wanted import opened, words
-    from batcher.runs.wanted import Selection
-
     said = words(
         context,
         out=out,
@@ -53,7 +55,7 @@ def plan(
         provider=provider,
         sets=sets,
         selection=Selection(limit, sample, where),
-        limits=o.Limits(concurrency, max_cost, max_time, patience, until),
+        limits=Limits(concurrency, max_cost, max_time, patience, until),
         reuse=reuse,
         skip_invalid=skip_invalid,
         sandbox=sandbox,
@@ -61,16 +63,8 @@ def plan(
     return show_plan(lambda: opened(manifest, said, replace_done=replace_done), as_json=json, verbose=verbose)
 
 
-def show_plan(opened: "Callable[[], Wanted]", *, as_json: bool, verbose: bool) -> int:
+def show_plan(opened: Callable[[], Wanted], *, as_json: bool, verbose: bool) -> int:
     """Print what a run would do; `opened` opens its manifest. Raises ManifestFaulty where that is not said as JSON."""
-    import sys
-
-    from batcher.cli import say_faults
-    from batcher.cli.fitted import fitted
-    from batcher.errors import EXIT_MANIFEST, EXIT_OK, ManifestFaulty
-    from batcher.runs import planning
-    from batcher.show.bill import lines
-
     try:
         found = asyncio.run(planning.plan(opened()))
     except ManifestFaulty as faulty:

@@ -3,11 +3,17 @@
 import asyncio
 import json as json_
 import sys
+import webbrowser
 from typing import Annotated
 
 import typer
 
 from batcher.cli import options as o
+from batcher.plain import command
+from batcher.runs.originals import fetch_originals, remote_originals
+from batcher.show.report.flags import WORDS
+from batcher.show.report.report import write_report
+from batcher.show.words import jobs
 
 
 def report(
@@ -24,11 +30,6 @@ def report(
 
     Example: batcher report runs/products --open
     """
-    from batcher.plain import command
-    from batcher.show.report.flags import WORDS
-    from batcher.show.report.report import write_report
-    from batcher.show.words import jobs
-
     out = o.newest(out)
     terminal = sys.stderr.isatty()
 
@@ -38,8 +39,6 @@ def report(
 
     missed = 0
     if originals:
-        from batcher.runs.originals import fetch_originals, remote_originals
-
         missed = asyncio.run(fetch_originals(out, remote_originals(out, most), told))
     written = write_report(out, most=most, told=told)
     if json:
@@ -61,6 +60,4 @@ def report(
             again = command("report", out, "--originals")
             typer.echo(f"{written.elsewhere:,} originals are named by URL: {again} fetches them, to be shown beside")
     if open_it:
-        import webbrowser
-
         webbrowser.open(written.file.resolve().as_uri())

@@ -1,15 +1,14 @@
 """`batcher resume`: goes on with the run in a directory, from its ledger alone."""
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
-
 from batcher.cli import options as o
+from batcher.cli.ask import can_ask, sure
+from batcher.cli.lines import Lines
+from batcher.cli.messages import say
 from batcher.cli.run import Terminal, loop_run
-
-if TYPE_CHECKING:
-    from batcher.cli.lines import Lines
-    from batcher.runs.wanted import Overrides
+from batcher.cli.wanted import Limits
+from batcher.cli.work import work
+from batcher.errors import NotMeant
+from batcher.runs.resuming import go_on
 
 
 def resume(
@@ -29,58 +28,22 @@ def resume(
 
     Example: batcher resume runs/products
     """
-    overrides = o.Limits(concurrency, max_cost, max_time, patience, until).overrides()
+    overrides = Limits(concurrency, max_cost, max_time, patience, until).overrides()
     found = o.only_unfinished(out)
-    answers = _Answers(yes, accept_moved)
-    return loop_run(lambda lines: _resume(found, overrides, lines, answers, quiet=quiet), as_json=json)
 
+    def accepts(moved: str) -> bool:
+        return accept_moved or _accepts(moved)
 
-@dataclass(frozen=True, slots=True)
-class _Answers:
-    """What the user has said yes to, before being asked."""
+    async def resumed(lines: Lines | None) -> int:
+        async with go_on(found, overrides, Terminal(yes=yes), accepts, say) as run:
+            return await work(run, quiet=quiet, lines=lines)
 
-    cost: bool
-    moved: bool
-
-
-async def _resume(out: Path, overrides: "Overrides", lines: "Lines | None", answers: _Answers, *, quiet: bool) -> int:
-    from batcher.cli.work import say, work
-    from batcher.errors import WrongUse
-    from batcher.runs import open_run
-    from batcher.runs.run import policy_facts, policy_of
-    from batcher.runs.starting import confirm_cost
-
-    async with open_run(out, beside=manifest_folder(out)) as run:
-        meta = await run.meta()
-        if "policy" not in meta:
-            raise WrongUse(f"{out} has no manifest that was taken in whole", "run the manifest again, with -o and this")
-        policy = run.policy = overrides.over(policy_of(meta.get("policy")))
-        await run.purse.check_prices(policy.limits.max_cost_usd)
-        if meta.get("agreed") is False:  # the last `run` ended before it could ask, or was told no
-            await confirm_cost(run, Terminal(yes=answers.cost))
-        if meta.get("moved") and (answers.moved or _accepts(str(meta["moved"]))):
-            await run.copies.accept_as_is()
-        await run.note({"policy": policy_facts(policy), "paused": False, "agreed": True})
-        if kept := overrides.kept(policy):
-            say(f"kept from the last start: {kept}")
-        return await work(run, quiet=quiet, lines=lines)
+    return loop_run(resumed, as_json=json)
 
 
 def _accepts(moved: str) -> bool:
     """Return whether the user goes on with an older copy, where somebody can be asked. Raises NotMeant at a no."""
-    from batcher.cli.ask import can_ask, sure
-    from batcher.errors import NotMeant
-
     if not can_ask():
         return False  # the run says why it stops, and what goes on
     sure(f"{moved}. Go on with it?", NotMeant("nothing was changed", "if that is meant, add --accept-moved"))
     return True
-
-
-def manifest_folder(out: o.Out) -> Path | None:
-    """Give the manifest's folder, where a `.env` may be."""
-    from batcher.ledger.reader import Reader
-
-    with Reader(out) as reader:
-        root = reader.meta().get("root")
-    return Path(str(root)) if root else None

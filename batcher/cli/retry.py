@@ -2,13 +2,25 @@
 
 import asyncio
 import json as json_
-from typing import Annotated, Any
+from collections import Counter
+from dataclasses import replace
+from typing import Annotated
 
 import typer
 
 from batcher.cli import complete
 from batcher.cli import options as o
-from batcher.cli.jobs import JobId, Kind, adoptions, as_text, check
+from batcher.cli.ask import can_ask, sure
+from batcher.cli.jobs import JobId, Kind, adoptions, check
+from batcher.control.client import Done
+from batcher.control.commands import JobsRetried
+from batcher.errors import NotMeant, WrongUse
+from batcher.job import Job, State
+from batcher.ledger.again import Which
+from batcher.ledger.reader import Reader
+from batcher.plain import command, plain
+from batcher.runs import controlling
+from batcher.show.words import jobs, money
 
 _SHOWN = 5
 _NAMED = 20_000
@@ -38,51 +50,36 @@ def retry(
 
     Example: batcher retry runs/products && batcher resume runs/products
     """
-    from batcher.errors import WrongUse
-    from batcher.ledger.again import Which
-
     check(state, kind)
     state = state or (None if again else "failed")
     if state not in {"failed", "uncertain", "cancelled", None}:
         raise WrongUse(f"--state {state}: only failed, uncertain and cancelled jobs are retried")
-    which = Which(state, kind, as_text(job), again)
+    which = Which(state, kind, None if job is None else o.as_text(job), again)
     which, kinds = _ask(out, which, yes=yes)
     waited = _left_out(out, which)
     if again and which.job is None and not which.only and not json:
         typer.echo("what is done is bought anew only by its name: add --job ID", err=True)
-    _tell(out, asyncio.run(_retry(out, which)), kinds, as_json=json)
+    _tell(out, asyncio.run(controlling.retry(out, which)), kinds, as_json=json)
     if not json:
         _warn_of_those_left(out, which, waited)
     return 0
 
 
-def _left_out(out: o.Out, which: Any) -> int:  # noqa: ANN401 - a Which
+def _left_out(out: o.Out, which: Which) -> int:
     """Count the jobs that are meant, wait, and that no start sends: they are not selected, or no longer named."""
-    from batcher.ledger.reader import Reader
-
     with Reader(out) as reader:
         return reader.left_out(None if which.only is None else list(which.only))
 
 
-def _warn_of_those_left(out: o.Out, which: Any, waited: int) -> None:  # noqa: ANN401 - a Which
+def _warn_of_those_left(out: o.Out, which: Which, waited: int) -> None:
     """Warn of jobs that wait now and that no `resume` sends; `waited`: how many of these waited before."""
-    from batcher.show.words import jobs
-
     left = _left_out(out, which) - (waited if which.only is None else 0)
     if left > 0:
         typer.echo(f"{jobs(left)} of these wait until `run` selects them: the last start's selection left them out")
 
 
-def _ask(out: o.Out, which: Any, *, yes: bool) -> Any:  # noqa: ANN401 - a Which, imported late
+def _ask(out: o.Out, which: Which, *, yes: bool) -> tuple[Which, str]:
     """Say what may be billed twice, and ask; give what was agreed to. Raises WrongUse where nobody can answer."""
-    from dataclasses import replace
-
-    from batcher.cli.ask import can_ask, sure
-    from batcher.errors import NotMeant, WrongUse
-    from batcher.ledger.reader import Reader
-    from batcher.plain import command
-    from batcher.show.words import jobs, money
-
     found = _Found()
     with Reader(out) as reader:
         told_at = reader.ask("last_event")[0][0]
@@ -108,29 +105,15 @@ def _ask(out: o.Out, which: Any, *, yes: bool) -> Any:  # noqa: ANN401 - a Which
         sure(f"{said}. Go on?", kept)
     except NotMeant:
         if which.state == "uncertain":  # that is a decision too: they count no more as a sign of trouble
-            asyncio.run(_decide(out))
+            asyncio.run(controlling.leave_uncertain(out))
         raise
     return which, kinds
-
-
-async def _decide(out: o.Out) -> None:
-    """Note that the user has looked at what is uncertain, and leaves it as it is."""
-    from batcher.cli.left import do_or_leave
-    from batcher.runs import open_ledger
-
-    async def do() -> dict[str, object]:
-        async with open_ledger(out) as ledger:
-            await ledger.decided()
-            return {}
-
-    await do_or_leave(out, {"do": "decide"}, do)
 
 
 class _Found:
     """What is told of the jobs that are meant, as they stream by."""
 
     def __init__(self) -> None:
-        from collections import Counter
 
         self.count = self.risky = 0
         self.risk_usd = self._anew_usd = 0.0
@@ -138,10 +121,8 @@ class _Found:
         """Each with its attempt; None where they are many, and none may be billed twice."""
         self._kinds: Counter[str] = Counter()
 
-    def take(self, job: Any, target: Any, which: Any) -> None:  # noqa: ANN401 - Job, State, Which, imported late
+    def take(self, job: Job, target: State, which: Which) -> None:
         """Count a job, and what buying it anew may cost."""
-        from batcher.job import State
-
         self.count += 1
         self._kinds[job.kind or job.state] += 1
         cost = job.spec.estimated_usd or 0.0
@@ -157,8 +138,6 @@ class _Found:
 
     def words(self) -> str:
         """Return what went wrong, with how many jobs, and what those that are bought anew may cost."""
-        from batcher.show.words import money
-
         said = ", ".join(f"{count:,} {kind}" for kind, count in self._kinds.most_common())
         cost = self._anew_usd + self.risk_usd
         return f" ({said}{f'; may cost {money(cost)}' if cost else ''})" if said else ""
@@ -166,11 +145,6 @@ class _Found:
 
 def _say_evidence(out: o.Out) -> None:
     """Say what was seen on the wire of the uncertain submissions, the same words once."""
-    from collections import Counter
-
-    from batcher.ledger.reader import Reader
-    from batcher.plain import command, plain
-
     with Reader(out) as reader:
         words = Counter(job.message or "" for job, _ in reader.jobs("uncertain"))
         hints = [hint for _, found in adoptions(out, reader) for hint in found]
@@ -191,28 +165,12 @@ def _say_evidence(out: o.Out) -> None:
         )
 
 
-async def _retry(out: o.Out, which: Any) -> Any:  # noqa: ANN401 - a Which in, a Said out
-    """Move the jobs, or leave it to the run that is at work."""
-    from dataclasses import asdict
+def _tell(out: o.Out, done: Done[JobsRetried], kinds: str, *, as_json: bool) -> None:
 
-    from batcher.cli.left import do_or_leave
-    from batcher.runs import open_ledger
-
-    async def do() -> dict[str, int]:
-        async with open_ledger(out) as ledger:
-            return {"jobs": await ledger.retry(which)}
-
-    return await do_or_leave(out, {"do": "retry", "which": asdict(which)}, do)
-
-
-def _tell(out: o.Out, said: Any, kinds: str, *, as_json: bool) -> None:  # noqa: ANN401 - a Said
-    from batcher.plain import command
-    from batcher.show.words import jobs
-
-    moved = said.facts["jobs"]
+    moved = done.result.jobs
     if as_json:
-        typer.echo(json_.dumps({"jobs": moved, "left_to_run_at_work": said.by_run}))
-    elif said.by_run and moved:
+        typer.echo(json_.dumps({"jobs": moved, "left_to_run_at_work": done.by_run}))
+    elif done.by_run and moved:
         typer.echo(f"{jobs(moved)} will go on{kinds}: the run that is at work takes them up")
     elif moved:
         typer.echo(f"{jobs(moved)} will go on{kinds}; next: {command('resume', out)}")

@@ -1,20 +1,31 @@
 """`batcher run`: expands, submits, polls, downloads, until every job is settled; run again, it resumes."""
 
 import asyncio
+import signal
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from batcher.cli import options as o
+try:
+    import uvloop
+except ImportError:  # where it is not built: Windows
+    uvloop = None  # type: ignore[assignment]
 
-if TYPE_CHECKING:
-    from batcher.cli.lines import Lines
-    from batcher.ledger.enrolment import TooManyUnlisted
-    from batcher.runs.starting import Cost
-    from batcher.runs.wanted import Wanted
+from batcher.cli import options as o
+from batcher.cli.ask import can_ask, heard, sure
+from batcher.cli.lines import Lines
+from batcher.cli.messages import say
+from batcher.cli.plan import show_plan
+from batcher.cli.wanted import Limits, opened, words
+from batcher.cli.work import work
+from batcher.errors import NotMeant, Signalled
+from batcher.ledger.enrolment import TooManyUnlisted
+from batcher.runs import descriptors
+from batcher.runs.starting import Cost, begin
+from batcher.runs.wanted import Selection, Wanted
+from batcher.show.words import money
 
 
 def run(
@@ -51,9 +62,6 @@ def run(
 
     Example: batcher run products.yaml --sandbox
     """
-    from batcher.cli.wanted import opened, words
-    from batcher.runs.wanted import Selection
-
     said = words(
         context,
         out=out,
@@ -61,14 +69,12 @@ def run(
         provider=provider,
         sets=sets,
         selection=Selection(limit, sample, where),
-        limits=o.Limits(concurrency, max_cost, max_time, patience, until),
+        limits=Limits(concurrency, max_cost, max_time, patience, until),
         reuse=reuse,
         skip_invalid=skip_invalid,
         sandbox=sandbox,
     )
     if dry_run:
-        from batcher.cli.plan import show_plan
-
         return show_plan(lambda: opened(manifest, said, replace_done=replace_done), as_json=json, verbose=verbose)
     manner = Manner(quiet=quiet, verbose=verbose, yes=yes)
     return loop_run(
@@ -86,18 +92,10 @@ class Manner:
     yes: bool = False
 
 
-def loop_run(work: "Callable[[Lines | None], Awaitable[int]]", *, as_json: bool) -> int:
+def loop_run(work: Callable[[Lines | None], Awaitable[int]], *, as_json: bool) -> int:
     """Run on uvloop where there is one. `work` is given what prints events as JSON, or None; return its exit code."""
-    from batcher.cli.lines import Lines
-    from batcher.errors import Signalled
-    from batcher.runs import descriptors
-
     descriptors.check()
-    start: Callable[..., int] = asyncio.run
-    with suppress(ImportError):
-        import uvloop
-
-        start = uvloop.run
+    start: Callable[..., int] = uvloop.run if uvloop else asyncio.run
     lines = Lines() if as_json else None
     signals: list[int] = []
     try:
@@ -115,14 +113,8 @@ def loop_run(work: "Callable[[Lines | None], Awaitable[int]]", *, as_json: bool)
         raise
 
 
-async def _until_signal(
-    work: "Callable[[Lines | None], Awaitable[int]]", lines: "Lines | None", signals: list[int]
-) -> int:
+async def _until_signal(work: Callable[[Lines | None], Awaitable[int]], lines: Lines | None, signals: list[int]) -> int:
     """Do the work; a signal before the run hears of them itself ends it in good order."""
-    import signal
-
-    from batcher.cli.ask import heard
-
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
 
     def end(number: int) -> None:
@@ -136,11 +128,8 @@ async def _until_signal(
     return await work(lines)
 
 
-async def run_manifest(opened: "Callable[[], Wanted]", manner: Manner, lines: "Lines | None") -> int:
+async def run_manifest(opened: Callable[[], Wanted], manner: Manner, lines: Lines | None) -> int:
     """Open the manifest and the run directory, take the jobs in, work."""
-    from batcher.cli.work import say, work
-    from batcher.runs.starting import begin
-
     async with begin(opened(), Terminal(yes=manner.yes), say) as run:
         return await work(run, quiet=manner.quiet, lines=lines, verbose=manner.verbose)
 
@@ -152,12 +141,8 @@ class Terminal:
     yes: bool
     """The cost is agreed to."""
 
-    def cost(self, cost: "Cost") -> None:
+    def cost(self, cost: Cost) -> None:
         """Ask whether so much money is to be spent. Without a terminal a cap is answer enough."""
-        from batcher.cli.ask import can_ask, sure
-        from batcher.errors import NotMeant
-        from batcher.show.words import money
-
         if self.yes or (not can_ask() and cost.limit is not None):
             return
         if not can_ask():
@@ -168,11 +153,8 @@ class Terminal:
         capped = "" if cost.limit is None else f", and no more than {money(cost.limit)} in all"
         sure(f"{cost}{capped}. Go on?", NotMeant("nothing was sent", "see a few first: add --sample 6"))
 
-    def unlisted(self, many: "TooManyUnlisted") -> None:
+    def unlisted(self, many: TooManyUnlisted) -> None:
         """Ask whether an edit is meant that leaves out most of what is done."""
-        from batcher.cli.ask import can_ask, sure
-        from batcher.errors import NotMeant
-
         refused = NotMeant(f"{many} by this manifest; nothing was changed", "if that is meant, add --replace-done")
         if not can_ask():
             raise refused

@@ -2,9 +2,9 @@
 
 import typer
 
+from batcher.sandbox.__main__ import main
+
 
 def sandbox(context: typer.Context) -> None:
     """Serve a stand-in for the remote API on loopback; `batcher sandbox --help` lists its options."""
-    from batcher.sandbox.__main__ import main
-
     main(list(context.args))

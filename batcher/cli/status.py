@@ -2,11 +2,22 @@
 
 import json as json_
 import sys
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from batcher.cli import options as o
+from batcher.cli.fitted import fitted
+from batcher.clock import Clock
+from batcher.ledger.lock import is_locked
+from batcher.ledger.reader import Reader
+from batcher.plain import command
+from batcher.show.board import Board, drawn
+from batcher.show.board import line as board_line
+from batcher.show.status import board_of, by_value, table
+from batcher.show.status import status as look
+from batcher.show.words import summary
 
 By = Annotated[
     str | None,
@@ -19,15 +30,6 @@ def status(out: o.NewestOut = None, *, by: By = None, json: o.Json = False) -> N
 
     Examples: batcher status runs/products; batcher status runs/products --by scene
     """
-    from batcher.cli.fitted import fitted
-    from batcher.clock import Clock
-    from batcher.ledger.lock import is_locked
-    from batcher.ledger.reader import Reader
-    from batcher.plain import command
-    from batcher.show.status import board_of, by_value, table
-    from batcher.show.status import status as look
-    from batcher.show.words import summary
-
     out = o.newest(out)
     found = look(out)
     board = None
@@ -60,16 +62,12 @@ def status(out: o.NewestOut = None, *, by: By = None, json: o.Json = False) -> N
             typer.echo(line)
 
 
-def _say(board: Any) -> None:  # noqa: ANN401 - a Board, imported late
+def _say(board: Board) -> None:
     """Show a run at work as it shows itself."""
-    from rich.console import Console
-
-    from batcher.show.board import drawn, line
-
     typer.echo("a run is at work on this directory")
     if sys.stdout.isatty():
         sys.stdout.flush()
         console = Console(file=getattr(sys.stdout, "untamed", sys.stdout))
         console.print(drawn(board, console.width))
     else:
-        typer.echo(line(board))
+        typer.echo(board_line(board))

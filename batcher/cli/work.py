@@ -3,14 +3,13 @@
 import asyncio
 import contextlib
 import signal
-import sys
 from typing import Any
 
-from batcher.cli.fitted import fitted
 from batcher.cli.lines import Lines
-from batcher.errors import BatcherError, Stopped
-from batcher.plain import command, plain
-from batcher.runs import Run
+from batcher.cli.messages import say, say_stopped
+from batcher.errors import BatcherError
+from batcher.plain import command
+from batcher.runs.run import Run
 from batcher.runs.working import logged
 from batcher.show.progress import Progress, listener
 from batcher.show.status import status
@@ -26,16 +25,16 @@ async def work(run: Run, *, quiet: bool, lines: Lines | None, verbose: bool = Fa
     loop = asyncio.get_running_loop()
     async with logged(run):
         if lines:
-            run.listen(lines)
+            run.directory.listen(lines)
         ticking = None
         if not lines and not quiet:
             progress = listener(loop.time, verbose=verbose)
-            run.listen(progress)
+            run.directory.listen(progress)
             ticking = asyncio.create_task(_tick(progress))
         listen_to_signals(run)
         begun = loop.time()
         try:
-            outcome = await run.work(run.policy)
+            outcome = await run.work()
         finally:
             if ticking:
                 ticking.cancel()
@@ -43,10 +42,10 @@ async def work(run: Run, *, quiet: bool, lines: Lines | None, verbose: bool = Fa
     if not lines:
         found = None if quiet else await _status(run)
         if found:
-            for line in summary(found, run.out, took=loop.time() - begun):
+            for line in summary(found, run.directory.out, took=loop.time() - begun):
                 say(line)
             if found["files"]:
-                say(f"look at it: {command('report', run.out, '--open')}")
+                say(f"look at it: {command('report', run.directory.out, '--open')}")
         elif outcome.stopped:
             say_stopped(outcome.stopped)
     return outcome.exit_code
@@ -63,7 +62,7 @@ async def _tick(progress: Progress) -> None:
 async def _status(run: Run) -> dict[str, Any] | None:
     """Give how the run stands; None where its directory cannot be read any more, which is then why it stopped."""
     with contextlib.suppress(OSError, BatcherError):
-        return await asyncio.to_thread(status, run.out)
+        return await asyncio.to_thread(status, run.directory.out)
     return None
 
 
@@ -94,16 +93,3 @@ def _hear_no_more() -> None:
     for one in _SIGNALS:
         if loop.remove_signal_handler(one):
             signal.signal(one, signal.SIG_IGN)
-
-
-def say(line: str) -> None:
-    """Print a line to standard error, if anyone still reads it."""
-    text = plain(line)
-    with contextlib.suppress(OSError, ValueError):
-        print(fitted(text, sys.stderr), file=sys.stderr, flush=True)
-
-
-def say_stopped(stopped: Stopped) -> None:
-    """Say why a run stopped, and what goes on."""
-    say(f"stopped ({stopped.reason}): {stopped.message}")
-    say(f"next: {stopped.next}")

@@ -79,6 +79,11 @@ class Engine:
         self._changed.set()
 
     @property
+    def policy(self) -> Policy:
+        """The limits and the patience that it goes by now."""
+        return self._policy
+
+    @property
     def budget(self) -> Budget:
         """What is known of the user's money."""
         return self._pace.budget

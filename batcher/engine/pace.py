@@ -7,7 +7,8 @@ from typing import Final
 from batcher.engine.flight import Flight, Flights
 from batcher.engine.warmup import Warmup
 from batcher.job import UNTOLD, Job, Kind, Move, State
-from batcher.pacing.budget import Budget, kind_of
+from batcher.money import price_class
+from batcher.pacing.budget import Budget
 from batcher.pacing.caution import Caution
 from batcher.pacing.patience import Patience
 from batcher.pacing.polling import (
@@ -35,7 +36,7 @@ _CUTS: Final = 8
 
 def kind(job: Job) -> tuple[str, str]:
     """Give a job's kind."""
-    return kind_of(job.spec.model, job.spec.request_class)
+    return price_class(job.spec.model, job.spec.request_class)
 
 
 @dataclass(slots=True)

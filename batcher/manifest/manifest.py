@@ -205,7 +205,7 @@ def is_bounded(document: Document, marked: Marked, file: str, faults: Faults) ->
 def _spooled(stdin: IO[bytes]) -> Path:
     """Put standard input aside as a file: rows are read more than once."""
     content = stdin.read()
-    suffix = _kind_of(content.lstrip(b"\xef\xbb\xbf"))
+    suffix = _price_class(content.lstrip(b"\xef\xbb\xbf"))
     with tempfile.NamedTemporaryFile(prefix="batcher-", suffix=suffix, delete=False) as file:
         file.write(content)
     path = Path(file.name)
@@ -213,7 +213,7 @@ def _spooled(stdin: IO[bytes]) -> Path:
     return path
 
 
-def _kind_of(content: bytes) -> str:
+def _price_class(content: bytes) -> str:
     lines = (line.strip() for line in content.splitlines())
     first = next((line for line in lines if line and not line.startswith(b"#")), b"")
     if first.startswith(b"{"):

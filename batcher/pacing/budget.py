@@ -6,30 +6,18 @@ job is reserved at ten times its estimate, and the budget that is left is not sp
 
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any, Final, Protocol
+from typing import Final
+
+from batcher.money import Row, exposure, fits, price_class
 
 UNKNOWN: Final = 10.0
 """Times its estimate at which a job is reserved while no bill of its class has come."""
 RESULTS: Final = 3
 """Results without a bill after which their class counts as known, at its estimate: some servers bill nobody at once."""
-_A_HAIR: Final = 1e-9
-_FREE: Final = frozenset({"turned_away", "refused"})
-"""Outcomes of attempts that nothing is paid for."""
-
-
-def kind_of(model: object, request_class: object) -> tuple[str, str]:
-    """Return what jobs have in common that cost the same and take the same time: their model and their class."""
-    return _same(str(model), "" if request_class in {None, "None"} else str(request_class))
-
-
-@lru_cache(1000)
-def _same(*kind: str) -> tuple[str, str]:
-    return kind[0], kind[1]
 
 
 @dataclass(slots=True)
-class PriceClass:
+class KnownPrice:
     """What is known of the price of one class of requests."""
 
     factor: float = 1.0
@@ -69,7 +57,7 @@ class Budget:
     """Money is short: one job of each row goes before a second of any."""
     rose: bool = False
     """What some class of jobs costs was learned since this was last looked at."""
-    classes: dict[Hashable, PriceClass] = field(default_factory=dict)
+    classes: dict[Hashable, KnownPrice] = field(default_factory=dict)
     _held: dict[str, _Held] = field(default_factory=dict)
 
     def price(self, kind: Hashable, estimate: float | None) -> float:
@@ -95,19 +83,19 @@ class Budget:
         needed = self.reservation(kind, estimate)
         if alone:
             needed = min(needed, self.price(kind, estimate))
-        return self.spoken_for + needed <= self.limit + _A_HAIR
+        return fits(needed, self.spoken_for, self.limit)
 
     @property
     def is_passed(self) -> bool:
         """More is spent or reserved, what has not left yet among it, than the limit allows."""
-        return self.limit is not None and self.spoken_for > self.limit + _A_HAIR
+        return not fits(0.0, self.spoken_for, self.limit)
 
     def short_of(self, estimated: float) -> bool:
         """Return whether jobs of that estimate, all that are left, cost more than what is left of the money."""
         if self.limit is None:
             return False
         surplus = sum(held.usd - self.price(held.kind, held.estimate) for held in self._held.values())
-        return self.spoken_for - surplus + estimated * self.dearest > self.limit + _A_HAIR
+        return not fits(estimated * self.dearest, self.spoken_for - surplus, self.limit)
 
     @property
     def dearest(self) -> float:
@@ -165,7 +153,7 @@ class Budget:
         """
         if not estimate or (billed is not None and billed <= 0):
             return
-        known = self.classes.setdefault(kind, PriceClass())
+        known = self.classes.setdefault(kind, KnownPrice())
         before = (known.is_known, known.factor)
         if billed is None:
             known.results += 1
@@ -181,30 +169,25 @@ class Budget:
         return [[kind, one.factor, one.bills, one.results] for kind, one in self.classes.items()]
 
 
-class _Row(Protocol):
-    def __getitem__(self, column: str, /) -> Any: ...  # noqa: ANN401
-
-
 def restored(
     limit: float | None,
     *,
-    money: Iterable[_Row],
+    money: Iterable[Row],
     classes: object,
-    results: Iterable[_Row],
-    unbilled: Iterable[_Row],
+    results: Iterable[Row],
+    unbilled: Iterable[Row],
 ) -> Budget:
     """Return the budget of what a ledger knows.
 
     `money`: billed and unbilled, by outcome; `classes`: what `Budget.noted` gave at the end of the last start;
     `results`: the latest, with their bills or none; `unbilled`: what is at the server, or may be.
     """
-    spent = sum(row["billed"] + row["unbilled"] for row in money if row["outcome"] not in _FREE)
-    budget = Budget(limit, spent)
+    budget = Budget(limit, exposure(money).total)
     for kind, factor, bills, without in classes if isinstance(classes, list) else ():
-        budget.classes[kind_of(*kind)] = PriceClass(float(factor), int(bills), int(without))
+        budget.classes[price_class(*kind)] = KnownPrice(float(factor), int(bills), int(without))
     for row in results:
-        budget.learn(kind_of(row["model"], row["class"]), row["estimated"], row["billed"])
+        budget.learn(price_class(row["model"], row["class"]), row["estimated"], row["billed"])
     for row in unbilled:
-        budget.hold(row["id"], kind_of(row["model"], row["class"]), row["estimated"])
+        budget.hold(row["id"], price_class(row["model"], row["class"]), row["estimated"])
     budget.rose = False
     return budget

@@ -19,6 +19,7 @@ from batcher.job import Spec, State
 from batcher.ledger.enrolment import spread
 from batcher.ledger.reader import Reader
 from batcher.manifest.fused import looks_like_many
+from batcher.money import affordable, exposure, fits, needs_consent
 from batcher.runs.past import bills, past
 from batcher.settings import SANDBOX, Policy
 
@@ -37,7 +38,7 @@ StatesOf = Callable[[Iterable[Sequence[str]]], Iterator[Mapping[str, tuple[str, 
 """Tells, for pages of ids, the states of the jobs that a ledger knows, and whether each is listed."""
 
 
-class PriceClass(NamedTuple):
+class PlannedClass(NamedTuple):
     """What sets a job's price and the space that it takes."""
 
     request_class: str
@@ -114,7 +115,7 @@ class PlannedJobs:
         self._rows = array("I")
         self._images, self._image_bytes = array("H"), array("I")
         """Of each job, from the first on that has a local image."""
-        self._classes: dict[PriceClass, int] = {}
+        self._classes: dict[PlannedClass, int] = {}
         self._fused = 0
         self._first_fused = (0, 0)
         self._shown: list[Spec] = []
@@ -131,7 +132,7 @@ class PlannedJobs:
         self.model = spec.model
         self.inputs.update(spec.inputs)
         self._ids.append(spec.id)
-        price = PriceClass(spec.request_class, spec.estimated_usd, outputs)
+        price = PlannedClass(spec.request_class, spec.estimated_usd, outputs)
         self._class_of.append(self._classes.setdefault(price, min(len(self._classes), _CLASSES)))
         if spec.images and not self._images:
             self._images.frombytes(bytes(2 * (len(self._ids) - 1)))
@@ -187,7 +188,7 @@ class PlannedJobs:
             left.extend(place for place, one in zip(places[start : start + _PAGE], ids, strict=True) if one not in gone)
         return left
 
-    def by_class(self, places: Sequence[int]) -> Counter[PriceClass]:
+    def by_class(self, places: Sequence[int]) -> Counter[PlannedClass]:
         """Count the jobs at these places by what sets their price."""
         counts = Counter(self._class_of[place] for place in places)
         classes = {number: price for price, number in self._classes.items()}
@@ -238,23 +239,22 @@ def bill(seen: PlannedJobs, to_buy: Sequence[int], settings: Policy, out: Path, 
         groups[price.request_class, price.each] += count
     unknown = any(each is None for _, each in groups)
     estimated = round(sum((each or 0.0) * count for (_, each), count in groups.items()), 6)
-    repriced = sum((each or 0.0) * count * billed.factor(seen.model, name) for (name, each), count in groups.items())
+    repriced = sum((each or 0.0) * count * billed.of(seen.model, name) for (name, each), count in groups.items())
     limit, spent = settings.limits.max_cost_usd, _spoken_for(out, provider)
     known = max(estimated, repriced)
-    short = limit is not None and known > limit - spent + 1e-9
     mean = known / len(to_buy) if to_buy else 0.0
     above = settings.limits.confirm_above_usd
     return {
         "estimated": None if unknown else estimated,
-        "repriced": round(repriced, 6) if billed.count and not unknown else None,
-        "bills": billed.count,
+        "repriced": round(repriced, 6) if billed.bills and not unknown else None,
+        "bills": billed.bills,
         "by_class": [
             {"class": name, "jobs": count, "each": each} for (name, each), count in sorted(groups.items(), key=str)
         ],
         "limit": limit,
-        "affordable": int(max(0.0, limit - spent) / mean + 1e-9) if short and mean and limit is not None else None,
+        "affordable": None if fits(known, spent, limit) else affordable(len(to_buy), mean, spent, limit),
         "confirm_above": above,
-        "asks": provider != SANDBOX and asks(known, limit, spent, above),
+        "asks": provider != SANDBOX and needs_consent(known, spent, limit, above),
     }
 
 
@@ -302,16 +302,10 @@ def space(out: Path, provider: str, seen: PlannedJobs, to_buy: Sequence[int]) ->
     return {"needed": round(guess), "known": each is not None, "free": shutil.disk_usage(folder).free}
 
 
-def asks(cost: float, limit: float | None, spent: float, above: float) -> bool:
-    """Say whether so much is to be spent that the user is asked first. `spent`: what of the limit is spoken for."""
-    return (cost if limit is None else min(cost, max(0.0, limit - spent))) > above
-
-
 def _spoken_for(out: Path, provider: str) -> float:
     try:
         with Reader(out) as reader:
             rows = reader.ask("money") if reader.meta().get("provider") == provider else []
     except BatcherError:
         return 0.0
-    counted = (row for row in rows if row["outcome"] not in {"turned_away", "refused"})
-    return float(sum(row["billed"] + row["unbilled"] for row in counted))
+    return exposure(rows).total

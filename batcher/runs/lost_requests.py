@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import defaultdict
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from typing import Final
 
 from batcher.clock import rfc3339
+from batcher.engine.context import Tools
 from batcher.engine.found import (
     CLOCKS_DIFFER,
     Found,
@@ -24,15 +26,10 @@ from batcher.engine.found import (
 from batcher.hosting.inline import NotUsable, body
 from batcher.job import Job, Move, State
 from batcher.ledger.ledger import Overtaken
+from batcher.ledger.request_register import RequestRegister
+from batcher.provider.provider import History
 from batcher.provider.replies import PastPage, PastRequest, Unauthorized
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from batcher.engine.context import Tools
-    from batcher.ledger.request_register import RequestRegister
-    from batcher.provider.provider import History
-    from batcher.runs.run import Run
+from batcher.runs.run_directory import RunDirectory
 
 ONCE_MORE_AFTER: Final = 30.0
 """Seconds after the end of a run's work at which the list is read once more: records come late."""
@@ -50,8 +47,8 @@ _AT_ONCE: Final = 4
 class LostRequests:
     """Of one start of a run."""
 
-    def __init__(self, run: Run, tools: Tools, history: History, register: RequestRegister) -> None:
-        self._run = run
+    def __init__(self, directory: RunDirectory, tools: Tools, history: History, register: RequestRegister) -> None:
+        self._directory = directory
         self._tools = tools
         self._history = history
         self._register = register
@@ -62,7 +59,7 @@ class LostRequests:
 
     async def uncertain(self) -> list[Job]:
         """Return the jobs whose submissions may have been accepted."""
-        return await self._run.ledger.under_way(State.UNCERTAIN)
+        return await self._directory.ledger.under_way(State.UNCERTAIN)
 
     async def may_come_soon(self) -> bool:
         """Return whether some may still come to be listed soon, as far as the list can be read."""
@@ -76,7 +73,7 @@ class LostRequests:
             async with asyncio.timeout(LONGEST):
                 await self._find(found)
         except TimeoutError:
-            await self._run.note_down(f"the list of past requests was not read through within {LONGEST:.0f} s")
+            await self._directory.note_down(f"the list of past requests was not read through within {LONGEST:.0f} s")
         return found
 
     async def _find(self, found: list[Found]) -> None:
@@ -94,10 +91,11 @@ class LostRequests:
             return
         lost = [await self._attempt(job, offer.images) for job in jobs]
         ids = [one.request_id for one in listed]
-        known = {row[0] for row in await self._run.ledger.ask("known_requests", ids=json.dumps(ids))}
+        known = {row[0] for row in await self._directory.ledger.ask("known_requests", ids=json.dumps(ids))}
         others = await asyncio.to_thread(self._register.of_others, set(ids) - known)
         if others:
-            await self._run.note_down(f"of the past requests listed, {len(others):,} are other runs' of this machine")
+            count = f"{len(others):,}"
+            await self._directory.note_down(f"of the past requests listed, {count} are other runs' of this machine")
         known |= others
         near = to_look_at(lost, listed, known | self._others)
         matches, read_all = await self._matches(offer.model_id, lost, near)
@@ -137,7 +135,7 @@ class LostRequests:
             page = self._history.read(await self._tools.wire.send(self._history.page(model_id, since, end, cursor)))
             if not isinstance(page, PastPage):
                 self._unreadable = isinstance(page, Unauthorized)
-                await self._run.note_down(
+                await self._directory.note_down(
                     f"the list of past requests since {rfc3339(since)} could not be read: {page.message}"
                 )
                 return list(listed.values()), False
@@ -145,7 +143,7 @@ class LostRequests:
             cursor = page.cursor
             if cursor is None or not page.requests:
                 return list(listed.values()), True
-        await self._run.note_down(
+        await self._directory.note_down(
             f"the list of past requests since {rfc3339(since)} has more than {len(listed):,}: the rest was not read"
         )
         return list(listed.values()), False
@@ -182,6 +180,6 @@ class LostRequests:
         message = f"found in the list of past requests, sent at {rfc3339(request.sent_at)}"
         move = Move(State.RUNNING, message=message, request_id=request.request_id)
         try:
-            return [Found(await self._run.ledger.record(job, move), job.kind)]
+            return [Found(await self._directory.ledger.record(job, move), job.kind)]
         except Overtaken:  # by the user, from another terminal
             return []

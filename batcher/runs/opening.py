@@ -10,13 +10,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
+from batcher.control import mailbox
 from batcher.engine.rules import after_crash
 from batcher.errors import NotFound, WrongRun, WrongUse
 from batcher.job import State
-from batcher.ledger import asks
 from batcher.ledger.ledger import Ledger, unreadable
 from batcher.ledger.lock import Lock
-from batcher.ledger.reader import has_ledger
+from batcher.ledger.reader import Reader, has_ledger
 from batcher.ledger.request_register import RequestRegister, register_folder
 from batcher.ledger.witness import Witness
 from batcher.outputs.store import sync_folder
@@ -24,8 +24,8 @@ from batcher.plain import command
 from batcher.provider import FIRST, PROVIDERS
 from batcher.provider.calls import Wire
 from batcher.provider.sign_in import destination, remote
-from batcher.runs.parts import Parts
-from batcher.runs.run import Run
+from batcher.runs.dependencies import Dependencies
+from batcher.runs.run_directory import RunDirectory
 from batcher.settings import SANDBOX, Destination, Endpoint
 
 _DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE})
@@ -33,66 +33,75 @@ _DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, er
 
 
 @asynccontextmanager
-async def open_run(
+async def open_directory(
     out: Path,
     *,
     wanted: Destination | None = None,
     beside: Path | None = None,
     make: bool = False,
     rebuild: bool = False,
-    parts: Parts | None = None,
-) -> AsyncIterator[Run]:
+    dependencies: Dependencies | None = None,
+) -> AsyncIterator[RunDirectory]:
     """Hold a run directory: lock, ledger, the way to the API. With `make` it is made where it is not there.
 
     `wanted`: whose results it is to hold, None: whosever it does. `rebuild`: files without a ledger are no fault,
     for they are about to be taken over. Raises WrongRun, LedgerInUse, LedgerUnreadable.
     The API is reached, and the sandbox started, only when something is to be asked: a run at rest needs neither.
     """
-    parts = parts or Parts()
+    dependencies = dependencies or Dependencies()
     fresh = not has_ledger(out)
     if fresh and not make:
         raise NotFound(f"{out} is no run directory: there is no ledger.sqlite in it")
     async with AsyncExitStack() as stack:
         if fresh:
             _make(out, rebuild=rebuild)
-        ledger = await stack.enter_async_context(_held(out, parts))
+        ledger = await stack.enter_async_context(_held(out, dependencies))
         owner = await _owner(ledger, out, wanted)
         if PROVIDERS[owner.vendor].history:
-            run_id = await _run_id(ledger, parts)
-            ledger.register = RequestRegister(register_folder(parts.state(), owner, run_id), run_id)
+            run_id = await _run_id(ledger, dependencies)
+            ledger.register = RequestRegister(register_folder(dependencies.state(), owner, run_id), run_id)
 
         async def connect() -> tuple[Endpoint, Wire]:
-            endpoint = await _endpoint(owner, out, beside, stack, parts)
-            wire = parts.wire(endpoint)
+            endpoint = await _endpoint(owner, out, beside, stack, dependencies)
+            wire = dependencies.wire(endpoint)
             stack.push_async_callback(wire.close)
             return endpoint, wire
 
-        yield Run(out, ledger, owner, connect, parts)
+        yield RunDirectory(out, ledger, owner, connect, dependencies)
 
 
 @asynccontextmanager
-async def open_ledger(out: Path, *, parts: Parts | None = None) -> AsyncIterator[Ledger]:
+async def open_made(out: Path) -> AsyncIterator[RunDirectory]:
+    """Hold a run directory that is there, whosever results it holds. Raises NotFound, LedgerInUse, LedgerUnreadable."""
+    with Reader(out) as reader:
+        root = reader.meta().get("root")  # a `.env` may be beside its manifest
+    async with open_directory(out, beside=Path(str(root)) if root else None) as directory:
+        yield directory
+
+
+@asynccontextmanager
+async def open_ledger(out: Path, *, dependencies: Dependencies | None = None) -> AsyncIterator[Ledger]:
     """Hold a run directory's ledger alone, for what needs no API."""
     if not has_ledger(out):
         raise NotFound(f"{out} is no run directory: there is no ledger.sqlite in it")
-    async with _held(out, parts or Parts()) as ledger:
+    async with _held(out, dependencies or Dependencies()) as ledger:
         yield ledger
 
 
 @asynccontextmanager
-async def _held(out: Path, parts: Parts) -> AsyncIterator[Ledger]:
+async def _held(out: Path, dependencies: Dependencies) -> AsyncIterator[Ledger]:
     lock = Lock(out)
     lock.take()
-    asks.forget(out)
+    mailbox.discard_all(out)
     try:
         try:
-            database = await parts.database(_ledger_file(out))
+            database = await dependencies.database(_ledger_file(out))
         except sqlite3.Error as error:
             raise unreadable(error) from error
-        ledger = Ledger(database, parts.clock)
+        ledger = Ledger(database, dependencies.clock)
         try:
             await ledger.open()
-            ledger.witness = Witness(parts.state(), await _run_id(ledger, parts))
+            ledger.witness = Witness(dependencies.state(), await _run_id(ledger, dependencies))
             ledger.witness.hold(out)
             await recover(ledger)
             yield ledger
@@ -102,11 +111,11 @@ async def _held(out: Path, parts: Parts) -> AsyncIterator[Ledger]:
         lock.free()
 
 
-async def _run_id(ledger: Ledger, parts: Parts) -> str:
+async def _run_id(ledger: Ledger, dependencies: Dependencies) -> str:
     """Give the run's own id, made with its ledger: a copy has the same."""
     known = (await ledger.meta()).get("run_id")
     if known is None:
-        known = f"{parts.chance.getrandbits(64):016x}"
+        known = f"{dependencies.chance.getrandbits(64):016x}"
         await ledger.put_meta({"run_id": known})
     return str(known)
 
@@ -183,10 +192,10 @@ def _named(owner: Destination) -> str:
 
 
 async def _endpoint(
-    owner: Destination, out: Path, beside: Path | None, stack: AsyncExitStack, parts: Parts
+    owner: Destination, out: Path, beside: Path | None, stack: AsyncExitStack, dependencies: Dependencies
 ) -> Endpoint:
     if owner.is_sandbox:
-        return await stack.enter_async_context(parts.sandbox(out / SANDBOX, owner.vendor))
+        return await stack.enter_async_context(dependencies.sandbox(out / SANDBOX, owner.vendor))
     endpoint = remote(beside, owner.vendor)
     endpoint.check_token()
     if endpoint.provider != owner.provider:

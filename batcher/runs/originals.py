@@ -8,7 +8,7 @@ from typing import Final
 from batcher.ledger.reader import Reader
 from batcher.provider.calls import Wire, WireFault
 from batcher.provider.sign_in import remote
-from batcher.runs.parts import http_wire
+from batcher.runs.dependencies import http_wire
 from batcher.show.report.album import Album
 from batcher.show.report.report import spread_places
 

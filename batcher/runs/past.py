@@ -1,13 +1,12 @@
 """What earlier work tells of work to come: its pace, the size of its files, and what was billed against estimates."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from batcher.errors import BatcherError
 from batcher.ledger.reader import Reader
-from batcher.pacing.budget import kind_of
+from batcher.money import BilledRatios, billed_ratios
 
 _FEW: Final = 5
 _STRETCH: Final = 10.0
@@ -22,18 +21,6 @@ class Past:
     jobs: int
     rate: float
     bytes_each: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Bills:
-    """What was billed for each dollar of an estimate, by kind of job; of so many bills."""
-
-    count: int
-    factors: Mapping[tuple[str, str], float]
-
-    def factor(self, model: str, request_class: str) -> float:
-        """Give it for such a job; 1 where no bill tells."""
-        return self.factors.get(kind_of(model, request_class), 1.0)
 
 
 def past(out: Path, provider: str) -> Past | None:
@@ -59,16 +46,10 @@ def _of(folder: Path, provider: str) -> Past | None:
     return Past(folder, pace["jobs"], pace["jobs"] / (pace["stretches"] * _STRETCH), each)
 
 
-def bills(out: Path, provider: str) -> Bills:
-    """Give what the run directory was billed so far, in its latest 200 jobs."""
+def bills(out: Path, provider: str) -> BilledRatios:
+    """Return what the run directory was billed so far against estimates, in its latest 200 jobs."""
     try:
         with Reader(out) as reader:
-            rows = reader.ask("bills") if reader.meta().get("provider") == provider else []
+            return billed_ratios(reader.ask("bills") if reader.meta().get("provider") == provider else [])
     except BatcherError:  # there is none yet
-        rows = []
-    sums: dict[tuple[str, str], tuple[float, float]] = {}
-    for row in rows:
-        kind = kind_of(row["model"], row["class"])
-        billed, estimated = sums.get(kind, (0.0, 0.0))
-        sums[kind] = (billed + row["billed"], estimated + row["estimated"])
-    return Bills(len(rows), {kind: billed / estimated for kind, (billed, estimated) in sums.items()})
+        return billed_ratios([])

@@ -25,8 +25,8 @@ from batcher.provider import PROVIDERS
 from batcher.provider.rehearsal import sandbox
 from batcher.provider.sign_in import destination, remote
 from batcher.runs.catalogue import look_up
+from batcher.runs.dependencies import http_wire
 from batcher.runs.forecast import PlannedJobs, at_each_provider, bill, expected, space
-from batcher.runs.parts import http_wire
 from batcher.runs.prepare import (
     expansion,
     is_another,

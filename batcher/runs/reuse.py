@@ -4,15 +4,12 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from batcher.job import Job, Move, State
 from batcher.ledger.reader import Reader
 from batcher.outputs.finished import Finished, bring, copy_aside, finished, whole_in_place
+from batcher.runs.run_directory import RunDirectory
 from batcher.settings import Destination
-
-if TYPE_CHECKING:
-    from batcher.runs.run import Run
 
 
 @dataclass(slots=True)
@@ -24,63 +21,65 @@ class Reused:
     """Their files are not what their sidecars say: they are fetched again under their request ids, and not bought."""
 
 
-async def reuse(run: "Run", folder: Path) -> Reused:
+async def reuse(directory: RunDirectory, folder: Path) -> Reused:
     """Take over the results of a run directory for jobs that wait here.
 
     From its own directory the files stay where they are, and what they were billed is known again.
     """
-    own = folder.resolve() == run.out.resolve()
-    await asyncio.to_thread(run.store.prepare)
+    own = folder.resolve() == directory.out.resolve()
+    await asyncio.to_thread(directory.store.prepare)
     reused = Reused()
     for found in finished(folder):
-        if found.provider != run.owner.provider:
+        if found.provider != directory.owner.provider:
             continue
-        waiting = await _waiting(run, found)
+        waiting = await _waiting(directory, found)
         if waiting is None:
             continue
-        if await (_recognise(run, waiting, found) if own else _bring(run, waiting, found, folder)):
+        if await (_recognise(directory, waiting, found) if own else _bring(directory, waiting, found, folder)):
             reused.taken += 1
         else:
-            await _fetch_again(run, waiting, found)
+            await _fetch_again(directory, waiting, found)
             reused.fetched += 1
-    await asyncio.to_thread(run.store.close)
-    run.copies.rebuilt = own
+    await asyncio.to_thread(directory.store.close)
+    directory.rebuilt = own
     return reused
 
 
-async def _waiting(run: "Run", found: Finished) -> Job | None:
+async def _waiting(directory: RunDirectory, found: Finished) -> Job | None:
     """Give the job that a finding is for, if it waits, and no attempt here has that request already."""
-    jobs = await run.ledger.whole([found.job_id])
-    if not jobs or jobs[0].state is not State.PENDING or await run.ledger.ask("holder", request_id=found.request_id):
+    jobs = await directory.ledger.whole([found.job_id])
+    if not jobs or jobs[0].state is not State.PENDING:
+        return None
+    if await directory.ledger.ask("holder", request_id=found.request_id):
         return None
     return jobs[0]
 
 
-async def _bring(run: "Run", job: Job, found: Finished, folder: Path) -> bool:
-    if not await asyncio.to_thread(copy_aside, found, folder, run.store):
+async def _bring(directory: RunDirectory, job: Job, found: Finished, folder: Path) -> bool:
+    if not await asyncio.to_thread(copy_aside, found, folder, directory.store):
         return False
     name, one = f"files/{job.spec.name}", len(found.outputs) == 1
-    stems = [await run.make_room(name if one else f"{name}-{output.index}", job.id) for output in found.outputs]
-    outputs = await asyncio.to_thread(bring, found, folder, run.store, stems)
+    stems = [await directory.make_room(name if one else f"{name}-{output.index}", job.id) for output in found.outputs]
+    outputs = await asyncio.to_thread(bring, found, folder, directory.store, stems)
     message = f"taken over from {folder}"
-    await run.ledger.record(job, Move(State.DONE, message=message, request_id=found.request_id, outputs=outputs))
+    await directory.ledger.record(job, Move(State.DONE, message=message, request_id=found.request_id, outputs=outputs))
     return True
 
 
-async def _fetch_again(run: "Run", job: Job, found: Finished) -> None:
+async def _fetch_again(directory: RunDirectory, job: Job, found: Finished) -> None:
     """Let a job run under the request id that its sidecar knows: it was paid for, and is asked for, not bought."""
     message = "its files are not what their sidecars say: asked for again under its request id"
-    await run.ledger.walk(
+    await directory.ledger.walk(
         job,
         [Move(State.SUBMITTING, message=message), Move(State.RUNNING, message=message, request_id=found.request_id)],
     )
 
 
-async def _recognise(run: "Run", job: Job, found: Finished) -> bool:
+async def _recognise(directory: RunDirectory, job: Job, found: Finished) -> bool:
     """Take a job back whose ledger was lost: its life is told again, as its sidecar knows it, all at once."""
-    if not await asyncio.to_thread(whole_in_place, found, run.out):
+    if not await asyncio.to_thread(whole_in_place, found, directory.out):
         return False
-    await run.ledger.walk(
+    await directory.ledger.walk(
         job,
         [
             Move(State.SUBMITTING, message="rebuilt from its sidecar"),

@@ -14,12 +14,13 @@ from batcher.ledger.enrolment import Choice, NothingSelected, TooManyUnlisted
 from batcher.ledger.reader import KnownImages, has_ledger
 from batcher.manifest.census import Census
 from batcher.manifest.manifest import Manifest
+from batcher.money import needs_consent
 from batcher.plain import command
 from batcher.provider.proxies import of_environment
 from batcher.provider.sign_in import destination
-from batcher.runs.forecast import asks
-from batcher.runs.opening import discard, open_run
-from batcher.runs.parts import Parts
+from batcher.runs import costs
+from batcher.runs.dependencies import Dependencies
+from batcher.runs.opening import discard, open_directory
 from batcher.runs.prepare import (
     expansion,
     fingerprint,
@@ -35,7 +36,8 @@ from batcher.runs.prepare import (
 )
 from batcher.runs.rejected import Rejected
 from batcher.runs.reuse import held_by_siblings, reuse, waiting_in
-from batcher.runs.run import Run, policy_facts
+from batcher.runs.run import Run
+from batcher.runs.run_directory import RunDirectory
 from batcher.runs.wanted import Wanted
 from batcher.settings import Policy
 from batcher.show.words import jobs, money
@@ -79,7 +81,9 @@ class Questions(Protocol):
 
 
 @asynccontextmanager
-async def begin(wanted: Wanted, questions: Questions, say: Say, parts: Parts | None = None) -> AsyncIterator[Run]:
+async def begin(
+    wanted: Wanted, questions: Questions, say: Say, dependencies: Dependencies | None = None
+) -> AsyncIterator[Run]:
     """Open the run directory of a manifest, with its jobs taken in and everything agreed to: it can be worked on.
 
     Raises ManifestFaulty, WrongRun, NotMeant, LedgerInUse, NotFound, TokenMissing. What was not agreed to is not left
@@ -99,14 +103,16 @@ async def begin(wanted: Wanted, questions: Questions, say: Say, parts: Parts | N
     rebuild = any(folder.resolve() == out.resolve() for folder in wanted.reuse)
     begun = False
     try:
-        async with open_run(out, wanted=owner, beside=manifest.root, make=True, rebuild=rebuild, parts=parts) as opened:
-            opened.policy = settings
-            await _take_in(opened, asked, wanted, questions, say)
+        async with open_directory(
+            out, wanted=owner, beside=manifest.root, make=True, rebuild=rebuild, dependencies=dependencies
+        ) as opened:
+            run = Run(opened, settings)
+            await _take_in(run, asked, wanted, questions, say)
             fresh = not await _take_over(opened, wanted.reuse, say) and fresh  # what was brought is in its ledger alone
-            await confirm_cost(opened, questions)
+            await confirm_cost(run, questions)
             await opened.note({"agreed": True})
             begun = True
-            yield opened
+            yield run
     except LedgerInUse:  # the directory is another's
         raise
     except BaseException as error:
@@ -116,37 +122,38 @@ async def begin(wanted: Wanted, questions: Questions, say: Say, parts: Parts | N
         raise
 
 
-async def confirm_cost(opened: Run, questions: Questions) -> None:
+async def confirm_cost(run: Run, questions: Questions) -> None:
     """Ask whether so much money is to be spent, where it is more than the settings let go unasked."""
-    limits = opened.policy.limits
-    if opened.owner.is_sandbox:
+    limits = run.policy.limits
+    if run.directory.owner.is_sandbox:
         return
-    waiting, usd, spent = await opened.purse.to_spend(limits.max_cost_usd)
-    if asks(usd, limits.max_cost_usd, spent, limits.confirm_above_usd):
+    waiting, usd, spent = await costs.to_spend(run.directory.ledger, limits.max_cost_usd)
+    if needs_consent(usd, spent, limits.max_cost_usd, limits.confirm_above_usd):
         questions.cost(Cost(waiting, usd, limits.max_cost_usd, limits.confirm_above_usd))
 
 
-async def _take_in(opened: Run, asked: str, wanted: Wanted, questions: Questions, say: Say) -> None:
+async def _take_in(run: Run, asked: str, wanted: Wanted, questions: Questions, say: Say) -> None:
+    opened = run.directory
     await _check_manifest(opened, wanted)
     model = await _model(opened, wanted.manifest, asked)
-    capped = opened.policy.limits.max_cost_usd is not None
+    capped = run.policy.limits.max_cost_usd is not None
     stands_for = fingerprint(wanted.manifest, model, wanted.options, wanted.selection, capped=capped)
     if await opened.has_taken(stands_for):
         meta = await opened.meta()
         counted = {name: meta.get(name, nothing) for name, nothing in _COUNTED.items()}
     else:
-        counted = await _expand(opened, model, wanted, stands_for, questions, say)
-    await opened.note(_facts(wanted, opened.policy) | counted)
+        counted = await _expand(run, model, wanted, stands_for, questions, say)
+    await opened.note(_facts(wanted, run.policy) | counted)
     for warning in warnings(counted["unkept"], counted["outside"], counted["blank"], counted["not_taken"]):
         say(f"warning: {warning}")
         await opened.warn(warning)
 
 
 async def _expand(
-    opened: Run, model: Model, wanted: Wanted, stands_for: str, questions: Questions, say: Say
+    run: Run, model: Model, wanted: Wanted, stands_for: str, questions: Questions, say: Say
 ) -> dict[str, Any]:
     """Take the manifest's jobs in, all or none; count the rows that were rejected, and what to warn of."""
-    manifest, capped = wanted.manifest, opened.policy.limits.max_cost_usd is not None
+    opened, manifest, capped = run.directory, wanted.manifest, run.policy.limits.max_cost_usd is not None
     known = KnownImages(opened.out)
     looks, options = Looks(known), options_at(opened.owner, wanted.options)
     choice = Choice(wanted.selection.limit, wanted.selection.sample)
@@ -156,7 +163,7 @@ async def _expand(
         expanded = expansion(manifest, model, looks, options, reject, capped=capped)
         chosen = replace(choice, partly=partial(_is_partial, expanded.census))
         counted = partial(_counted, reject, expanded.census)
-        facts = partial(_with, _facts(wanted, opened.policy), counted)
+        facts = partial(_with, _facts(wanted, run.policy), counted)
         try:
             enrolled = await opened.enrol(expanded, looks.fresh, chosen, sure=sure, stands_for=stands_for, facts=facts)
         except ManifestFaulty:
@@ -198,7 +205,7 @@ def _with(facts: dict[str, object], counted: Callable[[], dict[str, Any]]) -> di
     return facts | counted()
 
 
-async def _take_over(opened: Run, folders: Sequence[Path], say: Say) -> int:
+async def _take_over(opened: RunDirectory, folders: Sequence[Path], say: Say) -> int:
     """Take over finished results where that is asked for, and count the jobs; else say which runs nearby have some."""
     count = 0
     for folder in folders:
@@ -217,14 +224,14 @@ async def _take_over(opened: Run, folders: Sequence[Path], say: Say) -> int:
     return 0
 
 
-async def _model(opened: Run, manifest: Manifest, asked: str) -> Model:
+async def _model(opened: RunDirectory, manifest: Manifest, asked: str) -> Model:
     try:
         return await opened.model(asked)
     except WrongUse:
         raise unknown_model(manifest, asked, list(bundled(opened.owner.vendor))) from None
 
 
-async def _check_manifest(opened: Run, wanted: Wanted) -> None:
+async def _check_manifest(opened: RunDirectory, wanted: Wanted) -> None:
     """Refuse another manifest on the same directory, unless it was named. Raises WrongRun."""
     known = (await opened.meta()).get("manifest")
     if wanted.out is None and is_another(wanted.manifest, known):
@@ -246,7 +253,7 @@ def _facts(wanted: Wanted, settings: Policy) -> dict[str, object]:
         "manifest_sha256": manifest.sha256,
         "rows_sha256": manifest.rows_digest(),
         "root": str(manifest.root),
-        "policy": policy_facts(settings),
+        "policy": settings.to_json(),
         "selection": wanted.selection.facts(),
         "agreed": False,
     }

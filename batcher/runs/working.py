@@ -14,14 +14,14 @@ async def logged(run: Run) -> AsyncIterator[None]:
 
     Raises TokenMissing, which is noted as the reason why this start could not begin.
     """
-    if await run.has_work(run.policy):
+    if await run.has_work():
         try:
-            await run.connect()
+            await run.directory.connect()
         except TokenMissing as missing:
             await run.refuse("token", str(missing))
             raise
-    log = Log(run.out, run.secret)
-    run.listen(log)
+    log = Log(run.directory.out, run.directory.secret)
+    run.directory.listen(log)
     try:
         yield
     finally:

@@ -75,13 +75,6 @@ def named(provider: str, vendor: str) -> str:
     return f"the sandbox {f'as {vendor} ' if vendor != FIRST else ''}(REHEARSAL)"
 
 
-def affordable(jobs: int, each: float, spent: float, limit: float | None) -> int:
-    """Give how many of so many jobs there is money for, at that price each. USD."""
-    if limit is None or each <= 0:
-        return jobs
-    return min(jobs, max(0, int((limit - spent) / each + 1e-6)))
-
-
 def rate_of(jobs_a_second: float) -> str:
     """Write a rate."""
     if jobs_a_second <= 0:

@@ -13,9 +13,10 @@ from rich.live import Live
 
 from batcher.events import Changed, Ended, Event, Held, Moved, Noted, Silence, Started, Stopping, Waiting, Warned
 from batcher.job import SETTLED, State
+from batcher.money import expected_end
 from batcher.plain import plain
 from batcher.settings import SANDBOX
-from batcher.show.board import Board, Money, affordable, drawn, line, named
+from batcher.show.board import Board, Money, drawn, line, named
 from batcher.show.pace import Meter, left
 from batcher.show.words import counts, duration, money, waiting
 
@@ -147,9 +148,8 @@ class Tally:
             return to_come, Money(spent, None, limit)
         estimate = rest / at_first
         each = self._billed / self._bills if self._bills else estimate
-        to_come = affordable(to_come, max(estimate, each), spent, limit)
-        ends = sorted(spent + to_come * one for one in (estimate, each))
-        return to_come, Money(spent, (ends[0], ends[1]), limit)
+        end = expected_end(to_come, estimate, each, spent, limit)
+        return end.jobs, Money(spent, (end.least, end.most), limit)
 
 
 def _of_job(event: Event) -> str:

@@ -11,10 +11,11 @@ from batcher.job import SETTLED, State
 from batcher.ledger.lock import is_locked
 from batcher.ledger.reader import Reader
 from batcher.manifest.faults import did_you_mean
+from batcher.money import billed_ratios, expected_end, exposure
 from batcher.pacing.budget import restored
 from batcher.plain import command, plain
 from batcher.settings import SANDBOX
-from batcher.show.board import Board, Money, affordable, named
+from batcher.show.board import Board, Money, named
 from batcher.show.pace import RECENT, Count, left
 from batcher.show.words import duration, left_behind, money, waiting
 
@@ -194,15 +195,12 @@ def _end(reader: Reader, cost: Mapping[str, Any], pending: int) -> tuple[tuple[f
     By estimates, and by what was billed.
     """
     waiting = float(reader.ask("left_estimate")[0][0])
-    bills = reader.ask("bills")
-    estimated = sum(row["estimated"] for row in bills)
-    factor = sum(row["billed"] for row in bills) / estimated if estimated else 1.0
     if not cost["worst_case"] and not waiting:
         return None, pending
     each = waiting / pending if pending else 0.0
-    paid = affordable(pending, each * max(1.0, factor), cost["worst_case"], cost["limit"])
-    ends = sorted(cost["worst_case"] + paid * each * one for one in (1.0, factor))
-    return (ends[0], ends[1]), paid
+    billed = each * billed_ratios(reader.ask("bills")).overall
+    end = expected_end(pending, each, billed, cost["worst_case"], cost["limit"])
+    return (end.least, end.most), end.jobs
 
 
 def _stopped(stopped: Mapping[str, Any]) -> dict[str, Any]:
@@ -211,8 +209,7 @@ def _stopped(stopped: Mapping[str, Any]) -> dict[str, Any]:
 
 def _money(reader: Reader, meta: Mapping[str, Any]) -> dict[str, float | None]:
     rows = reader.ask("money")
-    billed = sum(row["billed"] for row in rows)
-    at_risk = sum(row["unbilled"] for row in rows if row["outcome"] == "uncertain")
+    known = exposure(rows)
     limit = (meta.get("policy") or {}).get("limits", {}).get("max_cost_usd")
     budget = restored(
         limit,
@@ -223,10 +220,10 @@ def _money(reader: Reader, meta: Mapping[str, Any]) -> dict[str, float | None]:
     )
     return {
         "estimated": round(reader.ask("estimate")[0][0], 6),
-        "billed": round(billed, 6),
-        "reserved": round(max(0.0, budget.spoken_for - billed - at_risk), 6),
-        "at_risk": round(at_risk, 6),
+        "billed": round(known.billed, 6),
+        "reserved": round(max(0.0, budget.spoken_for - known.billed - known.at_risk), 6),
+        "at_risk": round(known.at_risk, 6),
         "worst_case": round(budget.spoken_for, 6),
-        "without_bill": round(sum(row["unbilled"] for row in rows if row["outcome"] == "done"), 6),
+        "without_bill": round(known.without_bill, 6),
         "limit": limit,
     }

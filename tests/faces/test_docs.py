@@ -7,11 +7,10 @@ from typing import Any
 
 import jsonschema
 import pytest
-import typer
 import yaml
 
 from batcher.catalog import bundled
-from batcher.cli.app import app
+from batcher.cli.app import COMMANDS
 from batcher.manifest.document import Document
 from batcher.manifest.schema import editor_schema
 from batcher.settings import Limits, Retry
@@ -20,7 +19,7 @@ from tests.reference import PAGES, made
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "manifests").rglob("*.md")])
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-GROUP: Any = typer.main.get_command(app)
+LOADED: Any = {name: entry.load(name) for name, entry in COMMANDS.items()}
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -30,7 +29,7 @@ def test_the_reference_is_as_the_code_makes_it(page: str) -> None:
 
 def test_every_command_and_every_key_is_in_it() -> None:
     commands, manifest = ((ROOT / "docs" / name).read_text() for name in ("commands.md", "manifest.md"))
-    assert all(f"## batcher {name}\n" in commands for name in GROUP.commands)
+    assert all(f"## batcher {name}\n" in commands for name in LOADED)
     keys = [*Document.model_fields, *(f"limits.{key}" for key in Limits.__dataclass_fields__ if key[0] != "_")]
     keys += [f"retry.{key}" for key in Retry.__dataclass_fields__ if key[0] != "_"]
     assert [key for key in keys if f"| `{key}` |" not in manifest] == []
@@ -58,7 +57,7 @@ def test_every_command_in_the_documents_can_be_given(document: str, line: str) -
     if words[0].startswith("-") or words[0] == "COMMAND":
         assert words[0] in {"--install-completion", "--help", "COMMAND"}
         return
-    command = GROUP.commands[words[0]]
+    command = LOADED[words[0]]
     known = {name for one in command.params for name in (*one.opts, *one.secondary_opts)} | {"--help"}
     if words[0] != "sandbox":  # it reads its own
         assert [word for word in words[1:] if word.startswith("-") and word != "-" and word not in known] == []

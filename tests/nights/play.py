@@ -31,8 +31,9 @@ from batcher.ledger.reader import Reader
 from batcher.ledger.request_register import RequestRegister
 from batcher.manifest.expand import Expansion, Options
 from batcher.manifest.manifest import open_manifest
-from batcher.runs import Parts, Run, open_run
-from batcher.runs.run import policy_facts
+from batcher.runs.dependencies import Dependencies
+from batcher.runs.opening import open_directory
+from batcher.runs.run import Run
 from batcher.sandbox.faults import FAULTS, MAYBE_ACCEPTED
 from batcher.sandbox.server import load_models
 from batcher.sandbox.world import Conditions, Submission, World
@@ -236,7 +237,7 @@ class Life:
         async def sandbox(_: Path, vendor: str) -> AsyncIterator[Endpoint]:
             yield Endpoint("memory:", Secret(SANDBOX), SANDBOX, vendor)
 
-        parts = Parts(
+        dependencies = Dependencies(
             database=database,
             wire=lambda _: self._connect(),
             sandbox=sandbox,
@@ -251,18 +252,19 @@ class Life:
             self.loop.call_later(self._scenario.mishaps_end, self.world.faults.clear)
         limits = Limits(concurrency=self._scenario.concurrency, max_cost_usd=self._scenario.max_cost)
         policy = Policy(limits, Retry(**{"max_uncertain": 10_000, "max_failures": 10_000, **self._scenario.retry}))
-        async with open_run(
-            self._out, wanted=Destination(SANDBOX, self._scenario.protocol), make=True, parts=parts
-        ) as run:
+        async with open_directory(
+            self._out, wanted=Destination(SANDBOX, self._scenario.protocol), make=True, dependencies=dependencies
+        ) as directory:
             jobs = templated(self._scenario, self._out.parent) if self._scenario.templates else specs(self._scenario)
-            await run.enrol(((spec, True) for spec in jobs), {}, Choice(), sure=True)
-            await run.note({"name": "night", "policy": policy_facts(policy)})
+            run = Run(directory, policy)
+            await directory.enrol(((spec, True) for spec in jobs), {}, Choice(), sure=True)
+            await directory.note({"name": "night", "policy": policy.to_json()})
             self.before_work(run)
-            self._register = run.ledger.register
+            self._register = directory.ledger.register
             if self._scenario.strangers:
                 self._strange = [dict(spec.inputs) for spec in jobs]
                 self.loop.call_later(self._scenario.strangers, self._submit_strangely)
-            return (await run.work(policy)).exit_code
+            return (await run.work()).exit_code
 
     def _connect(self) -> MemoryWire:
         scenario = self._scenario

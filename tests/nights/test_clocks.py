@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from batcher.ledger.reader import Reader
-from batcher.runs import Run
+from batcher.runs.run import Run
 from tests.nights.play import MEMORY, MODEL, Life, Scenario
 
 STEADY = Scenario(jobs=400, seed=3, slots=40, concurrency=40, latency=30.0, sigma=0.3)

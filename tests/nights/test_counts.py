@@ -17,7 +17,7 @@ from batcher.job import Job, Move, Output, Spec, State
 from batcher.ledger.database import InlineDatabase
 from batcher.ledger.enrolment import Choice, enrol
 from batcher.ledger.ledger import Ledger
-from batcher.runs import Run
+from batcher.runs.run import Run
 from tests.bench.books import spec
 from tests.nights.play import MEMORY, Life, Scenario
 

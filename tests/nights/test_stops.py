@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from batcher.runs import Run
+from batcher.runs.run import Run
 from tests.nights.play import Life, Scenario, findings
 
 

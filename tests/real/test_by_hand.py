@@ -13,7 +13,11 @@ from typing import Any
 
 import pytest
 
+from batcher.control import mailbox
+from batcher.control.client import Done, carry_out
+from batcher.control.commands import JobsRetried, Noted, Pause, RetryJobs
 from batcher.errors import LedgerInUse
+from batcher.ledger.again import Which
 from batcher.ledger.reader import Reader
 from tests.nights.memory import picture
 from tests.real.api import TOKEN, Api, accepts_and_hangs_up
@@ -332,7 +336,6 @@ def test_signals_end_a_run_whose_cancellations_hang(batcher: Batcher, api: Api, 
 
 def test_what_nobody_answers_is_not_said_to_be_done(batcher: Batcher) -> None:
     """Another command holds the directory, and serves no requests."""
-    from batcher.cli import left
     from batcher.ledger.lock import Lock
 
     assert batcher.run_csv(["a"]).code == 0
@@ -340,11 +343,11 @@ def test_what_nobody_answers_is_not_said_to_be_done(batcher: Batcher) -> None:
     lock = Lock(out)
     lock.take()
 
-    async def do() -> dict[str, Any]:
+    async def here() -> Noted:
         raise LedgerInUse
 
     with pytest.raises(LedgerInUse, match="did not answer"):
-        asyncio.run(left.do_or_leave(out, {"do": "pause"}, do, wait=0.5))
+        asyncio.run(carry_out(out, Pause(), Noted, here, wait=0.5))
     assert not list((out / ".asks").glob("*.json")), "and the request is taken back"
     lock.free()
     assert batcher("run", "jobs.csv", "--model", MODEL).code == 0
@@ -352,7 +355,7 @@ def test_what_nobody_answers_is_not_said_to_be_done(batcher: Batcher) -> None:
 
 def test_only_the_jobs_that_were_agreed_to_are_bought_again(batcher: Batcher, api: Api) -> None:
     from batcher.ledger.again import Which
-    from batcher.runs import open_ledger
+    from batcher.runs.opening import open_ledger
 
     api.specials = [None, accepts_and_hangs_up, accepts_and_hangs_up]
     assert batcher.run_csv(["a", "b", "c"], "-j", "1").code == 1
@@ -372,7 +375,7 @@ def test_only_the_jobs_that_were_agreed_to_are_bought_again(batcher: Batcher, ap
 def test_a_retry_that_is_carried_out_twice_buys_once(batcher: Batcher, api: Api) -> None:
     """As when the run that did it died before it could say so, and the command then does it itself."""
     from batcher.ledger.again import Which
-    from batcher.runs import open_ledger
+    from batcher.runs.opening import open_ledger
 
     assert batcher.run_csv(["FAIL"]).code == 1
     job = batcher("jobs", "runs/jobs", "--json").lines()[0]["job_id"]
@@ -396,12 +399,10 @@ def test_a_retry_that_is_carried_out_twice_buys_once(batcher: Batcher, api: Api)
 
 def test_no_two_requests_have_one_name(tmp_path: Path) -> None:
     """Where each command has the same process id, as in a container, the second was taken for the first."""
-    from batcher.ledger import asks
-
-    first = asks.leave(tmp_path, {"do": "pause"})
-    asks.answer(first, {})
-    asks.heard(first)
-    assert asks.leave(tmp_path, {"do": "pause"}).name != first.name
+    first = mailbox.post(tmp_path, Pause())
+    mailbox.answer(first, Noted())
+    mailbox.take_answer(first)
+    assert mailbox.post(tmp_path, Pause()).name != first.name
 
 
 def test_a_cancellation_that_meets_a_busy_server_is_tried_again(batcher: Batcher, api: Api, until: Until) -> None:
@@ -477,26 +478,24 @@ def test_a_finding_of_a_request_that_an_attempt_here_has_is_left_alone(batcher: 
 
 
 def test_a_request_whose_answer_cannot_be_written_is_not_carried_out_again(tmp_path: Path) -> None:
-    from batcher.cli import left
-    from batcher.ledger import asks
     from batcher.ledger.lock import Lock
 
     lock = Lock(tmp_path)
     lock.take()
 
-    async def do() -> dict[str, Any]:
+    async def here() -> Noted:
         raise LedgerInUse
 
     async def serve() -> None:
-        while not (waiting := asks.waiting(tmp_path)):
+        while not (waiting := mailbox.unanswered(tmp_path)):
             await asyncio.sleep(0.02)
         waiting[0].with_suffix(".draft").mkdir()  # nothing can be written under that name
         with pytest.raises(IsADirectoryError):
-            asks.answer(waiting[0], {"jobs": 1})
-        assert asks.waiting(tmp_path) == []
+            mailbox.answer(waiting[0], JobsRetried(1))
+        assert mailbox.unanswered(tmp_path) == []
 
     async def both() -> None:
-        await asyncio.gather(serve(), left.do_or_leave(tmp_path, {"do": "retry"}, do, wait=5))
+        await asyncio.gather(serve(), carry_out(tmp_path, RetryJobs(Which()), Noted, here, wait=5))
 
     with pytest.raises(LedgerInUse, match="could not write"):
         asyncio.run(both())
@@ -504,33 +503,31 @@ def test_a_request_whose_answer_cannot_be_written_is_not_carried_out_again(tmp_p
 
 def test_a_request_that_the_next_holder_forgets_is_made_anew(tmp_path: Path) -> None:
     """It was taken for heard, and `pause` said so, where nobody had read it."""
-    from batcher.cli import left
-    from batcher.ledger import asks
     from batcher.ledger.lock import Lock
 
     first, second = Lock(tmp_path), Lock(tmp_path)
     first.take()
 
-    async def do() -> dict[str, Any]:
+    async def here() -> Noted:
         lock = Lock(tmp_path)
         lock.take()
         lock.free()
-        return {"paused": True}
+        return Noted()
 
     async def hand_over() -> None:
-        while not asks.waiting(tmp_path):
+        while not mailbox.unanswered(tmp_path):
             await asyncio.sleep(0.01)
         first.free()
         second.take()
-        asks.forget(tmp_path)  # as a run does that begins
+        mailbox.discard_all(tmp_path)  # as a run does that begins
         await asyncio.sleep(0.5)
         second.free()
 
-    async def both() -> left.Said:
-        said, _ = await asyncio.gather(left.do_or_leave(tmp_path, {"do": "pause"}, do, wait=5), hand_over())
+    async def both() -> Done[Noted]:
+        said, _ = await asyncio.gather(carry_out(tmp_path, Pause(), Noted, here, wait=5), hand_over())
         return said
 
-    assert asyncio.run(both()) == left.Said({"paused": True}, by_run=False)
+    assert asyncio.run(both()) == Done(Noted(), by_run=False)
 
 
 def test_what_is_bought_again_leaves_the_old_file_and_its_sidecar(batcher: Batcher, api: Api) -> None:

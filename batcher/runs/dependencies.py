@@ -32,7 +32,7 @@ def http_wire(endpoint: Endpoint) -> Wire:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class Dependencies:
     """The database, the wire, the sandbox, time and chance."""
 
     database: Callable[[Path], Awaitable[Database]] = open_threaded

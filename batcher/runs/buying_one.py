@@ -1,20 +1,43 @@
-"""`batcher doctor --buy-one`: buys one job with the user's consent, and says what differs from what is assumed."""
+"""Buys one job with the user's consent, records each exchange, and says what differs from what is assumed."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import base64
+import io
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory
+from typing import Final
 from urllib.parse import urlsplit
 
-import typer
+from PIL import Image, ImageDraw
 
-if TYPE_CHECKING:
-    from batcher.checks.buy_one import Order
-    from batcher.checks.doctor import Check
-    from batcher.cli.doctor import Asked
-    from batcher.provider.provider import Provider
+from batcher.catalog import Model, bundled
+from batcher.checks import buy_one as bought
+from batcher.checks.buy_one import OWN_PROMPT, Order, body_of
+from batcher.checks.doctor import Check
+from batcher.checks.exchanges import RecordingWire
+from batcher.clock import Clock
+from batcher.errors import WrongUse
+from batcher.hosting.inline import Looks, body
+from batcher.manifest.manifest import open_manifest
+from batcher.provider import FIRST, PROVIDERS
+from batcher.provider.calls import Wire
+from batcher.provider.provider import Offer, Provider
+from batcher.provider.rehearsal import sandbox
+from batcher.provider.sign_in import destination, remote
+from batcher.runs.dependencies import http_wire
+from batcher.runs.diagnosing import Asked
+from batcher.runs.planning import find_model
+from batcher.runs.prepare import expansion, model_id, nothing_selected, options_at, out_dir, vendor
+from batcher.runs.wanted import Selection
+from batcher.show.words import money
 
-_SIDE = 256
+Agree = Callable[[str, str], None]
+"""Is told what may cost how much, and raises NotMeant unless the user agrees to it."""
+Say = Callable[[str], None]
+"""Is told what the user should read, a line at a time."""
+_SIDE: Final = 256
 """Pixels of the picture that a job of this project's own sends."""
 
 
@@ -22,7 +45,7 @@ _SIDE = 256
 class _Chosen:
     """What is to be bought, and at which provider."""
 
-    order: "Order"
+    order: Order
     vendor: str
     beside: Path | None
     """The manifest's folder, where a `.env` may be."""
@@ -30,20 +53,12 @@ class _Chosen:
     """The job in words."""
 
 
-async def buy_one(asked: "Asked", *, yes: bool) -> tuple[Sequence["Check"], Path]:
-    """Buy the manifest's first job, else one of this project's own; return what was found, and the file."""
-    from contextlib import AsyncExitStack
-    from tempfile import TemporaryDirectory
+async def buy_one(asked: Asked, agree: Agree, say: Say) -> tuple[Sequence[Check], Path]:
+    """Buy the manifest's first job, else one of this project's own; return what was found, and the file of exchanges.
 
-    from batcher.checks import buy_one as bought
-    from batcher.checks.exchanges import RecordingWire
-    from batcher.clock import Clock
-    from batcher.provider import PROVIDERS
-    from batcher.provider.rehearsal import sandbox
-    from batcher.provider.sign_in import remote
-    from batcher.runs.parts import http_wire
-    from batcher.show.words import money
-
+    `agree` is asked before anything is bought, but on the sandbox. Raises NotMeant, TokenMissing, ManifestFaulty,
+    WrongUse.
+    """
     chosen = await _chosen(asked)
     api = PROVIDERS[chosen.vendor]
     file = asked.out or _free_name(api.name)
@@ -58,32 +73,17 @@ async def buy_one(asked: "Asked", *, yes: bool) -> tuple[Sequence["Check"], Path
         stack.push_async_callback(plain.close)
         order = await _at_the_listed_price(chosen.order, api, plain)
         if not asked.rehearsing:
-            price = money(order.estimated_usd)
-            _ask(f"{chosen.what} at {api.traits.title} may cost {price}. Buy it?", price, yes=yes)
-        wire = RecordingWire(plain, file, Clock(), lambda line: typer.echo(line, err=True))
+            agree(f"{chosen.what} at {api.traits.title} may cost", money(order.estimated_usd))
+        wire = RecordingWire(plain, file, Clock(), say)
         where = f"the sandbox, as {api.traits.title} (REHEARSAL)" if asked.rehearsing else endpoint.base
-        typer.echo(f"buying {chosen.what} at {where}; each exchange goes to {file}", err=True)
+        say(f"buying {chosen.what} at {where}; each exchange goes to {file}")
         seen = await bought.buy(api, wire, Clock(), order)
     host = urlsplit(endpoint.base).netloc
     checks = [*bought.findings(api, order, seen, host=host, headers=wire.headers)]
     kept = ", ".join(str(one) for one in bought.saved(seen, file))
     if kept:
-        typer.echo(f"what was bought: {kept}", err=True)
+        say(f"what was bought: {kept}")
     return checks, file
-
-
-def _ask(question: str, price: str, *, yes: bool) -> None:
-    """Raise NotMeant unless the user agrees to the price."""
-    from batcher.cli.ask import can_ask, sure
-    from batcher.errors import NotMeant
-
-    if yes:
-        return
-    if not can_ask():
-        raise NotMeant(
-            f"one job may cost {price}, and nobody can be asked; nothing was sent", "if that is meant, add --yes"
-        )
-    sure(question, NotMeant("nothing was sent"))
 
 
 def _free_name(vendor: str) -> Path:
@@ -92,10 +92,8 @@ def _free_name(vendor: str) -> Path:
     return next(one for one in names if not one.exists())
 
 
-async def _at_the_listed_price(order: "Order", api: "Provider", wire: Any) -> "Order":  # noqa: ANN401 - a Wire
+async def _at_the_listed_price(order: Order, api: Provider, wire: Wire) -> Order:
     """Return the order at the listed price of a unit, where bills are units: what it costs follows that."""
-    from dataclasses import replace
-
     if api.price_list is None:
         return order
     model_id = order.offer.model_id
@@ -107,19 +105,12 @@ async def _at_the_listed_price(order: "Order", api: "Provider", wire: Any) -> "O
     return replace(order, offer=replace(order.offer, unit_usd=unit), estimated_usd=estimate)
 
 
-async def _chosen(asked: "Asked") -> _Chosen:
+async def _chosen(asked: Asked) -> _Chosen:
     return await _of_the_manifest(asked, asked.manifest) if asked.manifest else _own(asked)
 
 
-async def _of_the_manifest(asked: "Asked", manifest: str) -> _Chosen:
+async def _of_the_manifest(asked: Asked, manifest: str) -> _Chosen:
     """Choose the first job of a manifest. Raises ManifestFaulty."""
-    from batcher.hosting.inline import Looks, body
-    from batcher.manifest.manifest import open_manifest
-    from batcher.provider.sign_in import destination
-    from batcher.runs.planning import find_model
-    from batcher.runs.prepare import expansion, model_id, nothing_selected, options_at, out_dir, vendor
-    from batcher.runs.wanted import Selection
-
     opened = open_manifest(manifest)
     name = vendor(opened, asked.provider)
     owner = destination(name, sandbox=asked.rehearsing)
@@ -132,13 +123,8 @@ async def _of_the_manifest(asked: "Asked", manifest: str) -> _Chosen:
     return _Chosen(order, name, opened.root, f"the first job of {manifest}, {spec.name},")
 
 
-def _own(asked: "Asked") -> _Chosen:
+def _own(asked: Asked) -> _Chosen:
     """Choose a cheap job of this project's own: a small picture goes to the provider's first model that edits one."""
-    from batcher.catalog import bundled
-    from batcher.checks.buy_one import OWN_PROMPT, body_of
-    from batcher.errors import WrongUse
-    from batcher.provider import FIRST
-
     name = asked.provider or FIRST
     models = [model for model in bundled(name).values() if asked.model in {None, model.id}]
     model = next((one for one in models if one.media), None)
@@ -151,10 +137,7 @@ def _own(asked: "Asked") -> _Chosen:
     return _Chosen(order, name, None, f"one picture of {model.remote_id}")
 
 
-def _order(model: Any, body: bytes, inputs: Any, estimated_usd: float | None) -> "Order":  # noqa: ANN401 - a Model, JSON
-    from batcher.checks.buy_one import Order
-    from batcher.provider.provider import Offer
-
+def _order(model: Model, body: bytes, inputs: Mapping[str, object], estimated_usd: float | None) -> Order:
     asked = str(inputs.get("output_format") or model.properties.get("output_format", {}).get("default") or "")
     offer = Offer(model.remote_id, model.seeds, model.media, model.unit_usd)
     return Order(offer, body, estimated_usd, model.outputs(inputs), {"jpeg": "jpg"}.get(asked, asked))
@@ -162,11 +145,6 @@ def _order(model: Any, body: bytes, inputs: Any, estimated_usd: float | None) ->
 
 def _picture() -> str:
     """Return a small picture as a data URI: a cup's outline on a plain ground."""
-    import base64
-    import io
-
-    from PIL import Image, ImageDraw
-
     picture = Image.new("RGB", (_SIDE, _SIDE), "white")
     drawing = ImageDraw.Draw(picture)
     drawing.rectangle((80, 90, 165, 190), outline="black", width=4)
