@@ -15,7 +15,7 @@ class Clock:
     wall: Callable[[], float] = time.time
 
     def now(self) -> float:
-        """Give the wall time, in seconds since 1970 UTC."""
+        """Return the wall time, in seconds since 1970 UTC."""
         return self.wall()
 
 

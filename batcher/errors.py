@@ -95,7 +95,7 @@ class Signalled(BatcherError):
         self.exit_code = SIGNAL_BASE + number  # type: ignore[misc]  # by the signal
 
 
-class Refused(BatcherError):
+class CommandRefused(BatcherError):
     """The run at work could not do what was asked of it; it said why, and the exit code."""
 
     def __init__(self, message: str, hint: str, exit_code: int) -> None:

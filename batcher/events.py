@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from batcher.errors import Stopped
-from batcher.job import Kind, State
+from batcher.job import FailureKind, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Moved:
     name: str
     came_from: State
     to: State
-    kind: Kind | None
+    kind: FailureKind | None
     message: str | None
     request_id: str | None
     attempt: int
@@ -131,12 +131,12 @@ class Listener(Protocol):
     """Hears of each event after it is on disk. It cannot steer: one that raises is dropped, and named once."""
 
     def __call__(self, event: Event) -> None:
-        """Take note."""
+        """Record the event."""
         ...
 
 
 def facts_of(event: Event) -> dict[str, Any]:
-    """Give an event's facts by name, quicker than `asdict` does: there are several a job."""
+    """Return an event's facts by name, quicker than `asdict` does: there are several a job."""
     facts = {name: getattr(event, name) for name in event.__dataclass_fields__}
     if isinstance(event, Ended) and event.stopped:
         facts["stopped"] = asdict(event.stopped)

@@ -20,7 +20,7 @@ class State(StrEnum):
     CANCELLED = "cancelled"
 
 
-class Kind(StrEnum):
+class FailureKind(StrEnum):
     """Why a job failed, or is uncertain."""
 
     SOURCE = "source"
@@ -37,15 +37,15 @@ class Kind(StrEnum):
     CRASH = "crash"
 
 
-UNTOLD: Final = frozenset({Kind.TIMEOUT, Kind.GONE})
+UNTOLD: Final = frozenset({FailureKind.TIMEOUT, FailureKind.GONE})
 """Failures of which nobody knows how they ended at the server, and so what they are billed."""
 
-Kinds = frozenset[Kind]
+Kinds = frozenset[FailureKind]
 Arrows = Mapping[State, Kinds]
 """The states that may follow, each with the kinds it may carry (none: it carries no kind)."""
 
 
-def to(*plain: State, failed: Iterable[Kind] = (), uncertain: Iterable[Kind] = ()) -> Arrows:
+def to(*plain: State, failed: Iterable[FailureKind] = (), uncertain: Iterable[FailureKind] = ()) -> Arrows:
     """Name the states that may come next."""
     arrows: dict[State, Kinds] = dict.fromkeys(plain, frozenset())
     if failed := frozenset(failed):
@@ -56,12 +56,12 @@ def to(*plain: State, failed: Iterable[Kind] = (), uncertain: Iterable[Kind] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class StateFacts:
     """What is true of a job in one state."""
 
     then: Arrows = field(default_factory=to)
     """Where the run takes it by itself."""
-    retry: Mapping[Kind | None, State] = field(default_factory=dict)
+    retry: Mapping[FailureKind | None, State] = field(default_factory=dict)
     """Where the user's `retry` takes it, by the kind it carries."""
     again: State | None = None
     """Where `retry --again` takes it: bought anew."""
@@ -72,61 +72,70 @@ class Facts:
     settled: bool = False
     after_crash: State | None = None
     """What it is when the process that moved it is gone; None: it stays as it is."""
-    after_crash_kind: Kind | None = None
+    after_crash_kind: FailureKind | None = None
 
 
-LIFE: Final[Mapping[State, Facts]] = MappingProxyType(
+LIFE: Final[Mapping[State, StateFacts]] = MappingProxyType(
     {
-        State.PENDING: Facts(
-            then=to(State.SUBMITTING, State.DONE, failed=[Kind.SOURCE]),  # done: taken over from another run
+        State.PENDING: StateFacts(
+            then=to(State.SUBMITTING, State.DONE, failed=[FailureKind.SOURCE]),  # done: taken over from another run
         ),
-        State.SUBMITTING: Facts(
+        State.SUBMITTING: StateFacts(
             then=to(
                 State.RUNNING,
                 State.PENDING,
-                failed=[Kind.INVALID, Kind.REFUSED],
-                uncertain=[Kind.LOST, Kind.CRASH],
+                failed=[FailureKind.INVALID, FailureKind.REFUSED],
+                uncertain=[FailureKind.LOST, FailureKind.CRASH],
             ),
             in_flight=True,
             after_crash=State.UNCERTAIN,  # the POST may have left
-            after_crash_kind=Kind.CRASH,
+            after_crash_kind=FailureKind.CRASH,
         ),
-        State.RUNNING: Facts(
+        State.RUNNING: StateFacts(
             then=to(
                 State.FETCHING,
                 State.CANCELLED,
-                failed=[Kind.FAILED, Kind.REFUSED, Kind.INVALID, Kind.TIMEOUT, Kind.GONE, Kind.NO_OUTPUT],
+                failed=[
+                    FailureKind.FAILED,
+                    FailureKind.REFUSED,
+                    FailureKind.INVALID,
+                    FailureKind.TIMEOUT,
+                    FailureKind.GONE,
+                    FailureKind.NO_OUTPUT,
+                ],
             ),
             in_flight=True,
         ),
-        State.FETCHING: Facts(then=to(State.DONE, failed=[Kind.EXPIRED, Kind.BAD_OUTPUT, Kind.UNFETCHED])),
-        State.DONE: Facts(settled=True, again=State.PENDING, by_hand=to(State.FETCHING)),
-        State.FAILED: Facts(
+        State.FETCHING: StateFacts(
+            then=to(State.DONE, failed=[FailureKind.EXPIRED, FailureKind.BAD_OUTPUT, FailureKind.UNFETCHED])
+        ),
+        State.DONE: StateFacts(settled=True, again=State.PENDING, by_hand=to(State.FETCHING)),
+        State.FAILED: StateFacts(
             then=to(State.PENDING),  # only a failed generation, where retry.attempts allows another
             retry={
-                Kind.TIMEOUT: State.RUNNING,
-                Kind.GONE: State.RUNNING,
-                Kind.EXPIRED: State.FETCHING,
-                Kind.BAD_OUTPUT: State.FETCHING,
-                Kind.UNFETCHED: State.FETCHING,
-                Kind.NO_OUTPUT: State.FETCHING,
-                Kind.INVALID: State.PENDING,
-                Kind.REFUSED: State.PENDING,
-                Kind.FAILED: State.PENDING,
-                Kind.SOURCE: State.PENDING,
+                FailureKind.TIMEOUT: State.RUNNING,
+                FailureKind.GONE: State.RUNNING,
+                FailureKind.EXPIRED: State.FETCHING,
+                FailureKind.BAD_OUTPUT: State.FETCHING,
+                FailureKind.UNFETCHED: State.FETCHING,
+                FailureKind.NO_OUTPUT: State.FETCHING,
+                FailureKind.INVALID: State.PENDING,
+                FailureKind.REFUSED: State.PENDING,
+                FailureKind.FAILED: State.PENDING,
+                FailureKind.SOURCE: State.PENDING,
             },
             again=State.PENDING,
             by_hand=to(State.RUNNING),
             settled=True,
         ),
-        State.UNCERTAIN: Facts(
+        State.UNCERTAIN: StateFacts(
             then=to(State.PENDING, State.RUNNING),  # only under `retry.uncertain: resubmit`; where its request is found
-            retry={Kind.LOST: State.PENDING, Kind.CRASH: State.PENDING},
+            retry={FailureKind.LOST: State.PENDING, FailureKind.CRASH: State.PENDING},
             again=State.PENDING,
             by_hand=to(State.RUNNING),
             settled=True,
         ),
-        State.CANCELLED: Facts(retry={None: State.PENDING}, again=State.PENDING, settled=True),
+        State.CANCELLED: StateFacts(retry={None: State.PENDING}, again=State.PENDING, settled=True),
     }
 )
 
@@ -203,7 +212,7 @@ class Job:
 
     spec: Spec
     state: State = State.PENDING
-    kind: Kind | None = None
+    kind: FailureKind | None = None
     message: str | None = None
     attempt: int = 0
     """Submissions so far, those that were certainly not accepted and wait for another try left out."""
@@ -231,7 +240,7 @@ class Move:
     """One step of a job's life, with what is learned on the way. Stamps in seconds since 1970."""
 
     to: State
-    kind: Kind | None = None
+    kind: FailureKind | None = None
     message: str | None = None
     request_id: str | None = None
     delay: float = 0.0
@@ -255,8 +264,8 @@ class Move:
     """Seconds from acceptance to the end, where it was seen."""
 
 
-def allowed(state: State, kind: Kind | None, move: Move) -> bool:
-    """Say whether a job in this state, of this kind, may take that step."""
+def allowed(state: State, kind: FailureKind | None, move: Move) -> bool:
+    """Return whether a job in this state, of this kind, may take that step."""
     facts = LIFE[state]
     if move.asked:
         if move.to in {facts.retry.get(kind), facts.again}:

@@ -16,18 +16,18 @@ from typing import Any, Final, TypedDict, TypeVar, Unpack
 from batcher.errors import ManifestFaulty, NotMeant, WrongUse
 from batcher.events import Event
 from batcher.job import Job
-from batcher.ledger.enrolment import TooManyUnlisted
+from batcher.ledger.import_jobs import TooManyUnlisted
 from batcher.ledger.reader import Reader
 from batcher.ledger.rows import event_of
 from batcher.manifest.expand import Options
 from batcher.manifest.manifest import Manifest, open_manifest
-from batcher.manifest.mapping import forget, mapping_manifest
+from batcher.manifest.mapping_manifest import forget, mapping_manifest
 from batcher.runs import descriptors, planning
+from batcher.runs.logged import logged
 from batcher.runs.planning import Plan
 from batcher.runs.run import Outcome, Run
+from batcher.runs.run_request import Overrides, RunRequest, Selection
 from batcher.runs.starting import Cost, begin
-from batcher.runs.wanted import Overrides, Selection, Wanted
-from batcher.runs.working import logged
 from batcher.settings import seconds, time_of_day
 from batcher.show.progress import listener
 from batcher.show.status import status
@@ -341,13 +341,13 @@ class _Answers:
         raise NotMeant(f"{many} by this manifest; nothing was changed", "if that is meant, pass replace_done=True")
 
 
-def _wanted(manifest: ManifestLike, given: PlanKeywords) -> Wanted:
+def _wanted(manifest: ManifestLike, given: PlanKeywords) -> RunRequest:
     if unknown := set(given) - set(PlanKeywords.__annotations__):
         raise TypeError(f"there is no keyword {', '.join(sorted(unknown))}")
     out = given.get("out")
     folder = None if out is None else Path(out)
     selection = Selection(given.get("limit"), given.get("sample"), given.get("where"))
-    return Wanted(
+    return RunRequest(
         manifest=_opened(manifest, folder),
         out=folder,
         model=given.get("model"),

@@ -16,7 +16,7 @@ _FREE: Final = frozenset({"turned_away", "refused"})
 """Outcomes of attempts that nothing is paid for."""
 
 
-class Row(Protocol):
+class LedgerRow(Protocol):
     """A row of the ledger."""
 
     def __getitem__(self, column: str, /) -> Any: ...  # noqa: ANN401 - as sqlite3 has it
@@ -51,7 +51,7 @@ class Exposure:
         return self.billed + self.reserved + self.at_risk
 
 
-def exposure(rows: Iterable[Row]) -> Exposure:
+def exposure(rows: Iterable[LedgerRow]) -> Exposure:
     """Return what a ledger knows of money: its rows have `outcome`, `billed` and the estimates that are `unbilled`."""
     billed = reserved = at_risk = without_bill = 0.0
     for row in rows:
@@ -113,7 +113,7 @@ class BilledRatios:
         return self.by_class.get(price_class(model, request_class), 1.0)
 
 
-def billed_ratios(rows: Iterable[Row]) -> BilledRatios:
+def billed_ratios(rows: Iterable[LedgerRow]) -> BilledRatios:
     """Return what bills tell: rows have `model`, `class`, `billed` and `estimated`."""
     sums: dict[Hashable, tuple[float, float]] = {}
     bills = 0

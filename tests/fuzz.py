@@ -17,19 +17,19 @@ import atheris
 with atheris.instrument_imports(include=["batcher"]):
     from batcher.catalog import bundled
     from batcher.errors import BatcherError
-    from batcher.hosting.inline import Looks
+    from batcher.hosting.inline import ImageFactsCache
     from batcher.manifest.expand import Expansion, Options
     from batcher.manifest.manifest import open_manifest
     from batcher.manifest.names import safe_name
     from batcher.manifest.templates import BadTemplate, Template
-    from batcher.plain import CONTROLS, command, plain
     from batcher.provider import PROVIDERS
     from batcher.provider.answers import MOST_OUTPUTS
     from batcher.provider.calls import Answer, target
-    from batcher.provider.damaged import hinted_ids, parse
+    from batcher.provider.damaged_json import hinted_ids, parse
     from batcher.provider.provider import Provider, Reference
     from batcher.provider.redaction import Redactor
     from batcher.provider.replies import Accepted, Finished
+    from batcher.terminal_text import CONTROLS, command, plain
 
 MODEL = bundled()["google/nano-banana/pro/edit"]
 FOLDER = Path(tempfile.mkdtemp(prefix="fuzz-"))
@@ -43,7 +43,9 @@ def expand(name: str, content: bytes) -> None:
     file.write_bytes(content)
     try:
         manifest = open_manifest(str(file))
-        for number, _ in enumerate(Expansion(manifest, MODEL, Looks(), Options({}, None, skip_invalid=False), None)):
+        for number, _ in enumerate(
+            Expansion(manifest, MODEL, ImageFactsCache(), Options({}, None, skip_invalid=False), None)
+        ):
             if number > 500:
                 break
     except BatcherError:

@@ -136,7 +136,7 @@ BUGS = [
     Bug(
         "carries a request from another terminal out again",
         "requests",
-        [("ledger/again.py", "self.only.get(job.id) == job.attempt", "job.id in self.only")],
+        [("ledger/retry.py", "self.only.get(job.id) == job.attempt", "job.id in self.only")],
     ),
     Bug(
         "sets nothing aside for a request that is adopted",
@@ -222,7 +222,7 @@ BUGS = [
         [
             (
                 "engine/rules.py",
-                "return Move(State.UNCERTAIN, Kind.LOST, message, evidence=evidence)",
+                "return Move(State.UNCERTAIN, FailureKind.LOST, message, evidence=evidence)",
                 "return Move(State.PENDING, message=message, delay=1.0)",
             )
         ],
@@ -261,14 +261,14 @@ BUGS = [
     Bug(
         "gives a file its name before it is flushed",
         "powercut",
-        [("outputs/store.py", "        os.fsync(self._fd)\n", "")],
+        [("outputs/output_folder.py", "        os.fsync(self._fd)\n", "")],
     ),
     Bug(
         "does not flush the folder after a file was named",
         "powercut",
         [
             (
-                "outputs/store.py",
+                "outputs/output_folder.py",
                 "    os.rename(part, name, src_dir_fd=parts, dst_dir_fd=fd)\n    os.fsync(fd)\n",
                 "    os.rename(part, name, src_dir_fd=parts, dst_dir_fd=fd)\n",
             ),
@@ -279,7 +279,7 @@ BUGS = [
         "powercut",
         [
             (
-                "outputs/store.py",
+                "outputs/output_folder.py",
                 "            _name(part.name, parts, name, fd)\n"
                 "            if beside:\n"
                 "                _name(beside.name, parts, sidecar_file(name), fd)\n",
@@ -332,14 +332,14 @@ BUGS = [
     Bug(
         "does not ask its witnesses",
         "copies",
-        [("ledger/gap.py", "    if last is None:\n        return True\n", "    return True\n")],
+        [("ledger/reconcile.py", "    if last is None:\n        return True\n", "    return True\n")],
     ),
     Bug(
         "follows a redirect with a submission",
         "security",
         [
             (
-                "provider/wire.py",
+                "provider/http.py",
                 "allow_redirects=False,\n                    trace_request_ctx",
                 "allow_redirects=True,\n                    trace_request_ctx",
             )
@@ -348,7 +348,7 @@ BUGS = [
     Bug(
         "gives an answer up that came while the machine slept",
         "security",
-        [("provider/wire.py", "                limit.reschedule(soonest)\n", "                pass\n")],
+        [("provider/http.py", "                limit.reschedule(soonest)\n", "                pass\n")],
     ),
     Bug(
         "forgets what is in flight when a bill is above its estimate",
@@ -382,7 +382,7 @@ BUGS = [
         "templates",
         [
             (
-                "manifest/bounds.py",
+                "manifest/template_limits.py",
                 'return int.from_bytes(digest[:8], "big") % count',
                 "import secrets; return secrets.randbelow(count)",
             )
@@ -433,7 +433,13 @@ BUGS = [
     Bug(
         "joins what has no text of its own",
         "methods",
-        [("manifest/bounds.py", "found = [*map(make_attrgetter(context.environment, attribute), found)]", "pass")],
+        [
+            (
+                "manifest/template_limits.py",
+                "found = [*map(make_attrgetter(context.environment, attribute), found)]",
+                "pass",
+            )
+        ],
     ),
     Bug(
         "believes a refusal that speaks of the server's own trouble",
@@ -459,7 +465,7 @@ BUGS = [
     Bug(
         "writes a proxy's password down",
         "passwords",
-        [("provider/wire.py", "text = without_passwords(readable(", "text = str(readable(")],
+        [("provider/http.py", "text = without_passwords(readable(", "text = str(readable(")],
     ),
     Bug(
         "takes the bill of nothing of a failure for a price",
@@ -474,14 +480,14 @@ BUGS = [
     Bug(
         "writes wherever a ledger says",
         "doors",
-        [("outputs/store.py", '        if not is_inside(f"{folder}/x"):', "        if False:")],
+        [("outputs/output_folder.py", '        if not is_inside(f"{folder}/x"):', "        if False:")],
     ),
     Bug(
         "reads wherever a ledger says",
         "doors",
         [
             ("checks/verify.py", '    if not is_inside(row["file"]):', "    if False:"),
-            ("outputs/store.py", "    if not is_inside(file):\n", "    if False:\n"),
+            ("outputs/output_folder.py", "    if not is_inside(file):\n", "    if False:\n"),
             ("ledger/rows.py", 'row["file"] if row["file"] and is_inside(row["file"]) else None', 'row["file"]'),
         ],
     ),
@@ -521,7 +527,7 @@ BUGS = [
         "intake",
         [
             (
-                "manifest/bounds.py",
+                "manifest/template_limits.py",
                 "return default if value is EMPTY else plain(value, default, boolean)",
                 "return plain(value, default, boolean)",
             )
@@ -530,7 +536,7 @@ BUGS = [
     Bug(
         "chance is drawn by columns that are empty",
         "intake",
-        [("manifest/bounds.py", "in of_the_row(self._values).items()", "in self._values.items()")],
+        [("manifest/template_limits.py", "in of_the_row(self._values).items()", "in self._values.items()")],
     ),
     Bug(
         "a title is carried down into another product",
@@ -548,7 +554,7 @@ BUGS = [
         "narrowed",
         [
             (
-                "ledger/enrolment.py",
+                "ledger/import_jobs.py",
                 "        if not choice.partly():\n            connection",
                 "        if True:\n            connection",
             )
@@ -564,7 +570,7 @@ BUGS = [
         "requests",
         [
             (
-                "ledger/again.py",
+                "ledger/retry.py",
                 "for job in map(job_of, rows) if job.spec.id not in moved)",
                 "for job in map(job_of, rows))",
             )
@@ -579,7 +585,7 @@ BUGS += [
         "found",
         [
             (
-                "engine/found.py",
+                "engine/request_matching.py",
                 "        if request.inputs.get(SEED) != self.job.seed:\n            return False\n",
                 "",
             )
@@ -617,7 +623,7 @@ BUGS += [
     Bug(
         "adopts what may have a twin that could not be read",
         "twins",
-        [("engine/found.py", "not (complete and len(own) == 1)", "not len(own) == 1")],
+        [("engine/request_matching.py", "not (complete and len(own) == 1)", "not len(own) == 1")],
     ),
     Bug(
         "takes a server's trouble with 503 for a refusal",

@@ -45,7 +45,7 @@ class Prices:
     """USD that an input adds to a request where it is on."""
 
     def of(self, resolution: str | None) -> float | None:
-        """Give the price of one output at that resolution, None if not known."""
+        """Return the price of one output at that resolution, None if not known."""
         return self.usd.get(resolution or "default", self.usd.get("default"))
 
 
@@ -112,7 +112,7 @@ class Model:
         return jsonschema_rs.validator_for(json.dumps(_without_unknown_formats(self.schema)), retriever=_fetch_nothing)
 
     def faults(self, inputs: Mapping[str, object]) -> list[tuple[str, str]]:
-        """Give what the schema forbids in these inputs, as (field, what is wrong) pairs."""
+        """Return what the schema forbids in these inputs, as (field, what is wrong) pairs."""
         if self._validator.is_valid(inputs):
             return []
         return [_explain(error, inputs) for error in self._validator.iter_errors(inputs)]
@@ -133,7 +133,7 @@ class Model:
         return texts and bool(_MEDIA_NAMES.search(name))
 
     def outputs(self, inputs: Mapping[str, object]) -> int:
-        """Give how many files a job of these inputs asks for."""
+        """Return how many files a job of these inputs asks for."""
         if self._counted_by is None:
             return 1
         name, default = self._counted_by

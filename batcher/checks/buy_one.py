@@ -12,11 +12,10 @@ from batcher.checks.doctor import Check, bad, good, unknown
 from batcher.clock import Clock
 from batcher.outputs.media import NotMedia, examine
 from batcher.provider.calls import Answer, Download, Wire, WireFault
-from batcher.provider.damaged import parse
+from batcher.provider.damaged_json import parse
 from batcher.provider.provider import Offer, Provider, Reference
 from batcher.provider.replies import (
     Accepted,
-    Broken,
     CancelAsked,
     CancelDone,
     Cancelled,
@@ -24,6 +23,7 @@ from batcher.provider.replies import (
     CancelTooLate,
     Completed,
     Finished,
+    GenerationFailed,
     Lost,
     Missing,
     PastPage,
@@ -117,10 +117,10 @@ async def _watch(api: Provider, wire: Wire, clock: Clock, request: Reference, bo
             bought.words.append(word)
         if isinstance(reply, Queued | Working) and bought.early is None:
             bought.early = api.read_result(await wire.send(api.result(request)), clock.now(), request)
-        if isinstance(reply, Completed | Finished | Broken | Cancelled):
+        if isinstance(reply, Completed | Finished | GenerationFailed | Cancelled):
             bought.completed_after = bought.completed_after or waited
             bought.result = api.read_result(await wire.send(api.result(request)), clock.now(), request)
-            if isinstance(bought.result, Broken | Cancelled) or _has_output(bought.result):
+            if isinstance(bought.result, GenerationFailed | Cancelled) or _has_output(bought.result):
                 bought.outputs_after = clock.now() - begun
                 return
             if clock.now() - begun - bought.completed_after > _LATE:
@@ -252,7 +252,7 @@ def _end(bought: Bought) -> Check:
         case Finished(urls) if urls:
             count = f"{len(urls)} output{'s' if len(urls) > 1 else ''}"
             return good("end", f"completed after {bought.outputs_after or 0:.1f} s, with {count}")
-        case Broken(kind, message):
+        case GenerationFailed(kind, message):
             return bad("end", f"{kind}: {message}", "the words are the model's; try another prompt")
         case None:
             return bad("end", f"it did not end within {LONGEST:.0f} s", "its request id is in the file: batcher adopt")

@@ -74,7 +74,7 @@ class RecordingWire:
             yield got
 
     def stood_still(self) -> None:
-        """Give what is on its way more time."""
+        """Return what is on its way more time."""
         self._wire.stood_still()
 
     async def refresh(self) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from batcher.ledger.reader import Reader
+from batcher.outputs.output_folder import open_result
 from batcher.outputs.sidecar import sidecar_file
-from batcher.outputs.store import open_result
 from batcher.paths import is_inside
 
 _AT_ONCE: Final = 256

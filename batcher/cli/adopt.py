@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from batcher.cli import options as o
-from batcher.plain import command
 from batcher.runs import controlling
+from batcher.terminal_text import command
 
 
 def adopt(
@@ -19,7 +19,7 @@ def adopt(
     request_id: Annotated[str, typer.Option("--request-id", help="The request id in the vendor's history.")],
     json: o.Json = False,
 ) -> None:
-    """Give an uncertain or failed job the request id that you found in the vendor's history; nothing is bought.
+    """Return an uncertain or failed job the request id that you found in the vendor's history; nothing is bought.
 
     Example: batcher adopt runs/products --job 0f3a... --request-id 7c1e...
     """

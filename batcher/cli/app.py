@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from batcher.cli.once import OnceCommand
+from batcher.cli.strict_command import StrictCommand
 from batcher.version import __version__
 
 _STYLE: Final[dict[str, Any]] = {"rich_markup_mode": None, "pretty_exceptions_enable": False, "add_completion": False}
@@ -21,7 +21,7 @@ class _Entry:
     short_help: str
     module: str
     function: str
-    cls: type[TyperCommand] = OnceCommand
+    cls: type[TyperCommand] = StrictCommand
     context_settings: dict[str, Any] = field(default_factory=dict)
 
     def load(self, name: str) -> TyperCommand:
@@ -52,7 +52,7 @@ COMMANDS: Final[dict[str, _Entry]] = {
     "doctor": _entry("Check token, balance, space, images, clock.", "doctor"),
     "models": _entry("List models, or one's inputs and price.", "models"),
     "init": _entry("Write a manifest to begin from.", "init"),
-    "set": _entry("Change settings of the run at work.", "change"),
+    "set": _entry("Change settings of the run at work.", "set_command", "change"),
     "sandbox": _Entry(
         "Serve a stand-in for the API on loopback.",
         "sandbox",

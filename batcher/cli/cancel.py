@@ -7,9 +7,9 @@ from dataclasses import asdict
 import typer
 
 from batcher.cli import options as o
-from batcher.plain import command
 from batcher.runs import controlling
 from batcher.show.words import jobs
+from batcher.terminal_text import command
 
 
 def cancel(out: o.Out, *, json: o.Json = False) -> None:

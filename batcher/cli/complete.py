@@ -27,9 +27,9 @@ def state(incomplete: str) -> Iterator[str]:
 
 def kind(incomplete: str) -> Iterator[str]:
     """Complete a kind of failure."""
-    from batcher.job import Kind
+    from batcher.job import FailureKind
 
-    return (one.value for one in Kind if one.startswith(incomplete))
+    return (one.value for one in FailureKind if one.startswith(incomplete))
 
 
 def provider(incomplete: str) -> Iterator[str]:

@@ -9,14 +9,14 @@ import typer
 
 from batcher.checks.doctor import facts
 from batcher.cli import options as o
-from batcher.cli.ask import can_ask, sure
-from batcher.cli.fitted import fitted
+from batcher.cli.confirm import can_ask, sure
+from batcher.cli.wrap import wrapped
 from batcher.errors import EXIT_OK, EXIT_SETTLED, NotMeant
 from batcher.manifest.expand import Options
-from batcher.plain import plain
 from batcher.runs import buying_one, diagnosing
 from batcher.runs.diagnosing import Asked
-from batcher.runs.prepare import known_provider
+from batcher.runs.expanding import known_provider
+from batcher.terminal_text import plain
 
 
 def doctor(
@@ -56,11 +56,11 @@ def doctor(
     else:
         words = {True: "ok", False: "DIFFERS" if buy_one else "WRONG", None: "unknown"}
         for check in checks:
-            typer.echo(fitted(plain(f"{words[check.ok]:<8} {check.name}: {check.message}"), sys.stdout, hang=9))
+            typer.echo(wrapped(plain(f"{words[check.ok]:<8} {check.name}: {check.message}"), sys.stdout, hang=9))
             for one in check.each:
                 typer.echo(plain(f"{'':<8}   {one}"))
             if check.ok is False and check.hint:
-                typer.echo(fitted(f"{'':<8} {check.hint}", sys.stdout, hang=9))
+                typer.echo(wrapped(f"{'':<8} {check.hint}", sys.stdout, hang=9))
     return EXIT_SETTLED if any(check.ok is False for check in checks) else EXIT_OK
 
 

@@ -8,7 +8,7 @@ import traceback
 import typer
 
 from batcher.cli.app import app
-from batcher.cli.lines import Lines
+from batcher.cli.json_events import JsonEvents
 from batcher.cli.messages import say, say_faults
 from batcher.cli.streams import open_what_is_closed, tame
 from batcher.errors import (
@@ -92,4 +92,4 @@ def _run() -> int:
 def _say_as_json(error: BatcherError) -> None:
     """End a `run --json` with an event, also where it could not even begin to expand."""
     if "--json" in sys.argv and sys.argv[1:2] in (["run"], ["resume"]):
-        Lines().end(error)
+        JsonEvents().end(error)

@@ -10,7 +10,7 @@ from batcher.catalog import bundled
 from batcher.errors import NotFound, WrongUse
 from batcher.manifest.schema import TITLE, editor_schema
 from batcher.manifest.survey import Table, as_template, survey_folder, survey_table
-from batcher.plain import command, plain
+from batcher.terminal_text import command, plain
 
 SCHEMA: Final = "batcher.schema.json"
 _TABLES: Final = frozenset({".csv", ".tsv", ".txt", ".jsonl", ".ndjson"})

@@ -13,17 +13,17 @@ from rich.cells import cell_len
 from batcher.cli import complete
 from batcher.cli import options as o
 from batcher.errors import WrongUse
+from batcher.job import FailureKind as Kinds
 from batcher.job import Job
-from batcher.job import Kind as Kinds
 from batcher.job import State as States
 from batcher.ledger.reader import Reader
 from batcher.manifest.faults import did_you_mean
-from batcher.plain import command, plain
-from batcher.runs.rows_again import write_rows
+from batcher.runs.row_export import write_rows
 from batcher.show import words
+from batcher.terminal_text import command, plain
 
 State = Annotated[str | None, typer.Option("--state", help="Only jobs in this state.", autocompletion=complete.state)]
-Kind = Annotated[
+KindOption = Annotated[
     str | None,
     typer.Option("--kind", help="Only jobs that failed, or are uncertain, in this way.", autocompletion=complete.kind),
 ]
@@ -43,7 +43,7 @@ def jobs(
     out: o.NewestOut = None,
     *,
     state: State = None,
-    kind: Kind = None,
+    kind: KindOption = None,
     unlisted: Unlisted = False,
     rows: RowsFile = None,
     json: o.Json = False,

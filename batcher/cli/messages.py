@@ -3,9 +3,9 @@
 import contextlib
 import sys
 
-from batcher.cli.fitted import fitted
+from batcher.cli.wrap import wrapped
 from batcher.errors import ManifestFaulty, Stopped
-from batcher.plain import plain
+from batcher.terminal_text import plain
 
 
 def say_faults(faulty: ManifestFaulty) -> None:
@@ -22,7 +22,7 @@ def say_faults(faulty: ManifestFaulty) -> None:
 def say(line: str) -> None:
     """Print a line, or a text of several, if anyone still reads it."""
     with contextlib.suppress(OSError, ValueError):
-        print(line if "\n" in line else fitted(plain(line), sys.stderr), file=sys.stderr, flush=True)
+        print(line if "\n" in line else wrapped(plain(line), sys.stderr), file=sys.stderr, flush=True)
 
 
 def say_stopped(stopped: Stopped) -> None:

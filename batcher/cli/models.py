@@ -14,11 +14,11 @@ from batcher.catalog import Model, bundled
 from batcher.cli import options as o
 from batcher.manifest.faults import did_you_mean
 from batcher.provider import FIRST, PROVIDERS
-from batcher.provider.rehearsal import sandbox
+from batcher.provider.embedded_sandbox import sandbox
 from batcher.provider.sign_in import remote
-from batcher.runs.catalogue import list_models, look_up
 from batcher.runs.dependencies import http_wire
-from batcher.runs.prepare import known_provider
+from batcher.runs.expanding import known_provider
+from batcher.runs.remote_catalogue import list_models, look_up
 from batcher.settings import Endpoint
 
 

@@ -10,7 +10,7 @@ from batcher.cli import complete
 from batcher.errors import BatcherError, NotFound, WrongUse
 from batcher.job import SETTLED, State
 from batcher.ledger.reader import Reader
-from batcher.plain import command
+from batcher.terminal_text import command
 
 Manifest = Annotated[str, typer.Argument(help="A YAML, CSV or JSONL manifest; - reads it from standard input.")]
 Out = Annotated[Path, typer.Argument(help="The run directory.", autocompletion=complete.out)]

@@ -6,8 +6,8 @@ import json as json_
 import typer
 
 from batcher.cli import options as o
-from batcher.plain import command
 from batcher.runs import controlling
+from batcher.terminal_text import command
 
 
 def pause(out: o.Out, *, json: o.Json = False) -> None:

@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 
 from batcher.cli import options as o
-from batcher.cli.fitted import fitted
 from batcher.cli.messages import say_faults
-from batcher.cli.wanted import Limits, opened, words
+from batcher.cli.run_options import LimitOptions, opened, words
+from batcher.cli.wrap import wrapped
 from batcher.errors import EXIT_MANIFEST, EXIT_OK, ManifestFaulty
 from batcher.runs import planning
-from batcher.runs.wanted import Selection, Wanted
+from batcher.runs.run_request import RunRequest, Selection
 from batcher.show.bill import lines
 
 
@@ -44,7 +44,7 @@ def plan(
         bool, typer.Option("-v", "--verbose", help="Name each photo that cannot be sent, with --skip-invalid.")
     ] = False,
 ) -> int:
-    """Say what `run` would do and cost, and every fault of the manifest; submit nothing.
+    """Show what `run` would do and cost, and every fault of the manifest; submit nothing.
 
     Example: batcher plan products.yaml
     """
@@ -55,7 +55,7 @@ def plan(
         provider=provider,
         sets=sets,
         selection=Selection(limit, sample, where),
-        limits=Limits(concurrency, max_cost, max_time, patience, until),
+        limits=LimitOptions(concurrency, max_cost, max_time, patience, until),
         reuse=reuse,
         skip_invalid=skip_invalid,
         sandbox=sandbox,
@@ -63,7 +63,7 @@ def plan(
     return show_plan(lambda: opened(manifest, said, replace_done=replace_done), as_json=json, verbose=verbose)
 
 
-def show_plan(opened: Callable[[], Wanted], *, as_json: bool, verbose: bool) -> int:
+def show_plan(opened: Callable[[], RunRequest], *, as_json: bool, verbose: bool) -> int:
     """Print what a run would do; `opened` opens its manifest. Raises ManifestFaulty where that is not said as JSON."""
     try:
         found = asyncio.run(planning.plan(opened()))
@@ -77,5 +77,5 @@ def show_plan(opened: Callable[[], Wanted], *, as_json: bool, verbose: bool) -> 
         return EXIT_MANIFEST if found.fault_count else EXIT_OK
     found.raise_faults()
     for line in lines(facts, verbose=verbose):
-        typer.echo(line if line.startswith("\n") else fitted(line, sys.stdout, hang=12))
+        typer.echo(line if line.startswith("\n") else wrapped(line, sys.stdout, hang=12))
     return EXIT_OK

@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 
 from batcher.cli import options as o
-from batcher.plain import command
 from batcher.runs.originals import fetch_originals, remote_originals
 from batcher.show.report.flags import WORDS
 from batcher.show.report.report import write_report
 from batcher.show.words import jobs
+from batcher.terminal_text import command
 
 
 def report(

@@ -1,12 +1,12 @@
 """`batcher resume`: goes on with the run in a directory, from its ledger alone."""
 
 from batcher.cli import options as o
-from batcher.cli.ask import can_ask, sure
-from batcher.cli.lines import Lines
+from batcher.cli.confirm import can_ask, sure
+from batcher.cli.json_events import JsonEvents
 from batcher.cli.messages import say
 from batcher.cli.run import Terminal, loop_run
-from batcher.cli.wanted import Limits
-from batcher.cli.work import work
+from batcher.cli.run_in_terminal import work
+from batcher.cli.run_options import LimitOptions
 from batcher.errors import NotMeant
 from batcher.runs.resuming import go_on
 
@@ -28,13 +28,13 @@ def resume(
 
     Example: batcher resume runs/products
     """
-    overrides = Limits(concurrency, max_cost, max_time, patience, until).overrides()
+    overrides = LimitOptions(concurrency, max_cost, max_time, patience, until).overrides()
     found = o.only_unfinished(out)
 
     def accepts(moved: str) -> bool:
         return accept_moved or _accepts(moved)
 
-    async def resumed(lines: Lines | None) -> int:
+    async def resumed(lines: JsonEvents | None) -> int:
         async with go_on(found, overrides, Terminal(yes=yes), accepts, say) as run:
             return await work(run, quiet=quiet, lines=lines)
 

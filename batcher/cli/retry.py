@@ -10,17 +10,17 @@ import typer
 
 from batcher.cli import complete
 from batcher.cli import options as o
-from batcher.cli.ask import can_ask, sure
-from batcher.cli.jobs import JobId, Kind, adoptions, check
+from batcher.cli.confirm import can_ask, sure
+from batcher.cli.jobs import JobId, KindOption, adoptions, check
 from batcher.control.client import Done
 from batcher.control.commands import JobsRetried
 from batcher.errors import NotMeant, WrongUse
 from batcher.job import Job, State
-from batcher.ledger.again import Which
 from batcher.ledger.reader import Reader
-from batcher.plain import command, plain
+from batcher.ledger.retry import RetrySelection
 from batcher.runs import controlling
 from batcher.show.words import jobs, money
+from batcher.terminal_text import command, plain
 
 _SHOWN = 5
 _NAMED = 20_000
@@ -38,7 +38,7 @@ def retry(
             autocompletion=complete.state,
         ),
     ] = None,
-    kind: Kind = None,
+    kind: KindOption = None,
     job: JobId = None,
     again: Annotated[
         bool, typer.Option("--again", help="Buy anew, whatever came of them; with --job a done one too.")
@@ -46,7 +46,7 @@ def retry(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask about jobs that may be billed twice.")] = False,
     json: o.Json = False,
 ) -> int:
-    """Let failed, uncertain or cancelled jobs go on; what may be billed twice is asked first.
+    """Queue failed, uncertain or cancelled jobs again; ask first where one may be billed twice.
 
     Example: batcher retry runs/products && batcher resume runs/products
     """
@@ -54,7 +54,7 @@ def retry(
     state = state or (None if again else "failed")
     if state not in {"failed", "uncertain", "cancelled", None}:
         raise WrongUse(f"--state {state}: only failed, uncertain and cancelled jobs are retried")
-    which = Which(state, kind, None if job is None else o.as_text(job), again)
+    which = RetrySelection(state, kind, None if job is None else o.as_text(job), again)
     which, kinds = _ask(out, which, yes=yes)
     waited = _left_out(out, which)
     if again and which.job is None and not which.only and not json:
@@ -65,21 +65,21 @@ def retry(
     return 0
 
 
-def _left_out(out: o.Out, which: Which) -> int:
+def _left_out(out: o.Out, which: RetrySelection) -> int:
     """Count the jobs that are meant, wait, and that no start sends: they are not selected, or no longer named."""
     with Reader(out) as reader:
         return reader.left_out(None if which.only is None else list(which.only))
 
 
-def _warn_of_those_left(out: o.Out, which: Which, waited: int) -> None:
+def _warn_of_those_left(out: o.Out, which: RetrySelection, waited: int) -> None:
     """Warn of jobs that wait now and that no `resume` sends; `waited`: how many of these waited before."""
     left = _left_out(out, which) - (waited if which.only is None else 0)
     if left > 0:
         typer.echo(f"{jobs(left)} of these wait until `run` selects them: the last start's selection left them out")
 
 
-def _ask(out: o.Out, which: Which, *, yes: bool) -> tuple[Which, str]:
-    """Say what may be billed twice, and ask; give what was agreed to. Raises WrongUse where nobody can answer."""
+def _ask(out: o.Out, which: RetrySelection, *, yes: bool) -> tuple[RetrySelection, str]:
+    """Tell what may be billed twice, and ask; return what was agreed to. Raises WrongUse where nobody can answer."""
     found = _Found()
     with Reader(out) as reader:
         told_at = reader.ask("last_event")[0][0]
@@ -121,7 +121,7 @@ class _Found:
         """Each with its attempt; None where they are many, and none may be billed twice."""
         self._kinds: Counter[str] = Counter()
 
-    def take(self, job: Job, target: State, which: Which) -> None:
+    def take(self, job: Job, target: State, which: RetrySelection) -> None:
         """Count a job, and what buying it anew may cost."""
         self.count += 1
         self._kinds[job.kind or job.state] += 1
@@ -144,7 +144,7 @@ class _Found:
 
 
 def _say_evidence(out: o.Out) -> None:
-    """Say what was seen on the wire of the uncertain submissions, the same words once."""
+    """Print what was seen on the wire of the uncertain submissions, each message once."""
     with Reader(out) as reader:
         words = Counter(job.message or "" for job, _ in reader.jobs("uncertain"))
         hints = [hint for _, found in adoptions(out, reader) for hint in found]

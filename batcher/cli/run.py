@@ -14,17 +14,17 @@ except ImportError:  # where it is not built: Windows
     uvloop = None  # type: ignore[assignment]
 
 from batcher.cli import options as o
-from batcher.cli.ask import can_ask, heard, sure
-from batcher.cli.lines import Lines
+from batcher.cli.confirm import can_ask, heard, sure
+from batcher.cli.json_events import JsonEvents
 from batcher.cli.messages import say
 from batcher.cli.plan import show_plan
-from batcher.cli.wanted import Limits, opened, words
-from batcher.cli.work import work
+from batcher.cli.run_in_terminal import work
+from batcher.cli.run_options import LimitOptions, opened, words
 from batcher.errors import NotMeant, Signalled
-from batcher.ledger.enrolment import TooManyUnlisted
+from batcher.ledger.import_jobs import TooManyUnlisted
 from batcher.runs import descriptors
+from batcher.runs.run_request import RunRequest, Selection
 from batcher.runs.starting import Cost, begin
-from batcher.runs.wanted import Selection, Wanted
 from batcher.show.words import money
 
 
@@ -69,14 +69,14 @@ def run(
         provider=provider,
         sets=sets,
         selection=Selection(limit, sample, where),
-        limits=Limits(concurrency, max_cost, max_time, patience, until),
+        limits=LimitOptions(concurrency, max_cost, max_time, patience, until),
         reuse=reuse,
         skip_invalid=skip_invalid,
         sandbox=sandbox,
     )
     if dry_run:
         return show_plan(lambda: opened(manifest, said, replace_done=replace_done), as_json=json, verbose=verbose)
-    manner = Manner(quiet=quiet, verbose=verbose, yes=yes)
+    manner = TerminalOptions(quiet=quiet, verbose=verbose, yes=yes)
     return loop_run(
         lambda lines: run_manifest(lambda: opened(manifest, said, replace_done=replace_done), manner, lines),
         as_json=json,
@@ -84,7 +84,7 @@ def run(
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
+class TerminalOptions:
     """How a run speaks to its user, and what was said yes to before being asked."""
 
     quiet: bool = False
@@ -92,11 +92,11 @@ class Manner:
     yes: bool = False
 
 
-def loop_run(work: Callable[[Lines | None], Awaitable[int]], *, as_json: bool) -> int:
+def loop_run(work: Callable[[JsonEvents | None], Awaitable[int]], *, as_json: bool) -> int:
     """Run on uvloop where there is one. `work` is given what prints events as JSON, or None; return its exit code."""
     descriptors.check()
     start: Callable[..., int] = uvloop.run if uvloop else asyncio.run
-    lines = Lines() if as_json else None
+    lines = JsonEvents() if as_json else None
     signals: list[int] = []
     try:
         return int(start(_until_signal(work, lines, signals)))
@@ -113,7 +113,9 @@ def loop_run(work: Callable[[Lines | None], Awaitable[int]], *, as_json: bool) -
         raise
 
 
-async def _until_signal(work: Callable[[Lines | None], Awaitable[int]], lines: Lines | None, signals: list[int]) -> int:
+async def _until_signal(
+    work: Callable[[JsonEvents | None], Awaitable[int]], lines: JsonEvents | None, signals: list[int]
+) -> int:
     """Do the work; a signal before the run hears of them itself ends it in good order."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
 
@@ -128,7 +130,7 @@ async def _until_signal(work: Callable[[Lines | None], Awaitable[int]], lines: L
     return await work(lines)
 
 
-async def run_manifest(opened: Callable[[], Wanted], manner: Manner, lines: Lines | None) -> int:
+async def run_manifest(opened: Callable[[], RunRequest], manner: TerminalOptions, lines: JsonEvents | None) -> int:
     """Open the manifest and the run directory, take the jobs in, work."""
     async with begin(opened(), Terminal(yes=manner.yes), say) as run:
         return await work(run, quiet=manner.quiet, lines=lines, verbose=manner.verbose)

@@ -8,16 +8,16 @@ import typer
 from rich.console import Console
 
 from batcher.cli import options as o
-from batcher.cli.fitted import fitted
+from batcher.cli.wrap import wrapped
 from batcher.clock import Clock
 from batcher.ledger.lock import is_locked
 from batcher.ledger.reader import Reader
-from batcher.plain import command
 from batcher.show.board import Board, drawn
 from batcher.show.board import line as board_line
 from batcher.show.status import board_of, by_value, table
 from batcher.show.status import status as look
 from batcher.show.words import summary
+from batcher.terminal_text import command
 
 By = Annotated[
     str | None,
@@ -26,7 +26,7 @@ By = Annotated[
 
 
 def status(out: o.NewestOut = None, *, by: By = None, json: o.Json = False) -> None:
-    """Say where a run stands, at work or not.
+    """Show where a run stands, at work or not.
 
     Examples: batcher status runs/products; batcher status runs/products --by scene
     """
@@ -55,7 +55,7 @@ def status(out: o.NewestOut = None, *, by: By = None, json: o.Json = False) -> N
         _say(board)
     for line in summary(found, out):
         if not (board and line.startswith("next: ")):  # that is for when it has ended
-            typer.echo(fitted(line, sys.stdout))
+            typer.echo(wrapped(line, sys.stdout))
     if by is not None:
         typer.echo("")
         for line in table(found["by"]["values"], by):

@@ -6,7 +6,7 @@ import re
 import sys
 from typing import Any, Final
 
-from batcher.plain import CONTROLS, plain
+from batcher.terminal_text import CONTROLS, plain
 
 _LINES: Final = re.compile(r"([\n\t])")
 
@@ -56,7 +56,7 @@ def _json_escape(char: str) -> str:
 
 
 def tame() -> None:
-    """Have all that is printed written so; JSON in UTF-8, which it is whatever the terminal speaks."""
+    """Replace standard output and error by such streams; JSON is UTF-8 whatever the terminal speaks."""
     as_json = "--json" in sys.argv
     for name, number in (("stdout", 1), ("stderr", 2)):
         like = getattr(sys, name)
@@ -66,7 +66,7 @@ def tame() -> None:
 
 
 def open_what_is_closed() -> None:
-    """Have something at each standard descriptor, lest a file of ours gets the number of one and is printed into."""
+    """Open something at each standard descriptor, lest a file of ours gets the number of one and is printed into."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)

@@ -7,10 +7,10 @@ import typer
 
 from batcher.cli import options as o
 from batcher.errors import EXIT_OK, EXIT_SETTLED
-from batcher.plain import plain
 from batcher.runs import verifying
 from batcher.runs.verifying import Verification
 from batcher.show.words import size
+from batcher.terminal_text import plain
 
 
 def verify(out: o.Out, *, json: o.Json = False) -> int:

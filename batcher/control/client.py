@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from batcher.control import mailbox
 from batcher.control.commands import Command, Result
-from batcher.errors import CopyInUse, LedgerInUse, Refused
+from batcher.errors import CommandRefused, CopyInUse, LedgerInUse
 from batcher.ledger.lock import is_locked
 
 R = TypeVar("R", bound=Result)
@@ -33,7 +33,7 @@ async def carry_out(
 ) -> Done[R]:
     """Carry a command out here, if no run holds the directory; else have that run do it, within `wait` seconds.
 
-    Raises Refused where the run says no, LedgerInUse where nobody answers: the command is then taken back.
+    Raises CommandRefused where the run says no, LedgerInUse where nobody answers: the command is then taken back.
     """
     while True:
         try:
@@ -46,8 +46,8 @@ async def carry_out(
             return Done(TypeAdapter(result).validate_python(answer.result), by_run=True)
 
 
-async def _wait_for_answer(out: Path, file: Path, wait: float) -> mailbox.Answer | None:
-    """Return the run's answer; None where the run has ended without one. Raises Refused, LedgerInUse."""
+async def _wait_for_answer(out: Path, file: Path, wait: float) -> mailbox.CommandAnswer | None:
+    """Return the run's answer; None where the run has ended without one. Raises CommandRefused, LedgerInUse."""
     for _ in range(int(wait / _LOOK_EVERY)):
         await asyncio.sleep(_LOOK_EVERY)
         if not file.exists():
@@ -65,12 +65,12 @@ async def _wait_for_answer(out: Path, file: Path, wait: float) -> mailbox.Answer
     )
 
 
-def _checked(out: Path, answer: mailbox.Answer | None) -> mailbox.Answer | None:
+def _checked(out: Path, answer: mailbox.CommandAnswer | None) -> mailbox.CommandAnswer | None:
     """Return an answer that tells what came of the command; None where the directory's next holder removed it."""
     if answer is None:
         return None
     if answer.failure:
-        raise Refused(answer.failure.error, answer.failure.hint, answer.failure.exit_code)
+        raise CommandRefused(answer.failure.error, answer.failure.hint, answer.failure.exit_code)
     if answer.result is None:
         raise LedgerInUse(
             f"what is at work on {out} has taken the request, and could not write what came of it",

@@ -8,7 +8,7 @@ from pydantic import Field, TypeAdapter
 
 from batcher.errors import WrongUse
 from batcher.job import State
-from batcher.ledger.again import Which
+from batcher.ledger.retry import RetrySelection
 from batcher.settings import Limits, Retry
 
 
@@ -16,7 +16,7 @@ from batcher.settings import Limits, Retry
 class RetryJobs:
     """Queue settled jobs again."""
 
-    which: Which
+    which: RetrySelection
     do: Literal["retry"] = "retry"
 
 
@@ -29,7 +29,7 @@ class LeaveUncertain:
 
 @dataclass(frozen=True, slots=True)
 class AdoptRequest:
-    """Give a job the request id that the user found."""
+    """Return a job the request id that the user found."""
 
     job_id: str
     request_id: str
@@ -71,7 +71,7 @@ Command = RetryJobs | LeaveUncertain | AdoptRequest | MendFiles | ChangeSettings
 
 
 @dataclass(frozen=True, slots=True)
-class Noted:
+class Acknowledged:
     """It was done, and there is nothing more to say of it."""
 
 
@@ -125,7 +125,7 @@ class QueueCancelled:
     running: int
 
 
-Result = Noted | JobsRetried | RequestAdopted | FilesMended | SettingsChanged | QueueCancelled
+Result = Acknowledged | JobsRetried | RequestAdopted | FilesMended | SettingsChanged | QueueCancelled
 
 _COMMAND: Final[TypeAdapter[Command]] = TypeAdapter(Annotated[Command, Field(discriminator="do")])
 

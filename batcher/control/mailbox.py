@@ -27,14 +27,14 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CommandAnswer:
     """What came of a command. Neither set: it was carried out, and there was no room to say what came of it."""
 
     result: object = None
     failure: Failure | None = None
 
 
-_ANSWER: Final = TypeAdapter(Answer)
+_ANSWER: Final = TypeAdapter(CommandAnswer)
 
 
 def post(out: Path, command: Command) -> Path:
@@ -85,7 +85,7 @@ def answer(file: Path, came: Result | Failure) -> None:
     once more.
     """
     draft, final = file.with_suffix(".draft"), file.with_suffix(".answer")
-    content = Answer(failure=came) if isinstance(came, Failure) else Answer(result=came)
+    content = CommandAnswer(failure=came) if isinstance(came, Failure) else CommandAnswer(result=came)
     try:
         draft.write_bytes(_ANSWER.dump_json(content))
         draft.replace(final)
@@ -95,12 +95,12 @@ def answer(file: Path, came: Result | Failure) -> None:
     file.unlink(missing_ok=True)
 
 
-def take_answer(file: Path) -> Answer | None:
+def take_answer(file: Path) -> CommandAnswer | None:
     """Read and remove the answer to a command whose file is gone; None where there is none."""
     answered = file.with_suffix(".answer")
     try:
         found: dict[str, Any] = json.loads(answered.read_bytes())
-        taken = Answer() if "do" in found else _ANSWER.validate_python(found)
+        taken = CommandAnswer() if "do" in found else _ANSWER.validate_python(found)
     except (OSError, ValueError):
         return None
     answered.unlink(missing_ok=True)

@@ -10,8 +10,8 @@ from batcher.clock import Chance, Clock, time_of_day
 from batcher.engine.pace import Pace
 from batcher.events import Waiting
 from batcher.job import Job
+from batcher.outputs.output_folder import OutputFolder
 from batcher.outputs.sidecar import Origin
-from batcher.outputs.store import Store
 from batcher.provider.calls import Answer, Wire
 from batcher.provider.provider import Offer, Provider, Reference
 from batcher.settings import Retry
@@ -45,7 +45,7 @@ class Tools:
     api: Provider
     offer: Callable[[str], Awaitable[Offer]]
     """A model's id, as the manifest names it -> the model as the provider offers it."""
-    store: Store
+    store: OutputFolder
     clock: Clock
     chance: Chance
     root: Path
@@ -60,7 +60,7 @@ class Tools:
         return Reference(offer.model_id, job.request_id or "", job.follow, offer.unit_usd)
 
 
-class Head(Protocol):
+class Supervisor(Protocol):
     """Who is told by the steps."""
 
     def halt(self, reason: str, message: str) -> None:
@@ -76,14 +76,14 @@ class Head(Protocol):
         ...
 
     def waits(self, event: Waiting) -> None:
-        """Tell what a job waits for, or that it no longer does."""
+        """Report what a job waits for, or that it no longer does."""
         ...
 
 
 class Context:
     """Shared by all steps of a run. Times are loop seconds."""
 
-    def __init__(self, tools: Tools, pace: Pace, retry: Retry, head: Head) -> None:
+    def __init__(self, tools: Tools, pace: Pace, retry: Retry, head: Supervisor) -> None:
         self.tools = tools
         self.pace = pace
         self.flights = pace.flights
@@ -116,7 +116,7 @@ class Context:
         return isinstance(answer, Answer) and answer.status < _SERVER_TROUBLE
 
     def tell_wait(self, job: Job, what: str, tries: int, answer: str, seconds: float, left: float | None) -> None:
-        """Tell what a job waits for, unless the API answers nobody: that is told as its silence.
+        """Report what a job waits for, unless the API answers nobody: that is reported as its silence.
 
         `seconds` until the next try; `left`: until it is given up, None if that is not known.
         """

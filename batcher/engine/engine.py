@@ -12,14 +12,14 @@ from typing import Final
 from batcher.clock import rfc3339
 from batcher.engine.context import CheckAgain, StopWalking, Tools
 from batcher.engine.flight import Flight
-from batcher.engine.found import Found
 from batcher.engine.pace import Pace
+from batcher.engine.request_matching import FoundRequest
 from batcher.engine.rules import bought_again
 from batcher.engine.shutdown import HALTS, Drain, Halt, is_left
 from batcher.engine.steps import Steps
 from batcher.errors import EXIT_STOPPED, BatcherError, LedgerBroken, WrongUse
 from batcher.events import Held, Silence, Stopping, Waiting, Warned
-from batcher.job import Job, Kind, Move, State
+from batcher.job import FailureKind, Job, Move, State
 from batcher.ledger.ledger import Ledger, Overtaken
 from batcher.pacing.budget import Budget
 from batcher.settings import Policy
@@ -37,7 +37,7 @@ _AHEAD: Final = 64
 """Jobs that are read from the ledger at once."""
 
 
-FindLost = Callable[[], Awaitable[Sequence[Found]]]
+FindLost = Callable[[], Awaitable[Sequence[FoundRequest]]]
 
 
 class Engine:
@@ -97,7 +97,7 @@ class Engine:
         self._pace.caution.decided()
 
     def broaden(self, *, broad: bool) -> None:
-        """Give every row its first job before any its second, or go by the manifest's order."""
+        """Return every row its first job before any its second, or go by the manifest's order."""
         if broad != self._pace.budget.broad:
             self._pace.budget.broad = broad
             self.wake()
@@ -133,7 +133,7 @@ class Engine:
         self._tell(Warned(self._clock.now(), message))
 
     def waits(self, event: Waiting) -> None:
-        """Let it be seen what a job waits for."""
+        """Report what a job waits for."""
         self._tell(event)
 
     def _tell(self, event: Silence | Stopping | Waiting | Warned) -> None:
@@ -159,7 +159,7 @@ class Engine:
         self._steps.stop()
         self._changed.set()
 
-    async def search(self) -> Sequence[Found]:
+    async def search(self) -> Sequence[FoundRequest]:
         """Look for lost submissions; return those that were found. Nothing is submitted meanwhile."""
         if self._find_lost is None or self._searching:
             return []
@@ -169,7 +169,7 @@ class Engine:
         finally:
             self._searching = False
             self._changed.set()
-        self._pace.caution.found(sum(one.kind is not Kind.CRASH for one in found))
+        self._pace.caution.found(sum(one.kind is not FailureKind.CRASH for one in found))
         if found and self.halted and self.halted.reason == "uncertain" and not self._pace.caution.too_uncertain:
             self.halted = None
             self._steps.go_on()
@@ -184,14 +184,14 @@ class Engine:
                     await self._changed.wait()
 
     def stood_still(self, seconds: float) -> None:
-        """Take in that nothing could be heard for a while: charge nobody for it, and ask before going on."""
+        """Charge no job for a time in which nothing could be heard, and ask the server before going on."""
         self._steps.stood_still(seconds)
         if self._probe is None or self._probe.done():
             self._probe = asyncio.create_task(self._find_server(self._pace.window.closed_until), name="probe")
             self._pace.window.closed_until = math.inf
 
     async def _find_server(self, held_until: float) -> None:
-        """Let submissions go on once the server can be reached again, over fresh connections."""
+        """Resume submissions once the server can be reached again, over fresh connections."""
         try:
             await self._steps.reach()
         finally:
@@ -314,7 +314,7 @@ class Engine:
         return started
 
     async def _read_ahead(self, room: int) -> None:
-        """Have the next waiting jobs at hand, some of them ahead of their turn.
+        """Read the next waiting jobs, some of them ahead of their turn.
 
         A job that is moved by someone else before its turn is noticed when its intent is written.
         """
@@ -351,7 +351,7 @@ class Engine:
         return min(room, 1) if self._pace.caution.single_file else room
 
     async def _next_chance(self) -> float:
-        """Give the seconds after which there may be room or work without anything having moved."""
+        """Return the seconds after which there may be room or work without anything having moved."""
         hold = self._pace.window.opens_in(_loop_now())
         if hold:
             return min(_IDLE, hold)
@@ -448,7 +448,7 @@ class Engine:
                 return
 
     def _may_leave(self, flight: Flight) -> bool:
-        """Say whether a job that is ready may be submitted still: much can have happened since its turn came."""
+        """Return whether a job that is ready may be submitted still: much can have happened since its turn came."""
         if self.halted:
             return False
         if self._pace.budget.is_passed:  # a bill was higher than its estimate, or the limit was lowered
@@ -458,7 +458,7 @@ class Engine:
         return True
 
     def _stays(self, state: State) -> bool:
-        """Say whether the run ends with the job where it is."""
+        """Return whether the run ends with the job where it is."""
         if self.halted is None:
             return False
         if state is State.SUBMITTING:  # between intent and request: its step takes the intent back
@@ -492,7 +492,7 @@ class Engine:
                 self._check_again(flight, now + seconds)
 
     async def resubmit(self) -> bool:
-        """Let lost submissions go back to the queue, where the user's settings say so; return whether any did."""
+        """Queue lost submissions again, where the user's settings say so; return whether there were any."""
         if self._policy.retry.uncertain != "resubmit":
             return False
         moved = False

@@ -8,13 +8,13 @@ from typing import Final, assert_never
 from batcher.engine import rules
 from batcher.engine.context import SILENT, Context
 from batcher.engine.flight import Flight
-from batcher.engine.reading import StatusReader, words_of
-from batcher.job import Job, Kind, Move, Output, State
+from batcher.engine.status_reader import StatusReader, words_of
+from batcher.job import FailureKind, Job, Move, Output, State
 from batcher.outputs.download import FULL_HANDED, Fetched, fetch
-from batcher.outputs.failures import Dead, Failed, Interrupted, Never, Wrong
+from batcher.outputs.failures import Failed, Interrupted, UrlRefused, UrlUnusable, Wrong
 from batcher.outputs.sidecar import sidecar, sidecar_file
-from batcher.pacing.patience import backoff
-from batcher.provider.replies import Broken, Cancelled, Completed, Finished, Missing
+from batcher.pacing.outage import backoff
+from batcher.provider.replies import Cancelled, Completed, Finished, GenerationFailed, Missing
 
 DOWNLOADS: Final = 16
 """Outputs that are fetched at once."""
@@ -36,8 +36,8 @@ class Fetcher:
         job = flight.job
         placed: dict[int, Output] = {}
         given_up: dict[int, Move] = {}
-        troubles: dict[int, rules.Trouble] = {}
-        of_result = rules.Trouble()
+        troubles: dict[int, rules.DownloadTrouble] = {}
+        of_result = rules.DownloadTrouble()
         stale, tries = _needs_result(job), 0
         while True:
             if stale:
@@ -46,7 +46,7 @@ class Fetcher:
                 now = self._context.now()
                 match renewed:
                     case Job():
-                        job, stale, of_result = renewed, False, rules.Trouble()
+                        job, stale, of_result = renewed, False, rules.DownloadTrouble()
                         silent = now - asked_at if now - asked_at > SILENT else 0.0
                         troubles = {index: one.renewed(now, silent) for index, one in troubles.items()}
                     case Move():
@@ -60,7 +60,7 @@ class Fetcher:
             to_come = [one for one in job.outputs if one.index not in placed.keys() | given_up.keys()]
             if not to_come:
                 break
-            refresh, trouble, answer = False, rules.Trouble(), ""
+            refresh, trouble, answer = False, rules.DownloadTrouble(), ""
             for output in to_come:
                 got = await self._try(flight, job, output)
                 if isinstance(got, Output):
@@ -68,7 +68,7 @@ class Fetcher:
                     troubles.pop(got.index, None)
                     continue
                 now, timeout = self._context.now(), self._context.retry.fetch_timeout
-                trouble = _troubled(troubles.get(output.index, rules.Trouble()), got, now)
+                trouble = _troubled(troubles.get(output.index, rules.DownloadTrouble()), got, now)
                 troubles[output.index], answer = trouble, got.message
                 if move := rules.given_up(trouble, got, now, timeout):
                     given_up[output.index] = move
@@ -82,7 +82,9 @@ class Fetcher:
             return replace(move, outputs=_in_order(placed))
         return await self._finish(job, list(_in_order(placed)))
 
-    async def _until_the_next_try(self, job: Job, what: str, tries: int, trouble: rules.Trouble, answer: str) -> int:
+    async def _until_the_next_try(
+        self, job: Job, what: str, tries: int, trouble: rules.DownloadTrouble, answer: str
+    ) -> int:
         """Wait as long as so many tries in vain ask for, and let it be seen; return how many they are now."""
         seconds, now = backoff(tries, self._tools.chance), self._context.now()
         if tries:  # a first one is soon over
@@ -91,7 +93,7 @@ class Fetcher:
         await asyncio.sleep(seconds)
         return tries + 1
 
-    async def _no_result(self, trouble: rules.Trouble, got: Dead | Interrupted) -> Move | None:
+    async def _no_result(self, trouble: rules.DownloadTrouble, got: UrlRefused | Interrupted) -> Move | None:
         """Return what becomes of a job whose result cannot be asked for again; None: it is tried on.
 
         Where the API answers nobody, that is its silence, which is waited for under `patience`.
@@ -145,7 +147,7 @@ class Fetcher:
                     return Interrupted(str(error))
             return got
 
-    async def _renew(self, job: Job) -> Job | Move | Dead | Interrupted:
+    async def _renew(self, job: Job) -> Job | Move | UrlRefused | Interrupted:
         """Ask for the result again: its URLs may be fresh."""
         request = await self._tools.reference(job)
         reply = await self._reader.ask(self._tools.api.result(request, self._tools.store.parts), job, request)
@@ -155,23 +157,25 @@ class Fetcher:
                 billed = job.billed_usd if reply.billed_usd is None else reply.billed_usd
                 return replace(job, outputs=fresh, billed_usd=billed)
             case Finished() | Completed():
-                return Dead("the result has no output for it")
-            case Broken() | Cancelled():
-                return Move(State.FAILED, Kind.EXPIRED, "the server has no output for this request any more")
+                return UrlRefused("the result has no output for it")
+            case GenerationFailed() | Cancelled():
+                return Move(State.FAILED, FailureKind.EXPIRED, "the server has no output for this request any more")
             case Missing(message):
-                return Dead(message)
+                return UrlRefused(message)
             case _:
                 return Interrupted(f"the result cannot be had: {words_of(reply)}")
 
 
-def _troubled(trouble: rules.Trouble, got: Failed, now: float, *, asked_anew: bool = False) -> rules.Trouble:
+def _troubled(
+    trouble: rules.DownloadTrouble, got: Failed, now: float, *, asked_anew: bool = False
+) -> rules.DownloadTrouble:
     """Return the trouble of an output with one more failure of this form."""
     match got:
-        case Dead():
+        case UrlRefused():
             return replace(trouble, refreshed=trouble.refreshed or asked_anew).dead(now)
         case Wrong(digest, _):
             return trouble.wrong(digest, now)
-        case Interrupted() | Never():
+        case Interrupted() | UrlUnusable():
             return trouble.interrupted(now)
         case _:
             assert_never(got)
@@ -182,10 +186,10 @@ def _in_order(placed: Mapping[int, Output]) -> tuple[Output, ...]:
 
 
 def _stem(job: Job, output: Output) -> str:
-    """Give the name of an output's file in the run directory, without extension."""
+    """Return the name of an output's file in the run directory, without extension."""
     return f"files/{job.spec.name}" if len(job.outputs) == 1 else f"files/{job.spec.name}-{output.index}"
 
 
 def _needs_result(job: Job) -> bool:
-    """Say whether a job's URLs are not known, or are what the ledger keeps of a data URI: all but its data."""
+    """Return whether a job's URLs are not known, or are what the ledger keeps of a data URI: all but its data."""
     return not job.outputs or any(one.url.startswith("data:") and one.url.endswith(",") for one in job.outputs)

@@ -6,11 +6,11 @@ from typing import Final
 
 from batcher.engine.flight import Flight, Flights
 from batcher.engine.warmup import Warmup
-from batcher.job import UNTOLD, Job, Kind, Move, State
+from batcher.job import UNTOLD, FailureKind, Job, Move, State
 from batcher.money import price_class
 from batcher.pacing.budget import Budget
-from batcher.pacing.caution import Caution
-from batcher.pacing.patience import Patience
+from batcher.pacing.circuit_breaker import CircuitBreaker
+from batcher.pacing.outage import Outage
 from batcher.pacing.polling import (
     PRICE,
     PRICE_AWAITED,
@@ -18,7 +18,7 @@ from batcher.pacing.polling import (
     PRICE_EMPTIED,
     PRICE_LAST,
     PRICE_QUEUED,
-    Usual,
+    LatencyModels,
     next_look,
 )
 from batcher.pacing.window import Rate, Speed, Window
@@ -35,7 +35,7 @@ _CUTS: Final = 8
 
 
 def kind(job: Job) -> tuple[str, str]:
-    """Give a job's kind."""
+    """Return a job's kind."""
     return price_class(job.spec.model, job.spec.request_class)
 
 
@@ -46,10 +46,10 @@ class Pace:
     window: Window
     speed: Speed
     rate: Rate
-    patience: Patience
+    patience: Outage
     budget: Budget
-    caution: Caution
-    usual: Usual
+    caution: CircuitBreaker
+    usual: LatencyModels
     flights: Flights = field(default_factory=Flights)
     warmup: Warmup = field(default_factory=Warmup)
     queue: bool | None = None
@@ -69,7 +69,7 @@ class Pace:
         return [flight.seen_at_work or 0.0 for flight in seen]
 
     def learn(self, job: Job, seconds: float, before: float | None = None) -> None:
-        """Take in what a job took from acceptance to its end; `before`: to when it was seen, at work still before."""
+        """Learn what a job took from acceptance to its end; `before`: the age at which it was last seen at work."""
         self.usual.learn(kind(job), seconds, before)
         if self.usual.all.enough:
             self.warmup.over = True
@@ -80,7 +80,7 @@ class Pace:
         flight.seen_at_work = None
 
     def next_look(self, job: Job, age: float, *, first: bool) -> float:
-        """Give the wait before a job of this age, not finished just now, is looked at (again).
+        """Return the wait before a job of this age, not finished just now, is looked at (again).
 
         A few are looked at when they have hardly begun, for that alone tells whether the server has a queue.
         """
@@ -91,7 +91,7 @@ class Pace:
         return next_look(age, known, self._price())
 
     def _price(self) -> float:
-        """Give the price of a look, in usual latencies."""
+        """Return the price of a look, in usual latencies."""
         if self.draining:
             return PRICE_LAST if self.last else PRICE_DRAINING
         if self.window.limited:
@@ -108,7 +108,7 @@ class Pace:
             self.queue = False
 
     def price(self, job: Job) -> float:
-        """Give what a job may cost."""
+        """Return what a job may cost."""
         return self.budget.price(kind(job), job.spec.estimated_usd)
 
     def affords(self, job: Job, *, alone: bool) -> bool:
@@ -129,7 +129,7 @@ class Pace:
         self.caution.max_failures = policy.retry.max_failures
 
     def saw(self, before: Job, after: Job, move: Move, running: int, now: float) -> float | None:
-        """Take note of a move that is on disk; give the seconds of a hold that begins with it."""
+        """Record a move that is on disk; return the seconds of a hold that begins with it, or None."""
         self.caution.saw(before.state, after.state, after.kind)
         if before.state is not State.SUBMITTING:
             if before.state is State.PENDING and after.state is not State.SUBMITTING:
@@ -144,7 +144,7 @@ class Pace:
                 self.speed.too_fast(now)
             self.speed.accepted(now)
             self.patience.eased()
-        elif after.state is State.FAILED and after.kind in {Kind.INVALID, Kind.REFUSED}:
+        elif after.state is State.FAILED and after.kind in {FailureKind.INVALID, FailureKind.REFUSED}:
             self.window.turned_down()
             self.patience.eased()
             self.budget.release(after.id)

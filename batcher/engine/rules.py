@@ -3,20 +3,20 @@
 from dataclasses import dataclass, replace
 from typing import Final, assert_never
 
-from batcher.job import LIFE, Job, Kind, Move, Output, State
-from batcher.outputs.failures import Dead, Failed, Interrupted, Never, Wrong
+from batcher.job import LIFE, FailureKind, Job, Move, Output, State
+from batcher.outputs.failures import Failed, Interrupted, UrlRefused, UrlUnusable, Wrong
 from batcher.provider.replies import (
     Accepted,
-    Broke,
-    Broken,
     Busy,
     Cancelled,
     Completed,
     Finished,
     Forbidden,
+    GenerationFailed,
     Lost,
     Misdirected,
     Missing,
+    OutOfCredit,
     PollReply,
     Queued,
     SubmitReply,
@@ -44,7 +44,7 @@ _REFRESH_EVERY: Final = 10
 
 
 def after_submit(reply: SubmitReply, wait: float, *, proven: bool) -> Move:
-    """Say what a submission's reply makes of the job.
+    """Return what a submission's reply makes of the job.
 
     `wait`: the backoff in seconds where the server names none. `proven`: this token has been accepted before,
     so that a 403 speaks of this job alone.
@@ -59,11 +59,11 @@ def after_submit(reply: SubmitReply, wait: float, *, proven: bool) -> Move:
         case Unsent(message):
             return Move(State.PENDING, message=message, delay=wait, shared=True, unreached=True)
         case Forbidden(message) if proven:
-            return Move(State.FAILED, Kind.REFUSED, message)
-        case Unauthorized(message) | Forbidden(message) | Broke(message):
+            return Move(State.FAILED, FailureKind.REFUSED, message)
+        case Unauthorized(message) | Forbidden(message) | OutOfCredit(message):
             return Move(State.PENDING, message=message)
         case Lost(message, evidence):
-            return Move(State.UNCERTAIN, Kind.LOST, message, evidence=evidence)
+            return Move(State.UNCERTAIN, FailureKind.LOST, message, evidence=evidence)
         case _:
             assert_never(reply)
 
@@ -89,7 +89,7 @@ class Watch:
     """The result can be asked for without asking for the status first."""
 
     def seen(self, reply: PollReply, now: float) -> "Watch":
-        """Take a reply in."""
+        """Return what is known once this reply was seen."""
         match reply:
             case Queued(position):
                 moved = position is not None and position != self.position
@@ -127,11 +127,11 @@ def with_words(queue: Completed, result: PollReply, watch: Watch, now: float) ->
     """
     match result:
         case Finished(()) | Completed() | Unknown() if queue.error:
-            return Broken(queue.kind, queue.error)
+            return GenerationFailed(queue.kind, queue.error)
         case Missing() | Unavailable(reached=True) if (
             queue.error and watch.completed_at is not None and now - watch.completed_at >= LATE_OUTPUTS
         ):
-            return Broken(queue.kind, queue.error)
+            return GenerationFailed(queue.kind, queue.error)
         case _:
             return result
 
@@ -154,21 +154,23 @@ def after_poll(reply: PollReply, watch: Watch, retry: Retry, now: float) -> Move
             return Move(State.FETCHING, outputs=outputs, billed_usd=billed, completed_at=finished_at)
         case Finished() | Completed() if watch.empty_since is not None and now - watch.empty_since >= LATE_OUTPUTS:
             message = "the request has been completed for 10 minutes, and its result has no output"
-            return Move(State.FAILED, Kind.NO_OUTPUT, message, billed_usd=_bill(reply))
-        case Broken(kind, message, billed):
+            return Move(State.FAILED, FailureKind.NO_OUTPUT, message, billed_usd=_bill(reply))
+        case GenerationFailed(kind, message, billed):
             return Move(State.FAILED, kind, message, billed_usd=billed)
         case Cancelled(message):
             return Move(State.CANCELLED, message=message)
         case Missing(message) if watch.missing_since is not None and now - watch.missing_since >= GONE_AFTER:
-            return Move(State.FAILED, Kind.GONE, f"the server has not known this request for 10 minutes: {message}")
+            return Move(
+                State.FAILED, FailureKind.GONE, f"the server has not known this request for 10 minutes: {message}"
+            )
         case Unavailable(reached=True) if (
             watch.completed_at is not None and now - watch.completed_at >= retry.job_timeout
         ):
-            return Move(State.FAILED, Kind.TIMEOUT, "it is completed, and its result cannot be had")
+            return Move(State.FAILED, FailureKind.TIMEOUT, "it is completed, and its result cannot be had")
         case Missing(message) if watch.completed_at is not None and now - watch.completed_at >= GONE_AFTER:
-            return Move(State.FAILED, Kind.GONE, f"it was completed, and its result is gone: {message}")
+            return Move(State.FAILED, FailureKind.GONE, f"it was completed, and its result is gone: {message}")
         case Queued() | Working() | Unknown() | Missing() if is_overdue(watch, retry, now):
-            return Move(State.FAILED, Kind.TIMEOUT, f"nothing came of it within {retry.job_timeout:g} s")
+            return Move(State.FAILED, FailureKind.TIMEOUT, f"nothing came of it within {retry.job_timeout:g} s")
         case _:
             return None
 
@@ -181,7 +183,7 @@ def is_overdue(watch: Watch, retry: Retry, now: float) -> bool:
 def unreadable(reply: Unavailable | Misdirected) -> Move:
     """Return what a running job becomes that is overdue, and that an API which does answer says nothing of."""
     said = reply.message if isinstance(reply, Unavailable) else f"an answer about request {reply.named}"
-    return Move(State.FAILED, Kind.TIMEOUT, f"the API answers, and says nothing of this request: {said}")
+    return Move(State.FAILED, FailureKind.TIMEOUT, f"the API answers, and says nothing of this request: {said}")
 
 
 def _bill(reply: PollReply) -> float | None:
@@ -189,7 +191,7 @@ def _bill(reply: PollReply) -> float | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class DownloadTrouble:
     """What has gone wrong with one output's download since it was first tried. Times are loop seconds."""
 
     since: float | None = None
@@ -204,23 +206,23 @@ class Trouble:
     """Of the wrong bytes that came last."""
     repeats: int = 0
 
-    def dead(self, now: float) -> "Trouble":
+    def dead(self, now: float) -> "DownloadTrouble":
         """Return it with one more refusal of the URL."""
         return replace(self._begun(now), dead_since=_first(self.dead_since, now))
 
-    def wrong(self, digest: str, now: float) -> "Trouble":
+    def wrong(self, digest: str, now: float) -> "DownloadTrouble":
         """Return it with wrong bytes of this digest."""
         repeats = self.repeats + 1 if digest == self.digest else 1
         return replace(self._begun(now), digest=digest, repeats=repeats, dead_since=None)
 
-    def interrupted(self, now: float) -> "Trouble":
+    def interrupted(self, now: float) -> "DownloadTrouble":
         """Return it with one more try of which nothing, or not all, arrived."""
         return replace(self._begun(now), interruptions=self.interruptions + 1, dead_since=None)
 
-    def _begun(self, now: float) -> "Trouble":
+    def _begun(self, now: float) -> "DownloadTrouble":
         return replace(self, since=_first(self.since, now))
 
-    def renewed(self, now: float, silent: float = 0.0) -> "Trouble":
+    def renewed(self, now: float, silent: float = 0.0) -> "DownloadTrouble":
         """Return it with a fresh result; the API was silent for so many seconds before, which do not count."""
         return replace(
             self,
@@ -256,27 +258,29 @@ class Trouble:
         return self.is_late(now, timeout) and self.renewed_at is not None and self.is_late(self.renewed_at, timeout)
 
 
-def given_up(trouble: Trouble, got: Failed, now: float, timeout: float, *, asked_anew: bool = False) -> Move | None:
+def given_up(
+    trouble: DownloadTrouble, got: Failed, now: float, timeout: float, *, asked_anew: bool = False
+) -> Move | None:
     """Return what a job becomes whose output is given up; None: it is tried on.
 
     `timeout`: seconds for which a file may fail. `asked_anew`: it was the result that was asked for, not the file.
     """
     late = trouble.is_late(now, timeout) if asked_anew else trouble.is_over(now, timeout)
     match got:
-        case Never(message):
-            return Move(State.FAILED, Kind.UNFETCHED, f"the output can never be fetched: {message}")
-        case Dead(message) if trouble.expired(now):
-            return Move(State.FAILED, Kind.EXPIRED, f"the output is not to be had any more: {message}")
+        case UrlUnusable(message):
+            return Move(State.FAILED, FailureKind.UNFETCHED, f"the output can never be fetched: {message}")
+        case UrlRefused(message) if trouble.expired(now):
+            return Move(State.FAILED, FailureKind.EXPIRED, f"the output is not to be had any more: {message}")
         case Wrong(_, message) if trouble.bad():
-            return Move(State.FAILED, Kind.BAD_OUTPUT, f"again and again a wrong file: {message}")
-        case Dead(message) | Wrong(_, message) | Interrupted(message) if late:
-            return Move(State.FAILED, Kind.UNFETCHED, f"no whole file came within {timeout:g} s: {message}")
+            return Move(State.FAILED, FailureKind.BAD_OUTPUT, f"again and again a wrong file: {message}")
+        case UrlRefused(message) | Wrong(_, message) | Interrupted(message) if late:
+            return Move(State.FAILED, FailureKind.UNFETCHED, f"no whole file came within {timeout:g} s: {message}")
     return None
 
 
 def bought_again(job: Job, retry: Retry) -> Move | None:
-    """Say whether a settled job goes back to the queue without being asked: only where the user's settings say so."""
-    if job.state is State.FAILED and job.kind is Kind.FAILED and job.attempt < retry.attempts:
+    """Return whether a settled job is queued again without being asked for: only where the user's settings say so."""
+    if job.state is State.FAILED and job.kind is FailureKind.FAILED and job.attempt < retry.attempts:
         return Move(State.PENDING, message=f"submission {job.attempt} of {retry.attempts} failed: {job.message}")
     if (
         job.state is State.UNCERTAIN
@@ -289,7 +293,7 @@ def bought_again(job: Job, retry: Retry) -> Move | None:
 
 
 def after_crash(job: Job) -> Move | None:
-    """Say what a job becomes whose process is gone."""
+    """Return what becomes of a job whose process is gone."""
     facts = LIFE[job.state]
     if facts.after_crash is None:
         return None

@@ -49,7 +49,7 @@ HALTS: Final = {
 
 
 def is_left(state: State, drain: Drain, *, late: bool) -> bool:
-    """Say whether a job in this state is left as it is when the run ends in that way."""
+    """Return whether a job in this state is left as it is when the run ends in that way."""
     match drain:
         case Drain.FINISH:
             return False

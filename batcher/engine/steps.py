@@ -4,15 +4,15 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from batcher.engine.context import CheckAgain, Context, Head, Tools
+from batcher.engine.context import CheckAgain, Context, Supervisor, Tools
 from batcher.engine.fetch import Fetcher
 from batcher.engine.flight import Flight
 from batcher.engine.pace import Pace
-from batcher.engine.reading import StatusReader
+from batcher.engine.status_reader import StatusReader
 from batcher.engine.submit import Submitter
 from batcher.engine.watch import Watcher
 from batcher.job import Move, State
-from batcher.pacing.patience import backoff
+from batcher.pacing.outage import backoff
 from batcher.provider.calls import WireFault
 from batcher.settings import Retry
 
@@ -24,7 +24,7 @@ Step = Callable[[Flight], Awaitable[Move | CheckAgain]]
 class Steps:
     """The steps of a run, and what concerns all of them."""
 
-    def __init__(self, tools: Tools, pace: Pace, retry: Retry, head: Head) -> None:
+    def __init__(self, tools: Tools, pace: Pace, retry: Retry, head: Supervisor) -> None:
         self._context = Context(tools, pace, retry, head)
         reader = StatusReader(self._context)
         submitter, self._fetcher = Submitter(self._context), Fetcher(self._context, reader)

@@ -6,11 +6,11 @@ from contextlib import suppress
 from batcher.engine import rules
 from batcher.engine.context import TRIES, Context, loop_now
 from batcher.engine.flight import Flight
-from batcher.hosting.inline import NotUsable, body
-from batcher.job import SEED, Job, Kind, Move, State
+from batcher.hosting.inline import ImageNotUsable, body
+from batcher.job import SEED, FailureKind, Job, Move, State
 from batcher.outputs.download import FULL_HANDED
-from batcher.pacing.patience import backoff
-from batcher.provider.replies import Accepted, Broke, Forbidden, Unauthorized
+from batcher.pacing.outage import backoff
+from batcher.provider.replies import Accepted, Forbidden, OutOfCredit, Unauthorized
 
 
 class Submitter:
@@ -28,8 +28,8 @@ class Submitter:
                 flight.body = await self._read_images(job, seed)
             else:
                 flight.body = body(job.spec, self._context.tools.root, seed)
-        except NotUsable as why:
-            return Move(State.FAILED, Kind.SOURCE, str(why))
+        except ImageNotUsable as why:
+            return Move(State.FAILED, FailureKind.SOURCE, str(why))
         if delay := self._context.pace.rate.delay(loop_now()):
             with suppress(TimeoutError):  # its turn has come; a stop ends the wait
                 await asyncio.wait_for(self._context.stopping.wait(), delay)
@@ -75,7 +75,7 @@ class Submitter:
                 context.head.halt("token", message)
             case Forbidden(message) if not proven:
                 context.head.halt("token", message)
-            case Broke(message):
+            case OutOfCredit(message):
                 context.head.halt("balance", message)
         wait = backoff(context.pace.window.holds + context.pace.window.silences, context.tools.chance)
         return rules.after_submit(reply, wait, proven=proven)

@@ -6,7 +6,7 @@ from typing import Final
 from batcher.engine import rules
 from batcher.engine.context import CheckAgain, Context, loop_now
 from batcher.engine.flight import Flight, Watched
-from batcher.engine.reading import StatusReader, amiss
+from batcher.engine.status_reader import StatusReader, amiss
 from batcher.events import Waiting
 from batcher.job import Job, Move, State
 from batcher.provider.replies import Completed, Finished, Misdirected, PollReply, Queued, Unavailable, Working
@@ -51,7 +51,7 @@ class Watcher:
         return self._next_look(flight, watched)
 
     def _tell_what_is_amiss(self, job: Job, watched: Watched, seconds: float) -> None:
-        """Let it be seen that looks at a job bring nothing, from the second on; and when they do again."""
+        """Report that checks of a job bring nothing, from the second on, and when they do again."""
         if not watched.amiss:
             if watched.tries > 1:
                 self._context.head.waits(
@@ -97,7 +97,7 @@ class Watcher:
         return Watched(watch, loop_now(), 0.0 if fresh else max(0.0, age), fresh=fresh, tells=known)
 
     def _hold(self, flight: Flight, watched: Watched) -> CheckAgain:
-        """Say when the next look is; where nothing is known of latencies, that may be after others have told."""
+        """Return when the job is checked next; until latencies are known, it may wait for what others tell."""
         wait = self._pace.warmup.hold(flight)
         return self._next_look(flight, watched) if wait is None else CheckAgain(wait)
 
@@ -134,7 +134,7 @@ class Watcher:
         return move
 
     def _learn(self, job: Job, watched: Watched, finished: float | None) -> float | None:
-        """Take in what a job took, by the server's stamp where it lies between what was seen here, and return it.
+        """Learn and return what a job took, by the server's stamp where that lies between what was seen here.
 
         Of a job that an earlier start sent, and that had ended before anyone looked, there is only the stamp: a clock
         that is hours off would not be noticed.

@@ -18,10 +18,10 @@ from typing import IO, Final, Protocol
 from PIL import Image as Pillow
 from PIL import ImageOps, UnidentifiedImageError
 
-from batcher.hosting.looked_at import Facts, LookedAt
+from batcher.hosting.file_facts import FactsByPath, FileFacts
+from batcher.image_structure import NotWhole, check_whole
 from batcher.job import SEED, Image, Spec
-from batcher.pixels import DECODING
-from batcher.structure import NotWhole, check_whole
+from batcher.pixel_budget import DECODING
 
 MAX_BYTES: Final = 6 * 2**20
 MAX_PIXELS: Final = 32_000_000
@@ -41,7 +41,7 @@ _MOST_DECODED: Final = 100_000
 """Digests of photos that are known to decode: some 10 MB."""
 
 
-class NotUsable(Exception):
+class ImageNotUsable(Exception):
     """The image cannot be sent, and why."""
 
     def __init__(self, message: str, problem: str = "broken") -> None:
@@ -51,7 +51,7 @@ class NotUsable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class ImageFacts:
     """What a local image is."""
 
     sha256: str
@@ -61,34 +61,34 @@ class Look:
     height: int
 
 
-class Known(Protocol):
+class KnownImageFacts(Protocol):
     """What earlier runs found at a path: a dictionary, or a ledger."""
 
-    def get(self, path: str, /) -> Facts | None:
+    def get(self, path: str, /) -> FileFacts | None:
         """Return the facts of a path, None where it is not known."""
         ...
 
 
-class Looks:
+class ImageFactsCache:
     """Remembers looks by path, size and time of change, so that an unchanged file is not read again."""
 
-    def __init__(self, known: Known | None = None) -> None:
-        self._known: Known = known or {}
-        self.fresh = LookedAt()
+    def __init__(self, known: KnownImageFacts | None = None) -> None:
+        self._known: KnownImageFacts = known or {}
+        self.fresh = FactsByPath()
         """What was read anew."""
 
-    def at(self, path: Path) -> Look:
-        """Look at a file. Raises NotUsable where it is missing or no image."""
+    def at(self, path: Path) -> ImageFacts:
+        """Look at a file. Raises ImageNotUsable where it is missing or no image."""
         try:
             found = path.stat()
         except (OSError, ValueError):  # a NUL byte in its name
-            raise NotUsable(f"{path} does not exist", "missing") from None
+            raise ImageNotUsable(f"{path} does not exist", "missing") from None
         if not stat.S_ISREG(found.st_mode):
-            raise NotUsable(f"{path} is no regular file", "missing")
+            raise ImageNotUsable(f"{path} is no regular file", "missing")
         key = str(path)
         for known in (self.fresh.get(key), self._known.get(key)):
             if known and known[:2] == (found.st_size, found.st_mtime_ns):
-                return Look(**json.loads(known[2]))
+                return ImageFacts(**json.loads(known[2]))
         look = _look(path)
         self.fresh.put(key, (found.st_size, found.st_mtime_ns, json.dumps(asdict(look))))
         return look
@@ -103,16 +103,16 @@ def open_regular(path: Path) -> io.BufferedReader:
     return os.fdopen(fd, "rb")
 
 
-def _look(path: Path) -> Look:
+def _look(path: Path) -> ImageFacts:
     try:
         with open_regular(path) as file:
             return _look_into(file, str(path))
     except OSError as error:
-        raise NotUsable(f"{path} cannot be read: {error.strerror}") from None
+        raise ImageNotUsable(f"{path} cannot be read: {error.strerror}") from None
 
 
-def _look_into(file: IO[bytes], name: str) -> Look:
-    """Look at an image that is open at its beginning. Raises NotUsable where it is none; OSError is the disk's."""
+def _look_into(file: IO[bytes], name: str) -> ImageFacts:
+    """Look at an image that is open at its beginning. Raises ImageNotUsable where it is none; OSError is the disk's."""
     digest = hashlib.sha256()
     size = 0
     head = b""
@@ -129,12 +129,12 @@ def _look_into(file: IO[bytes], name: str) -> Look:
                 image.verify()
         _check_whole(file, found)
     except NotWhole as cut:
-        raise NotUsable(f"{name} is a {found} that is not whole: {cut}; copy it anew") from None
+        raise ImageNotUsable(f"{name} is a {found} that is not whole: {cut}; copy it anew") from None
     except (UnidentifiedImageError, Pillow.DecompressionBombError, OSError, SyntaxError, ValueError, EOFError) as error:
         if isinstance(error, OSError) and error.errno:
             raise
         raise _unreadable(name, head) from None
-    return Look(digest.hexdigest(), size, found, width, height)
+    return ImageFacts(digest.hexdigest(), size, found, width, height)
 
 
 def _check_whole(file: IO[bytes], kind: str) -> None:
@@ -149,19 +149,21 @@ def _check_whole(file: IO[bytes], kind: str) -> None:
         check_whole(mapped, kind)
 
 
-def _unreadable(name: str, head: bytes) -> NotUsable:
+def _unreadable(name: str, head: bytes) -> ImageNotUsable:
     """Return what to say of a file that Pillow cannot open, by its first bytes."""
     if head[4:8] == b"ftyp" and head[8:12] in _HEIC:
-        return NotUsable(f"{name} is a HEIC photo; {_converted('HEIC')}", "HEIC")
+        return ImageNotUsable(f"{name} is a HEIC photo; {_converted('HEIC')}", "HEIC")
     if head[4:8] == b"ftyp" and head[8:12] in {b"avif", b"avis"}:
-        return NotUsable(f"{name} is an AVIF; {_converted('AVIF')}", "AVIF")
+        return ImageNotUsable(f"{name} is an AVIF; {_converted('AVIF')}", "AVIF")
     begins = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
     if begins:
-        return NotUsable(f"{name} begins like a {begins}, and cannot be read: it is cut off or damaged; copy it anew")
+        return ImageNotUsable(
+            f"{name} begins like a {begins}, and cannot be read: it is cut off or damaged; copy it anew"
+        )
     if not head:
-        return NotUsable(f"{name} is empty; copy it anew")
+        return ImageNotUsable(f"{name} is empty; copy it anew")
     helps = "convert it, or give an https URL"
-    return NotUsable(f"{name} is no JPEG, PNG or WebP that can be read; {helps}", "no picture")
+    return ImageNotUsable(f"{name} is no JPEG, PNG or WebP that can be read; {helps}", "no picture")
 
 
 def _converted(kind: str) -> str:
@@ -173,20 +175,20 @@ def _converted(kind: str) -> str:
     )
 
 
-def why_not(look: Look, max_side: int | None) -> NotUsable | None:
+def why_not(look: ImageFacts, max_side: int | None) -> ImageNotUsable | None:
     """Return why an image cannot be sent inline, and what helps; None where it can."""
     if look.format not in _MIME:
         article = "an" if look.format[0] in "AEIOU" else "a"
-        return NotUsable(f"is {article} {look.format}; {_converted(look.format)}", look.format)
+        return ImageNotUsable(f"is {article} {look.format}; {_converted(look.format)}", look.format)
     if shrinks(look, max_side):
         return None
     helps = "set `images: {max_side: 4096}` to have larger photos shrunk, or give an https URL"
     if look.bytes > MAX_BYTES:
         message = f"has {look.bytes / 2**20:.1f} MiB; local images are sent up to 6 MiB: {helps}"
-        return NotUsable(message, "too large")
+        return ImageNotUsable(message, "too large")
     if look.width * look.height > MAX_PIXELS:
         message = f"has {look.width * look.height / 1e6:.0f} megapixels; local images are sent up to 32: {helps}"
-        return NotUsable(message, "too large")
+        return ImageNotUsable(message, "too large")
     return None
 
 
@@ -208,18 +210,18 @@ def why_no_data_uri(text: str, kinds: Collection[str]) -> str | None:
         return None
     try:
         problem = why_not(_look_into(io.BytesIO(content), "the data URI"), None)
-    except NotUsable as unusable:
+    except ImageNotUsable as unusable:
         return str(unusable)
     return f"the data URI {problem}" if problem else None
 
 
-def shrinks(look: Look, max_side: int | None) -> bool:
-    """Say whether `max_side` has this image re-encoded."""
+def shrinks(look: ImageFacts, max_side: int | None) -> bool:
+    """Return whether `max_side` has this image re-encoded."""
     return max_side is not None and (max(look.width, look.height) > max_side or look.bytes > MAX_BYTES)
 
 
-def at_most(look: Look, max_side: int | None) -> int:
-    """Give the bytes that are sent of an image; where it is shrunk, more than they can come to."""
+def at_most(look: ImageFacts, max_side: int | None) -> int:
+    """Return the bytes that are sent of an image; where it is shrunk, more than they can come to."""
     if max_side is None or not shrinks(look, max_side):
         return look.bytes
     scale = min(1.0, _side(look.width, look.height, max_side) / max(look.width, look.height))
@@ -227,12 +229,12 @@ def at_most(look: Look, max_side: int | None) -> int:
 
 
 def _side(width: int, height: int, max_side: int) -> int:
-    """Give the longest side that an image is shrunk to: the one set, or less where that has too many pixels."""
+    """Return the longest side that an image is shrunk to: the one set, or less where that has too many pixels."""
     return min(max_side, int(max(width, height) * math.sqrt(MAX_PIXELS / (width * height))))
 
 
 def body(spec: Spec, root: Path, seed: int | None = None) -> bytes:
-    """Build a job's request body, its images read now. Raises NotUsable where one has vanished or changed.
+    """Build a job's request body, its images read now. Raises ImageNotUsable where one has vanished or changed.
 
     `root` is the manifest's folder; `seed`: of this attempt, where it has one of its own.
     """
@@ -243,7 +245,7 @@ def body(spec: Spec, root: Path, seed: int | None = None) -> bytes:
         _put(inputs, image.field, data_uri(image, root))
     built = json.dumps(inputs, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
     if len(built) > MAX_REQUEST + _HEAD:
-        raise NotUsable(f"its request has {len(built) / 2**20:.0f} MiB; it takes 64 MiB")
+        raise ImageNotUsable(f"its request has {len(built) / 2**20:.0f} MiB; it takes 64 MiB")
     return built
 
 
@@ -254,7 +256,7 @@ def _put(value: object, path: tuple[str | int, ...], text: str) -> None:
 
 
 def data_uri(image: Image, root: Path) -> str:
-    """Read an image as the manifest meant it, shrunk if asked for. Raises NotUsable."""
+    """Read an image as the manifest meant it, shrunk if asked for. Raises ImageNotUsable."""
     path = root / image.path
     try:
         with open_regular(path) as file:
@@ -262,13 +264,13 @@ def data_uri(image: Image, root: Path) -> str:
     except OSError as error:
         if error.errno in {errno.EMFILE, errno.ENFILE}:
             raise
-        raise NotUsable(f"{image.path} can no longer be read: {error.strerror}") from None
+        raise ImageNotUsable(f"{image.path} can no longer be read: {error.strerror}") from None
     if hashlib.sha256(content).hexdigest() != image.sha256:
-        raise NotUsable(f"{image.path} has changed since the manifest was read: run the manifest again")
+        raise ImageNotUsable(f"{image.path} has changed since the manifest was read: run the manifest again")
     try:
         content, mime = _encoded(content, image)
     except (OSError, SyntaxError, ValueError, EOFError) as error:  # its structure was sound when it was looked at
-        raise NotUsable(f"{image.path} cannot be decoded: {error}") from None
+        raise ImageNotUsable(f"{image.path} cannot be decoded: {error}") from None
     return f"data:{mime};base64,{base64.b64encode(content).decode('ascii')}"
 
 
@@ -310,4 +312,4 @@ def _shrunk(picture: Pillow.Image, max_side: int) -> tuple[bytes, str]:
         plain.save(out, "JPEG", quality=quality, icc_profile=profile, subsampling=0)
         if out.tell() <= MAX_BYTES:
             return out.getvalue(), "image/jpeg"
-    raise NotUsable(f"it has over 6 MiB even at {max_side} pixels: set a smaller images.max_side")
+    raise ImageNotUsable(f"it has over 6 MiB even at {max_side} pixels: set a smaller images.max_side")

@@ -7,7 +7,7 @@ from typing import Final
 
 from batcher.errors import Bug
 from batcher.events import Moved
-from batcher.job import ASIDE, LIFE, NO_URLS, Job, Kind, Move, State, allowed
+from batcher.job import ASIDE, LIFE, NO_URLS, FailureKind, Job, Move, State, allowed
 from batcher.ledger.rows import dump, event_row
 from batcher.ledger.sql import statements
 
@@ -20,7 +20,7 @@ _OUTCOMES: Final[Mapping[State, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Landed:
+class AppliedMove:
     """A move that is on disk: the job as it is now, and what listeners are told."""
 
     job: Job
@@ -29,7 +29,7 @@ class Landed:
 
 def apply(
     connection: sqlite3.Connection, job: Job, move: Move, now: float, steady: float | None = None
-) -> Landed | None:
+) -> AppliedMove | None:
     """Write a move if the job still is where it was; None if it is not.
 
     `now` stamps it; `steady`, by default the same, is what a delay is counted from. Both in seconds since 1970.
@@ -48,12 +48,12 @@ def apply(
     connection.executemany(sql["put_output"], _output_rows(moved, move))
     event = _event(job, moved, move, now)
     connection.execute(sql["add_event"], event_row(event))
-    return Landed(moved, event)
+    return AppliedMove(moved, event)
 
 
 def apply_all(
     connection: sqlite3.Connection, changes: Sequence[tuple[Job, Move]], now: float, steady: float
-) -> list[Landed | None]:
+) -> list[AppliedMove | None]:
     """Write moves of many jobs as `apply` does, each kind of statement once for all of them.
 
     Where one of them does not land, or has a request id that is known already, each is written by itself.
@@ -64,7 +64,7 @@ def apply_all(
 
 
 def _all_will_land(connection: sqlite3.Connection, changes: Sequence[tuple[Job, Move]]) -> bool:
-    """Say whether every job is where it was and takes no id that is known; a savepoint would copy every page."""
+    """Return whether every job is where it was and takes no id that is known; a savepoint would copy every page."""
     ids = [move.request_id for _, move in changes if move.to is State.RUNNING and move.request_id]
     jobs = {job.id: (job.state, job.attempt) for job, _ in changes}
     if len(jobs) < len(changes) or len(set(ids)) < len(ids):
@@ -78,7 +78,7 @@ def _all_will_land(connection: sqlite3.Connection, changes: Sequence[tuple[Job, 
 
 def _apply_together(
     connection: sqlite3.Connection, changes: Sequence[tuple[Job, Move]], now: float, steady: float
-) -> list[Landed]:
+) -> list[AppliedMove]:
     for job, move in changes:
         if not allowed(job.state, job.kind, move):
             raise _no_arrow(job, move)
@@ -86,23 +86,23 @@ def _apply_together(
     moves = (_columns(job, move, now) | {"not_before": _not_before(move, steady)} for job, move in changes)
     if connection.executemany(sql["move"], moves).rowcount != len(changes):
         raise Bug("a job was moved within a transaction of the ledger")
-    landed: list[Landed] = []
+    landed: list[AppliedMove] = []
     rows: dict[str, list[Mapping[str, object]]] = {}
     for job, move in changes:
         moved = _after(job, move, now)
         if step := _attempt_step(job, moved, move, now):
             rows.setdefault(step[0], []).append(step[1])
         rows.setdefault("put_output", []).extend(_output_rows(moved, move))
-        landed.append(Landed(moved, _event(job, moved, move, now)))
+        landed.append(AppliedMove(moved, _event(job, moved, move, now)))
     rows["add_event"] = [event_row(one.event) for one in landed]
     for name, batch in rows.items():
         connection.executemany(sql[name], batch)
     return landed
 
 
-def walk(connection: sqlite3.Connection, job: Job, moves: Iterable[Move], now: float) -> list[Landed]:
+def walk(connection: sqlite3.Connection, job: Job, moves: Iterable[Move], now: float) -> list[AppliedMove]:
     """Write several moves of one job, one after the other; what does not land ends the walk."""
-    landed: list[Landed] = []
+    landed: list[AppliedMove] = []
     for move in moves:
         step = apply(connection, landed[-1].job if landed else job, move, now)
         if step is None:
@@ -113,8 +113,8 @@ def walk(connection: sqlite3.Connection, job: Job, moves: Iterable[Move], now: f
     return landed
 
 
-def arrived(connection: sqlite3.Connection, job: Job, move: Move, now: float) -> Landed | None:
-    """Give a move that is on disk although its commit was said to have failed; None if it is not there."""
+def arrived(connection: sqlite3.Connection, job: Job, move: Move, now: float) -> AppliedMove | None:
+    """Return a move that is on disk although its commit was said to have failed; None if it is not there."""
     row = connection.execute(statements("questions.sql")["job"], {"id": job.id}).fetchone()
     moved = _after(job, move, now)
     there = row is not None and (row["state"], row["attempt"], row["request_id"]) == (
@@ -122,7 +122,7 @@ def arrived(connection: sqlite3.Connection, job: Job, move: Move, now: float) ->
         moved.attempt,
         moved.request_id,
     )
-    return Landed(moved, _event(job, moved, move, now)) if there else None
+    return AppliedMove(moved, _event(job, moved, move, now)) if there else None
 
 
 def _no_arrow(job: Job, move: Move) -> Bug:
@@ -145,7 +145,9 @@ def _other_holder(connection: sqlite3.Connection, job: Job, request_id: str | No
 
 def _alarm(move: Move, holder: str) -> Move:
     why = f"ALARM: the server answered with request id {move.request_id}, which job {holder} already has"
-    return Move(State.UNCERTAIN, Kind.LOST, why, evidence={**(move.evidence or {}), "request_id": move.request_id})
+    return Move(
+        State.UNCERTAIN, FailureKind.LOST, why, evidence={**(move.evidence or {}), "request_id": move.request_id}
+    )
 
 
 def _columns(job: Job, move: Move, now: float) -> dict[str, object]:
@@ -196,7 +198,7 @@ def _after(job: Job, move: Move, now: float) -> Job:
 
 
 def _attempt_step(job: Job, moved: Job, move: Move, now: float) -> tuple[str, Mapping[str, object]] | None:
-    """Give the statement that writes what a move makes of its attempt, and what it is told."""
+    """Return the statement that writes what a move makes of its attempt, and what it is told."""
     facts: dict[str, object] = {
         "id": job.id,
         "number": max(job.attempt, moved.attempt),

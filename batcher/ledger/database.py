@@ -9,7 +9,7 @@ from typing import Final, Protocol, TypeVar
 
 import aiosqlite
 
-from batcher.ledger.place import network
+from batcher.ledger.filesystem_check import network
 
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
@@ -88,7 +88,7 @@ def _patiently(connection: sqlite3.Connection, statement: str) -> None:
             return
 
 
-class Latch:
+class FailureLatch:
     """Remembers that the disk failed a connection: nothing is tried on it again.
 
     After a failed write or fsync nobody knows which pages the system still holds as clean. So the file is opened
@@ -108,7 +108,7 @@ class Latch:
             raise
 
     def reopened(self, connection: sqlite3.Connection) -> sqlite3.Connection:
-        """Give a connection that can be trusted: this one, or a fresh one in the place of one that failed."""
+        """Return a connection that can be trusted: this one, or a fresh one in the place of one that failed."""
         if not self.fell:
             return connection
         with suppress(sqlite3.Error):
@@ -131,7 +131,7 @@ class ThreadedDatabase(aiosqlite.Connection):
 
     def __init__(self, file: Path) -> None:
         super().__init__(lambda: _connected(file), iter_chunk_size=64)
-        self._latch = Latch(file)
+        self._latch = FailureLatch(file)
 
     async def transact(self, work: Work[T], *, bound: bool = True) -> T:
         """Run `work` in one transaction, on the connection's thread."""
@@ -143,14 +143,14 @@ class ThreadedDatabase(aiosqlite.Connection):
         return self._latch.do(self._conn, work, bound=bound)
 
     async def close(self) -> None:
-        """Take the write-ahead log into the file, and close."""
+        """Merge the write-ahead log into the file, and close."""
         if self._connection is not None:
             await self._execute(fold, self._conn)  # type: ignore[no-untyped-call]
         await super().close()
 
 
 def fold(connection: sqlite3.Connection) -> None:
-    """Take the write-ahead log into the file where nobody reads it: what is left is one file, whole when copied."""
+    """Merge the write-ahead log into the file, if nobody reads it: what is left is one file, whole when copied."""
     with suppress(sqlite3.Error):
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
@@ -188,7 +188,7 @@ class InlineDatabase:
 
     def __init__(self, file: Path) -> None:
         self._connection = _connected(file)
-        self._latch = Latch(file)
+        self._latch = FailureLatch(file)
 
     async def transact(self, work: Work[T], *, bound: bool = True) -> T:
         """Run `work` in one transaction, here and now."""
@@ -196,6 +196,6 @@ class InlineDatabase:
         return self._latch.do(self._connection, work, bound=bound)
 
     async def close(self) -> None:
-        """Take the write-ahead log into the file, and close."""
+        """Merge the write-ahead log into the file, and close."""
         fold(self._connection)
         self._connection.close()

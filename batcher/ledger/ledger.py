@@ -16,16 +16,16 @@ from batcher.clock import Clock
 from batcher.errors import BatcherError, LedgerBroken, LedgerUnreadable
 from batcher.events import Event, Listener, Waiting
 from batcher.job import Job, Move, State
-from batcher.ledger.adoption import adopt
-from batcher.ledger.again import Which, go_on
-from batcher.ledger.ballast import Ballast
-from batcher.ledger.changes import Landed, apply, apply_all, arrived, walk
+from batcher.ledger.adopt import adopt
+from batcher.ledger.changes import AppliedMove, apply, apply_all, arrived, walk
 from batcher.ledger.database import Database
-from batcher.ledger.gap import Gap, close_gap, knows, unknown
+from batcher.ledger.reconcile import MissedSubmissions, close_gap, knows, unknown
 from batcher.ledger.request_register import RequestRegister
+from batcher.ledger.reserved_space import ReservedSpace
+from batcher.ledger.retry import RetrySelection, go_on
 from batcher.ledger.rows import dump, event_row, job_of, output_of, with_attempt
 from batcher.ledger.sql import script, statements
-from batcher.ledger.witness import Seen, Witness
+from batcher.ledger.submission_journal import JournalEntry, SubmissionJournal
 
 T = TypeVar("T")
 MIGRATIONS: Final[Sequence[str]] = (
@@ -73,9 +73,9 @@ class Ledger:
         self._listeners: list[Listener] = []
         self._closing = False
         self._wrote_at = -math.inf
-        self.ballast: Ballast | None = None
+        self.ballast: ReservedSpace | None = None
         """Given up when the disk is full and a request id is not on it yet."""
-        self.witness: Witness | None = None
+        self.witness: SubmissionJournal | None = None
         """Told of every submission once it is committed, before its request leaves."""
         self.register: RequestRegister | None = None
         """Told of every request id, where lost requests can be found: none is to be another run's."""
@@ -99,11 +99,11 @@ class Ledger:
                 file.close()
 
     def listen(self, listener: Listener) -> None:
-        """Tell this listener of every event from now on."""
+        """Call this listener with every event from now on."""
         self._listeners.append(listener)
 
     async def record(self, job: Job, move: Move) -> Job:
-        """Write a move; give the job as it is once that is on disk. Raises Overtaken, LedgerBroken.
+        """Write a move; return the job as it is once that is on disk. Raises Overtaken, LedgerBroken.
 
         A move that brings a request id is tried until it is on disk: it stands for what was paid.
         """
@@ -147,7 +147,7 @@ class Ledger:
         return await self._guard(work, bound=bound)
 
     async def waiting(self, limit: int, *, broad: bool = False) -> list[Job]:
-        """Give the next jobs to submit, in the manifest's order; `broad`: one of each row before a second of any."""
+        """Return the next jobs to submit, in the manifest's order; `broad`: one of each row before a second of any."""
         question = "waiting_broad" if broad else "waiting"
         return [job_of(row) for row in await self.ask(question, now=self._steady_now(), limit=limit)]
 
@@ -155,22 +155,22 @@ class Ledger:
         return self._steady + asyncio.get_running_loop().time()
 
     async def due_in(self) -> float | None:
-        """Give the seconds until a waiting job may go, None if none waits."""
+        """Return the seconds until a waiting job may go, None if none waits."""
         due = (await self.ask("next_due"))[0][0]
         return None if due is None else max(0.0, due - self._steady_now())
 
     async def under_way(self, state: State) -> list[Job]:
-        """Give the jobs that an earlier process left in this state, with their outputs."""
+        """Return the jobs that an earlier process left in this state, with their outputs."""
         return await self._guard(lambda connection: _whole_jobs(connection, "under_way", {"state": state}))
 
     async def whole(self, ids: Iterable[str]) -> list[Job]:
-        """Give these jobs with their outputs."""
+        """Return these jobs with their outputs."""
         return await self._guard(
             lambda connection: [job for one in ids for job in _whole_jobs(connection, "job", {"id": one})]
         )
 
-    async def retry(self, which: Which, taken: Callable[[Job], None] = lambda _: None) -> int:
-        """Let settled jobs go on at the user's word, and hand each over as it is now; return how many went on.
+    async def retry(self, which: RetrySelection, taken: Callable[[Job], None] = lambda _: None) -> int:
+        """Queue settled jobs again at the user's word, and hand each over as it is now; return how many.
 
         A page of them at a time: request ids that come meanwhile are not kept waiting for a million.
         """
@@ -199,7 +199,7 @@ class Ledger:
             self._tell(one.event)
 
     async def adopt(self, job_id: str, request_id: str) -> tuple[Job, bool]:
-        """Let an uncertain or failed job run under a request id that the user found. Raises WrongUse.
+        """Continue an uncertain or failed job under a request id that the user found. Raises WrongUse.
 
         Says too whether that is money more than what was spoken for.
         """
@@ -209,7 +209,9 @@ class Ledger:
         await self.decided()
         return landed.job, more
 
-    async def behind(self, sources: Sequence[Iterable[Seen]], last: Sequence[Seen | None], after: str) -> Gap | None:
+    async def behind(
+        self, sources: Sequence[Iterable[JournalEntry]], last: Sequence[JournalEntry | None], after: str
+    ) -> MissedSubmissions | None:
         """Compare with what witnesses have seen; what the ledger lacks becomes uncertain. None: it lacks nothing.
 
         `last`: what each has seen last, which is all that is read where the ledger knows it. `after` (RFC 3339):
@@ -217,7 +219,7 @@ class Ledger:
         """
         now = self._clock.now()
 
-        def work(connection: sqlite3.Connection) -> tuple[Gap, list[Landed]] | None:
+        def work(connection: sqlite3.Connection) -> tuple[MissedSubmissions, list[AppliedMove]] | None:
             if all(knows(connection, one) for one in last):
                 return None
             missing = unknown(connection, (one for source in sources for one in source), after)
@@ -238,7 +240,7 @@ class Ledger:
         await self._guard(lambda connection: connection.execute(moved, facts).rowcount)
 
     async def meta(self) -> dict[str, object]:
-        """Give what the ledger knows of its run."""
+        """Return what the ledger knows of its run."""
         return {row["key"]: json.loads(row["value"]) for row in await self.ask("meta")}
 
     async def put_meta(self, facts: Mapping[str, object]) -> None:
@@ -262,13 +264,13 @@ class Ledger:
                 return
 
     def _gather_for(self) -> float:
-        """Give the seconds to wait for more: a commit after a pause goes at once, those in a stream come together."""
+        """Return the seconds to wait for more: a commit after a pause goes at once, those in a stream come together."""
         if self._closing or not self._queue or len(self._queue) >= _MANY:
             return 0.0
         return min(_GATHER, self._wrote_at + _GATHER - asyncio.get_running_loop().time())
 
     async def _write(self, batch: list[_Change]) -> bool:
-        """Write a batch in one transaction; say whether the ledger can still be written.
+        """Write a batch in one transaction; return whether the ledger can still be written.
 
         A change that is itself at fault must not cost the others their request ids: each is then written alone.
         """
@@ -287,7 +289,7 @@ class Ledger:
         self._answer(batch, landed)
         return True
 
-    def _answer(self, batch: Sequence[_Change], landed: Sequence[Landed | None]) -> None:
+    def _answer(self, batch: Sequence[_Change], landed: Sequence[AppliedMove | None]) -> None:
         if self.witness:
             self.witness.note(one.event for one in landed if one)
         if self.register:
@@ -304,7 +306,7 @@ class Ledger:
                 change.landed.set_exception(Overtaken(f"job {change.job.id} is no longer {change.job.state}"))
 
     async def _rescue(self, batch: Sequence[_Change], broken: sqlite3.Error) -> bool:
-        """Let everything fail that can be done again, and write the request ids as soon as there is room for them."""
+        """Fail everything that can be done again, and write the request ids as soon as there is room for them."""
         precious = self._let_fail(batch, broken)
         told: set[str] = set()
         if self.ballast:
@@ -333,7 +335,7 @@ class Ledger:
         raise AssertionError
 
     def _let_fail(self, batch: Iterable[_Change], broken: Exception) -> list[_Change]:
-        """Answer that the ledger cannot be written; give the changes that cannot be done again: with a request id."""
+        """Answer that the ledger cannot be written; return the changes that cannot be done again: with a request id."""
         precious = [change for change in batch if change.move.to is State.RUNNING and change.move.request_id]
         self._give_up((change for change in batch if change not in precious), broken)
         return precious
@@ -417,19 +419,19 @@ def _split(script: str) -> list[str]:
 
 def _apply_all(
     batch: Sequence[_Change], now: float, steady: float, connection: sqlite3.Connection
-) -> list[Landed | None]:
+) -> list[AppliedMove | None]:
     return apply_all(connection, [(change.job, change.move) for change in batch], now, steady)
 
 
 def _go_on(
-    which: Which, places: Sequence[int], moved: frozenset[str], now: float, connection: sqlite3.Connection
-) -> list[Landed]:
+    which: RetrySelection, places: Sequence[int], moved: frozenset[str], now: float, connection: sqlite3.Connection
+) -> list[AppliedMove]:
     return go_on(connection, which, places, moved, now)
 
 
 def _apply_again(
     batch: Sequence[_Change], now: float, steady: float, connection: sqlite3.Connection
-) -> list[Landed | None]:
+) -> list[AppliedMove | None]:
     """Write what is not there yet: a commit that was said to have failed may have reached the disk."""
     return [
         arrived(connection, change.job, change.move, now) or apply(connection, change.job, change.move, now, steady)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from batcher.errors import LedgerInUse, WrongUse
-from batcher.plain import command
+from batcher.terminal_text import command
 
 _HELD: Final = frozenset({errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES})
 """What a lock that somebody else holds is answered with; anything else says that there are no locks."""
@@ -22,7 +22,7 @@ class Lock:
         self._fd: int | None = None
 
     def take(self) -> None:
-        """Take the lock, or raise LedgerInUse."""
+        """Acquire the lock, or raise LedgerInUse."""
         try:
             fd = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
@@ -49,14 +49,14 @@ class Lock:
         self._fd = fd
 
     def free(self) -> None:
-        """Give it back."""
+        """Release it."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
 
 
 def is_locked(out: Path) -> bool:
-    """Say whether a run is at work on the directory."""
+    """Return whether a run is at work on the directory."""
     try:
         fd = os.open(out / "ledger.lock", os.O_RDWR | os.O_CLOEXEC)
     except OSError:

@@ -78,7 +78,7 @@ class Reader:
         return sum(int(self.ask("left_out", ids=page)[0][0]) for page in pages)
 
     def waiting_ids(self) -> Iterator[list[str]]:
-        """Give the ids of jobs that would be bought, in pages."""
+        """Return the ids of jobs that would be bought, in pages."""
         after = 0
         while rows := self.ask("waiting_ids", after=after, limit=_IDS):
             yield [row["id"] for row in rows]
@@ -109,11 +109,11 @@ class Reader:
             yield {one: states[one] for one in ids if one in states}
 
     def meta(self) -> dict[str, object]:
-        """Give what the ledger knows of its run."""
+        """Return what the ledger knows of its run."""
         return {row["key"]: json.loads(row["value"]) for row in self.ask("meta")}
 
     def models(self) -> dict[str, object]:
-        """Give the catalogue's entries that this run has looked up."""
+        """Return the catalogue's entries that this run has looked up."""
         return {row["id"]: json.loads(row["entry"]) for row in self.ask("models")}
 
     def jobs(
@@ -146,7 +146,7 @@ class Reader:
         return count
 
     def listed_places(self) -> "array[int]":
-        """Give the places of all jobs that the manifest names, in its order."""
+        """Return the places of all jobs that the manifest names, in its order."""
         return self._numbers("listed_places")
 
     def shown(self, places: "array[int]") -> Iterator[tuple[Job, list[Output]]]:
@@ -173,7 +173,7 @@ class Reader:
             after = rows[-1]["path"]
 
     def known_files(self) -> Iterator[sqlite3.Row]:
-        """Give every file that the ledger knows, with its job's state."""
+        """Return every file that the ledger knows, with its job's state."""
         return self._pages("known_files", self._places(None, None, None, None))
 
     def _places(self, state: str | None, kind: str | None, job: str | None, listed: bool | None) -> "array[int]":
@@ -196,11 +196,11 @@ class Reader:
             yield from self.ask(question, places=json.dumps(places[n : n + _PAGE].tolist()))
 
     def outputs(self, job: Job) -> list[Output]:
-        """Give the outputs of a job's last attempt."""
+        """Return the outputs of a job's last attempt."""
         return [output_of(row) for row in self.ask("outputs", id=job.id, number=job.attempt)]
 
     def stopped(self) -> Stopped | None:
-        """Give why the last run on this directory stopped, None if it ended by itself."""
+        """Return why the last run on this directory stopped, None if it ended by itself."""
         rows = self.ask("last_ended")
         return stopped_of(rows[0]["facts"]) if rows else None
 
@@ -244,7 +244,7 @@ def _near(out: Path) -> str:
 
 
 def _opened(file: Path, how: str) -> tuple[sqlite3.Connection, int]:
-    """Open a file; give its version too. Raises sqlite3.Error."""
+    """Open a file; return its version too. Raises sqlite3.Error."""
     connection = sqlite3.connect(f"{file.absolute().as_uri()}?{how}", uri=True)
     try:
         return connection, int(connection.execute("PRAGMA user_version").fetchone()[0])
@@ -254,7 +254,7 @@ def _opened(file: Path, how: str) -> tuple[sqlite3.Connection, int]:
 
 
 def _may_have_more(file: Path) -> bool:
-    """Say whether a ledger's last changes are in its log, or its folder can be written, so that it may change."""
+    """Return whether a ledger's last changes are in its log, or its folder can be written, so that it may change."""
     log = file.with_name(f"{file.name}-wal")
     return os.access(file.parent, os.W_OK) or (log.exists() and log.stat().st_size > 0)
 

@@ -12,7 +12,7 @@ import orjson
 
 from batcher.errors import Stopped
 from batcher.events import Ended, Event, Moved, facts_of
-from batcher.job import NO_URLS, Image, Job, Kind, Output, Spec, State
+from batcher.job import NO_URLS, FailureKind, Image, Job, Output, Spec, State
 from batcher.paths import is_inside
 
 _LONG_NUMBER: Final = re.compile(r"\d{18}")
@@ -37,7 +37,7 @@ def load(text: str) -> Any:  # noqa: ANN401 - as json.loads
 
 
 def spec_facts(spec: Spec) -> Mapping[str, object]:
-    """Give what the manifest says of a job, but for what has a column of its own."""
+    """Return what the manifest says of a job, but for what has a column of its own."""
     return {
         "model": spec.model,
         "inputs": spec.inputs,
@@ -91,7 +91,7 @@ def job_of(row: sqlite3.Row, outputs: tuple[Output, ...] = ()) -> Job:
     return Job(
         spec=spec_of(row),
         state=State(row["state"]),
-        kind=Kind(row["kind"]) if row["kind"] else None,
+        kind=FailureKind(row["kind"]) if row["kind"] else None,
         message=row["message"],
         attempt=row["attempt"],
         request_id=row["request_id"],
@@ -137,7 +137,7 @@ def event_of(row: sqlite3.Row) -> Event:
         facts["job_id"] = row["job_id"]
     if kind is Moved:
         facts |= {"came_from": State(facts["came_from"]), "to": State(facts["to"])}
-        facts["kind"] = Kind(facts["kind"]) if facts["kind"] else None
+        facts["kind"] = FailureKind(facts["kind"]) if facts["kind"] else None
     if kind is Ended and facts["stopped"]:
         facts["stopped"] = Stopped(**facts["stopped"])
     event: Event = kind(at=row["at"], **{name: value for name, value in facts.items() if name in names})

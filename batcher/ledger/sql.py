@@ -10,11 +10,11 @@ HERE: Final = Path(__file__).parent
 
 @cache
 def statements(file: str) -> dict[str, str]:
-    """Give a file's statements by name: each stands below its own `-- name:` line."""
+    """Return a file's statements by name: each stands below its own `-- name:` line."""
     parts = re.split(r"^-- name: (\w+)$", (HERE / file).read_text("utf-8"), flags=re.MULTILINE)
     return {name: body.strip() for name, body in zip(parts[1::2], parts[2::2], strict=True)}
 
 
 def script(file: str) -> str:
-    """Give a file's statements as they stand."""
+    """Return a file's statements as they stand."""
     return (HERE / file).read_text("utf-8")

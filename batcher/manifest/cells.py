@@ -17,10 +17,10 @@ EMPTY: Final = Empty()
 """The one of its kind."""
 
 
-class Cells(dict[str, object]):
+class RowCells(dict[str, object]):
     """A row as templates see it whole, each cell under its column's heading."""
 
 
 def of_the_row(variables: Mapping[str, object]) -> dict[str, object]:
     """Return the variables that have a value of their own: neither cells that are empty nor the row as a whole."""
-    return {name: value for name, value in variables.items() if value is not EMPTY and not isinstance(value, Cells)}
+    return {name: value for name, value in variables.items() if value is not EMPTY and not isinstance(value, RowCells)}

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from batcher.errors import Fault
 from batcher.manifest.faults import Faults, did_you_mean
-from batcher.manifest.yaml_lines import Marked
+from batcher.manifest.yaml_lines import YamlWithLines
 from batcher.provider import PROVIDERS
 from batcher.settings import Limits, Retry
 
@@ -125,7 +125,7 @@ _OF_ROWS: Final = frozenset({"model", "inputs", "jobs", "matrix", "repeat", "ima
 """Keys that what is wrong with a row depends on; what is spelt like one may be meant for it."""
 
 
-def read_document(marked: Marked, file: str, faults: Faults) -> tuple[Document | None, bool]:
+def read_document(marked: YamlWithLines, file: str, faults: Faults) -> tuple[Document | None, bool]:
     """Read a YAML document as a manifest; note its faults, and give it without the keys that have any.
 
     Say too whether its rows can be judged all the same.
@@ -156,7 +156,7 @@ def read_document(marked: Marked, file: str, faults: Faults) -> tuple[Document |
     return rest, not any(get_close_matches(key, _OF_ROWS, n=1, cutoff=0.6) for key in faulty)
 
 
-def _note(error: dict[str, Any], marked: Marked, file: str, faults: Faults) -> None:
+def _note(error: dict[str, Any], marked: YamlWithLines, file: str, faults: Faults) -> None:
     path = tuple(part for part in error["loc"] if not str(part).startswith(("RowsFile", "RowsGlob", "list[")))
     if error["loc"][:1] == ("jobs",) and len(error["loc"]) > 1 and error["loc"][1] == "str":
         return  # the other forms of `jobs` say more

@@ -8,17 +8,17 @@ from typing import Final
 
 from batcher.catalog import MISSING, PRICED_BY, Model, Prices, is_unkept
 from batcher.errors import Fault
-from batcher.hosting.inline import MAX_REQUEST, Looks
+from batcher.hosting.inline import MAX_REQUEST, ImageFactsCache
 from batcher.job import Image, Spec
-from batcher.manifest.cells import EMPTY, ROW, Cells
-from batcher.manifest.census import Census
+from batcher.manifest.cells import EMPTY, ROW, RowCells
 from batcher.manifest.document import RowsFile, RowsGlob
+from batcher.manifest.expansion_counts import ExpansionCounts
 from batcher.manifest.faults import did_you_mean
-from batcher.manifest.identity import Ids, NotCanonical, canonical, fingerprint
+from batcher.manifest.input_builder import PER_RUN, InputBuilder
+from batcher.manifest.job_id import JobIds, NotCanonical, canonical, fingerprint
 from batcher.manifest.manifest import Manifest
-from batcher.manifest.media import Bad, Media, counted
+from batcher.manifest.media_inputs import MediaInputs, RowFault, counted
 from batcher.manifest.naming import Naming
-from batcher.manifest.recipe import PER_RUN, Recipe
 from batcher.manifest.rows import Row, Rows
 from batcher.manifest.templates import BadTemplate, Condition
 
@@ -48,7 +48,7 @@ class Expansion:
         self,
         manifest: Manifest,
         model: Model,
-        looks: Looks,
+        looks: ImageFactsCache,
         options: Options,
         reject: Reject | None = None,
         *,
@@ -56,7 +56,7 @@ class Expansion:
     ) -> None:
         """`capped`: there is a limit to the cost, so that a job without a price is a fault."""
         self._capped = capped
-        self.census = Census()
+        self.census = ExpansionCounts()
         self.faults = manifest.faults.copy()
         self._manifest = manifest
         self._model = model
@@ -66,13 +66,13 @@ class Expansion:
         self._prices = Prices(document.prices) if document.prices else None
         self._ignores = document.id_ignores
         self._most_inline = options.most_inline
-        self._media = Media(looks, manifest, self.census, loopback=options.loopback)
-        self._recipe = Recipe(manifest, model, options.sets, self.faults)
+        self._media = MediaInputs(looks, manifest, self.census, loopback=options.loopback)
+        self._recipe = InputBuilder(manifest, model, options.sets, self.faults)
         self._naming = Naming(self._recipe.name, model, self.census, self._row_named)
         self._where = self._condition()
         self._known: set[str] = set()
         """Names that rows may have a value of."""
-        self._ids = Ids(model.id)
+        self._ids = JobIds(model.id)
         self._headings: list[str] = []
         """Of the columns of a CSV file."""
         self._known_by_row = False
@@ -119,7 +119,7 @@ class Expansion:
             raise self.faults.error(self._about_photos())
 
     def _about_photos(self) -> str:
-        """Say how many of the local photos can be sent, where that is what faults are about."""
+        """Return how many of the local photos can be sent, where faults are about that."""
         photos = self.census.photos
         if not photos.others or photos.total == 1:
             return ""
@@ -135,7 +135,7 @@ class Expansion:
             return None
 
     def _check_condition(self, columns: set[str], where: str) -> None:
-        """Say once that `--where` reads a column that is not there."""
+        """Report once that `--where` reads a column that does not exist."""
         if self._where is None or ROW in columns:
             return
         for name in sorted(self._where.cells - columns):
@@ -153,7 +153,7 @@ class Expansion:
         return self._paths[number - 1]
 
     def _columns(self, row: Row, rows: object) -> tuple[set[str], str] | None:
-        """Give the names that rows have, and what to call where they are from; None where each row has its own."""
+        """Return the names that rows have, and what to call where they are from; None where each row has its own."""
         jobs = self._manifest.document.jobs
         if isinstance(rows, Rows):
             if rows.header is None:
@@ -177,7 +177,7 @@ class Expansion:
                 continue
             for field_, message in self._model.faults({name: self._recipe.read(name, value)}):
                 if field_.partition(".")[0] == name:
-                    self._note(row, Bad(field_, message))
+                    self._note(row, RowFault(field_, message))
 
     def _matrix_values(self) -> Iterator[tuple[str, object]]:
         return ((name, value) for name, values in self._manifest.document.matrix.items() for value in values)
@@ -200,14 +200,14 @@ class Expansion:
             for job in jobs:
                 count += 1
                 yield job
-        except Bad as first:
+        except RowFault as first:
             if before:
                 self.census.take_back(before)
             self._bad_row(row, rows, self._all_wrong(row, first))
             return
         self.census.jobs += count
 
-    def _bad_row(self, row: Row, rows: object, wrong: Sequence[Bad]) -> None:
+    def _bad_row(self, row: Row, rows: object, wrong: Sequence[RowFault]) -> None:
         its_own = self._place_of(row)
         if self._reject is None or any(bad.of_manifest or self._place(row, bad) != its_own for bad in wrong):
             for bad in wrong:
@@ -217,8 +217,8 @@ class Expansion:
         header = rows.header if isinstance(rows, Rows) else None
         self._reject(row, header, "; ".join(f"{bad.field}: {bad}" if bad.field else str(bad) for bad in wrong))
 
-    def _all_wrong(self, row: Row, first: Bad) -> list[Bad]:
-        """Give all that is wrong with a row, each once; `first` is what its jobs could not be made for."""
+    def _all_wrong(self, row: Row, first: RowFault) -> list[RowFault]:
+        """Return all that is wrong with a row, each once; `first` is what its jobs could not be made for."""
         if row.problem:
             return [first]
         wrong = dict.fromkeys([first]) if first.field == "output.name" else {}
@@ -229,8 +229,8 @@ class Expansion:
             return [*wrong]
         return [first]
 
-    def _wrong_with(self, variables: Mapping[str, object]) -> Iterator[Bad]:
-        """Say what is wrong with one job, but for what its file's name has to do with others."""
+    def _wrong_with(self, variables: Mapping[str, object]) -> Iterator[RowFault]:
+        """Report what is wrong with one job, apart from file names that it shares with others."""
         inputs, unmade = self._recipe.all_wrong(variables)
         yield from unmade
         unsure = self._recipe.unmade | {bad.field for bad in unmade}
@@ -248,7 +248,7 @@ class Expansion:
             inline += placed.inline
         for name, message in self._model.faults(sent):
             if name.partition(".")[0] not in unsure and (name in sent or "." in name or not self._recipe.misspelt):
-                yield Bad(name, message)
+                yield RowFault(name, message)
         for check in (
             lambda: self._sized(images, inline),
             lambda: self._priced(sent),
@@ -257,11 +257,11 @@ class Expansion:
         ):
             try:
                 check()
-            except Bad as bad:
+            except RowFault as bad:
                 yield bad
 
-    def _place(self, row: Row, bad: Bad) -> tuple[str, int]:
-        """Say where it stands that is wrong: in the row, or in the manifest or the option that every row has."""
+    def _place(self, row: Row, bad: RowFault) -> tuple[str, int]:
+        """Return where the fault stands: in the row, or in the manifest or option that every row shares."""
         top, manifest = bad.field.partition(".")[0], self._manifest
         if bad.field == "--where":
             return "--where", 1
@@ -277,7 +277,7 @@ class Expansion:
         """Return where a row stands: a photo is its own file."""
         return row.file or self._manifest.rows_label, row.line
 
-    def _note(self, row: Row, bad: Bad) -> None:
+    def _note(self, row: Row, bad: RowFault) -> None:
         """Note what is wrong; what every row has, once."""
         file, line = self._place(row, bad)
         field = "" if bad.field == "--where" else bad.field
@@ -294,7 +294,7 @@ class Expansion:
 
     def _jobs_of(self, row: Row) -> Iterator[tuple[Spec, bool]]:
         if row.problem:
-            raise Bad("", row.problem)
+            raise RowFault("", row.problem)
         cells = self._cells(row) if self._whole_rows or row.empty else {}
         equal = looked_at = False
         for number, variables in enumerate(
@@ -307,7 +307,7 @@ class Expansion:
             depth = self.census.depth
             try:
                 spec, again = self._job(row, variables, turn)
-            except Bad:
+            except RowFault:
                 if chosen:
                     raise
                 self.census.put_back(depth)  # what is left out need not be right
@@ -326,7 +326,10 @@ class Expansion:
             by_heading = {
                 heading.strip(): cell or EMPTY for heading, cell in zip(self._headings, row.cells, strict=False)
             }
-            cells = {ROW: Cells({**dict.fromkeys(self._headings, EMPTY), **by_heading, **cells, **row.values}), **cells}
+            cells = {
+                ROW: RowCells({**dict.fromkeys(self._headings, EMPTY), **by_heading, **cells, **row.values}),
+                **cells,
+            }
         return cells
 
     def _variables(self, row: Row, cells: Mapping[str, object]) -> Iterator[dict[str, object]]:
@@ -342,7 +345,7 @@ class Expansion:
         """Return whether a job is not left out by `--where`, as far as that can be told."""
         try:
             return self._chosen(variables)
-        except Bad:
+        except RowFault:
             return True
 
     def _note_missing(self) -> None:
@@ -361,7 +364,7 @@ class Expansion:
         except BadTemplate as bad:
             if self._where and self._where.names - variables.keys() and self._where.names <= self._known:
                 return False  # a cell that it asks for is empty here
-            raise Bad("--where", str(bad), of_manifest=True) from None
+            raise RowFault("--where", str(bad), of_manifest=True) from None
 
     def _job(self, row: Row, variables: dict[str, object], turn: int) -> tuple[Spec, bool]:
         inputs = self._recipe.make(variables)
@@ -378,7 +381,7 @@ class Expansion:
                 images += placed.images
                 inline += placed.inline
         for name, message in self._model.faults(sent):
-            raise Bad(name, message)
+            raise RowFault(name, message)
         size = self._sized(images, inline)
         content = self._content(sent, images)
         sample, again = self._sample(content, turn)
@@ -406,18 +409,18 @@ class Expansion:
 
     @staticmethod
     def _vars(row: Row, variables: Mapping[str, object], inputs: Mapping[str, object]) -> dict[str, object]:
-        """Give what a sidecar says of the row: its own `index` and `sample` too, where it has columns of that name."""
+        """Return the variables that a sidecar records: `index` and `sample` too, where the row has such columns."""
         said = {
             key: value
             for key, value in variables.items()
-            if key not in inputs and key not in PER_RUN and value is not EMPTY and type(value) is not Cells
+            if key not in inputs and key not in PER_RUN and value is not EMPTY and type(value) is not RowCells
         }
         if not PER_RUN.isdisjoint(row.values):
             said |= {key: row.values[key] for key in PER_RUN & row.values.keys() if key not in inputs}
         return said
 
     def _content(self, sent: Mapping[str, object], images: Sequence[Image]) -> bytes:
-        """Give what a job's id counts. Raises Bad where that has no exact form."""
+        """Return what a job's id counts. Raises RowFault where that has no exact form."""
         try:
             return canonical(counted(self._model, sent, images, self._ignores))
         except NotCanonical as error:
@@ -425,11 +428,11 @@ class Expansion:
                 with suppress(NotCanonical):
                     canonical({"": value})
                     continue
-                raise Bad(name, f"cannot be sent as it is: {error}") from None
-            raise Bad("", f"cannot be sent as it is: {error}") from None
+                raise RowFault(name, f"cannot be sent as it is: {error}") from None
+            raise RowFault("", f"cannot be sent as it is: {error}") from None
 
     def _sized(self, images: Sequence[Image], inline: int) -> int:
-        """Return the bytes of a job's local images. Raises Bad where a request does not take them.
+        """Return the bytes of a job's local images. Raises RowFault where a request does not take them.
 
         `inline`: characters of the data URIs that the manifest holds; they are sent as they are.
         """
@@ -440,19 +443,21 @@ class Expansion:
         if size * 4 / 3 + inline > most:
             encoded, takes = (size * 4 / 3 + inline) / 2**20, most / 2**20
             helps = "" if most == MAX_REQUEST else ": set `images: {max_side: 2048}`, or give https URLs"
-            raise Bad("", f"its images have {encoded:.0f} MiB in all, encoded; a request takes {takes:.0f} MiB{helps}")
+            raise RowFault(
+                "", f"its images have {encoded:.0f} MiB in all, encoded; a request takes {takes:.0f} MiB{helps}"
+            )
         return size
 
     def _priced(self, sent: Mapping[str, object]) -> float | None:
-        """Give what a job may cost in USD. Raises Bad where nobody knows and it matters."""
+        """Return what a job may cost in USD. Raises RowFault where nobody knows and it matters."""
         estimate = self._model.estimate(sent, self._prices)
         if estimate is None and self._capped:
             message = "has no price: say it under `prices:`, or drop the limit to the cost"
-            raise Bad(PRICED_BY, message, of_manifest=True)
+            raise RowFault(PRICED_BY, message, of_manifest=True)
         return estimate
 
     def _sample(self, inputs: bytes, turn: int) -> tuple[int, bool]:
-        """Give the sample number, and whether an earlier row asked for the same."""
+        """Return the sample number, and whether an earlier row asked for the same."""
         key = fingerprint(inputs)
         last = self.census.samples.get(key) or 0
         sample = max(turn, last + 1)

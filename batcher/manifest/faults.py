@@ -16,7 +16,7 @@ class Faults:
         self.count = 0
 
     def copy(self) -> "Faults":
-        """Give the same, to add others to."""
+        """Return the same, to add others to."""
         copied = Faults()
         copied.shown, copied.count = [*self.shown], self.count
         return copied
@@ -36,7 +36,7 @@ class Faults:
 
 
 def did_you_mean(word: str, known: "list[str] | dict[str, object] | set[str]") -> str:
-    """Give `; did you mean X?` where something known is near, else what is known."""
+    """Return `; did you mean X?` where something known is near, else what is known."""
     names = sorted(known)
     if near := get_close_matches(word, names, n=1, cutoff=0.6):
         return f"; did you mean `{near[0]}`?"

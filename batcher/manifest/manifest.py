@@ -17,8 +17,8 @@ from batcher.errors import Fault, ManifestFaulty, NotFound, WrongUse
 from batcher.manifest.document import Document, RowsFile, RowsGlob, read_document
 from batcher.manifest.faults import Faults
 from batcher.manifest.rows import Row, Rows, glob_rows, has_nul, is_text
-from batcher.manifest.yaml_lines import Marked, NotYaml, load
-from batcher.plain import command
+from batcher.manifest.yaml_lines import NotYaml, YamlWithLines, load
+from batcher.terminal_text import command
 
 _YAML: Final = frozenset({".yaml", ".yml"})
 MOST_OF_A_ROW: Final = 1_000_000
@@ -37,7 +37,7 @@ class Manifest:
     """Paths in it are relative to this."""
     name: str
     document: Document
-    marked: Marked
+    marked: YamlWithLines
     sha256: str
     rows_file: str | None
     """As it is named in it, where rows stand in a file of their own."""
@@ -52,7 +52,7 @@ class Manifest:
         return "-" if self.file == "-" else str(self.path)
 
     def rows(self, faults: Faults) -> Iterable[Row]:
-        """Give its rows as a stream; what is wrong with the file itself goes to `faults`."""
+        """Return its rows as a stream; what is wrong with the file itself goes to `faults`."""
         jobs = self.document.jobs
         if not self.readable:
             return []
@@ -111,7 +111,7 @@ def open_manifest(file: str, *, name: str | None = None, stdin: IO[bytes] | None
     faults, readable = Faults(), True
     if path.suffix.lower() in _ROWS:
         jobs = RowsFile(file=str(path) if file == "-" else path.name)
-        document, marked, rows_file = Document(jobs=jobs), Marked(None, {}), None
+        document, marked, rows_file = Document(jobs=jobs), YamlWithLines(None, {}), None
     else:
         marked = _marked(path, file, faults)
         read, plain = (None, False) if faults else read_document(marked, file, faults)
@@ -135,7 +135,7 @@ def _no_file(file: str, path: Path) -> NotFound:
 
 
 def _near(path: Path) -> str:
-    """Give a manifest whose name is near to one that is not there."""
+    """Return a manifest whose name is near to one that is not there."""
     kinds = _YAML | _ROWS
     try:
         names = [one.name for one in path.parent.iterdir() if one.suffix.lower() in kinds]
@@ -145,7 +145,7 @@ def _near(path: Path) -> str:
     return f"; did you mean `{near[0]}`?" if near else ""
 
 
-def _marked(path: Path, file: str, faults: Faults) -> Marked:
+def _marked(path: Path, file: str, faults: Faults) -> YamlWithLines:
     content = path.read_bytes()
     try:
         text = content.decode("utf-8-sig")
@@ -157,7 +157,7 @@ def _marked(path: Path, file: str, faults: Faults) -> Marked:
         faults.add(Fault(file, line, "", "has bytes that are not UTF-8; save it as UTF-8"))
     except NotYaml as error:
         faults.add(Fault(file, error.line, "", str(error)))
-    return Marked(None, {})
+    return YamlWithLines(None, {})
 
 
 def _rows_file(document: Document) -> str | None:
@@ -165,7 +165,7 @@ def _rows_file(document: Document) -> str | None:
     return jobs.file if isinstance(jobs, RowsFile) else jobs if isinstance(jobs, str) else None
 
 
-def rows_are_there(document: Document, root: Path, marked: Marked, file: str, faults: Faults) -> bool:
+def rows_are_there(document: Document, root: Path, marked: YamlWithLines, file: str, faults: Faults) -> bool:
     """Return whether the files are there that jobs are made of; note what is wrong with them."""
     rows_file, before = _rows_file(document), faults.count
     line = marked.line("jobs")
@@ -188,7 +188,7 @@ def rows_are_there(document: Document, root: Path, marked: Marked, file: str, fa
     return faults.count == before
 
 
-def is_bounded(document: Document, marked: Marked, file: str, faults: Faults) -> bool:
+def is_bounded(document: Document, marked: YamlWithLines, file: str, faults: Faults) -> bool:
     """Return whether a row makes no more jobs than can be gone through; note it as a fault where it does not."""
     count = math.prod(map(len, document.matrix.values())) * document.repeat
     if count <= MOST_OF_A_ROW:

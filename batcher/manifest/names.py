@@ -33,5 +33,5 @@ def _cut(part: str, most: int) -> str:
 
 
 def folded(name: str) -> str:
-    """Give what two names share that are one file somewhere: letter case and Unicode form left out."""
+    """Return what two names share that are one file somewhere: letter case and Unicode form left out."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFKC", name).casefold())

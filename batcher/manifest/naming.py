@@ -5,9 +5,9 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from batcher.catalog import Model
-from batcher.manifest.census import Census
-from batcher.manifest.identity import fingerprint
-from batcher.manifest.media import Bad
+from batcher.manifest.expansion_counts import ExpansionCounts
+from batcher.manifest.job_id import fingerprint
+from batcher.manifest.media_inputs import RowFault
 from batcher.manifest.names import folded, safe_name
 from batcher.manifest.rows import Row
 from batcher.manifest.templates import BadTemplate, Template, slug
@@ -26,7 +26,7 @@ class Naming:
     """Names files as the manifest's template says, or by the prompt's first words and the job's id."""
 
     def __init__(
-        self, template: Template | None, model: Model, census: Census, row_named: Callable[[int], str]
+        self, template: Template | None, model: Model, census: ExpansionCounts, row_named: Callable[[int], str]
     ) -> None:
         """`row_named`: how a message names the row of this number."""
         self._row_named = row_named
@@ -45,7 +45,7 @@ class Naming:
         sent: Mapping[str, object],
         sample: int,
     ) -> str:
-        """Give a job's name, without extension. Raises Bad where another job could make a file of it."""
+        """Return a job's name, without extension. Raises RowFault where another job could make a file of it."""
         if self._name is None:
             prompt = _first_words(str(sent.get("prompt") or next(iter(sent.values()), "")))
             text = f"{prompt}-{job_id}" if prompt else job_id
@@ -55,7 +55,7 @@ class Naming:
             try:
                 text = self._name.fill({**variables, **inputs, "sample": sample, "job_id": job_id})
             except BadTemplate as bad:
-                raise Bad("output.name", str(bad)) from None
+                raise RowFault("output.name", str(bad)) from None
         name = safe_name(text, _LEGROOM)
         if sample > 1 and (self._name is None or "sample" not in self._name.names):
             name += f"~{sample}"
@@ -63,15 +63,15 @@ class Naming:
         return name
 
     def _claim(self, name: str, row: Row, count: int) -> None:
-        """Take note of a job's file names. Raises Bad where another job has one of them."""
+        """Record a job's file names. Raises RowFault where another job has one of them."""
         for taken in [name] if count == 1 else [name, *(f"{name}-{index}" for index in range(1, count + 1))]:
             key = _key(taken)
             if other := self._census.names.get(key):
                 message = f"`{taken}` is also a file of {self._row_named(other)}; let the name tell them apart"
-                raise Bad("output.name", message)
+                raise RowFault("output.name", message)
             self._census.put(self._census.names, key, row.number)
             if self._has_folders and (other := self._census.folders.get(key)):
-                raise Bad(
+                raise RowFault(
                     "output.name", f"`{taken}` could be a file where {self._row_named(other)} has a folder of that name"
                 )
         for folder in PurePosixPath(name).parents if "/" in name else ():
@@ -80,7 +80,7 @@ class Naming:
             self._has_folders = True
             key = _key(str(folder.with_suffix("")))
             if other := self._census.names.get(key):
-                raise Bad(
+                raise RowFault(
                     "output.name", f"`{folder}` could be a file of {self._row_named(other)}, and is a folder here"
                 )
             self._census.put(self._census.folders, key, row.number)
@@ -91,7 +91,7 @@ def _key(name: str) -> int:
 
 
 def _first_words(text: str) -> str:
-    """Give the beginning of a text's slug, which in a long text its beginning alone decides."""
+    """Return the beginning of a text's slug, which in a long text its beginning alone decides."""
     words = slug(text[: 4 * _WORDS])
     if len(words) < 2 * _WORDS and len(text) > 4 * _WORDS:
         words = slug(text)

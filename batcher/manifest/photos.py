@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from batcher.manifest.identity import fingerprint
+from batcher.manifest.job_id import fingerprint
 from batcher.manifest.seen_keys import SeenKeys
 
 MOST_NAMED: Final = 10_000
@@ -43,7 +43,7 @@ class Photos:
         return self.usable + self.others.total()
 
     def __str__(self) -> str:
-        """Say how many there are: `41 photos: 36 usable, 2 HEIC, 1 TIFF, 2 broken`."""
+        """Return how many there are: `41 photos: 36 usable, 2 HEIC, 1 TIFF, 2 broken`."""
         plural = "photo" if self.total == 1 else "photos"
         return f"{self.total:,} {plural}: {kinds(self.usable, self.others)}"
 
@@ -60,7 +60,7 @@ class Photos:
 
 
 def kinds(usable: int, others: Mapping[str, int]) -> str:
-    """Say how many photos can be sent, and what the others are: `36 usable, 2 HEIC, 2 broken`."""
+    """Return how many photos can be sent, and what the others are: `36 usable, 2 HEIC, 2 broken`."""
     counts = [f"{count:,} {problem}" for problem, count in sorted(others.items(), key=_by_count)]
     return ", ".join([f"{usable:,} usable", *counts])
 

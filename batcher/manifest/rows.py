@@ -122,7 +122,7 @@ class Rows:
         return max(_DELIMITERS, key=lambda one: (outside.count(one), -_DELIMITERS.index(one)))
 
     def _header(self, cells: list[str]) -> list[str | None]:
-        """Give each column's name as templates know it; None for a column without a heading."""
+        """Return each column's name as templates know it; None for a column without a heading."""
         self.header = cells
         names = [cell.strip() for cell in cells]
         for name in sorted({name for name in names if name and names.count(name) > 1}):
@@ -238,7 +238,7 @@ def _each_once(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 
 def has_nul(value: object) -> bool:
-    """Say whether there is a NUL byte in any text of this value: no file has one in its name, and few APIs take it."""
+    """Return whether any text of this value has a NUL byte: no file name may have one, and few APIs take it."""
     if isinstance(value, dict):
         return any(has_nul(item) for pair in value.items() for item in pair)
     return any(map(has_nul, value)) if isinstance(value, list) else isinstance(value, str) and "\0" in value

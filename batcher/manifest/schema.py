@@ -16,7 +16,7 @@ _TEMPLATE: Final = {"type": "string", "pattern": r"\{[{%]"}
 
 
 def editor_schema(models: Iterable[Model]) -> dict[str, Any]:
-    """Give the schema. Of these models the inputs are known by name; a template may stand for any value."""
+    """Return the schema. Of these models the inputs are known by name; a template may stand for any value."""
     schema = Document.model_json_schema()
     for section in (RowsFile, RowsGlob, OutputSection, ImagesSection, Limits, Retry):
         _explain(schema["$defs"][section.__name__]["properties"], section)

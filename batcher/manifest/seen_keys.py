@@ -28,7 +28,7 @@ class SeenKeys:
         self._runs = 0
 
     def get(self, key: int) -> int | None:
-        """Give the number last put under this key."""
+        """Return the number last put under this key."""
         found = self._recent.get(key)
         if found is not None or self._file is None:
             return found

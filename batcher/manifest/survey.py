@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from batcher.hosting.inline import Looks, NotUsable, why_not
+from batcher.hosting.inline import ImageFactsCache, ImageNotUsable, why_not
 from batcher.manifest.document import RowsFile
 from batcher.manifest.faults import Faults
 from batcher.manifest.globs import is_photo, is_run
@@ -45,7 +45,7 @@ class Folder:
 
 def survey_folder(folder: Path) -> Folder:
     """Look at the photos in a folder and below it, but not in hidden folders and in those of runs. Raises OSError."""
-    found, looks = Folder(), Looks()
+    found, looks = Folder(), ImageFactsCache()
     names: dict[str, set[str]] = {"{{ stem | slug }}": set(), "{{ path | slug }}": set()}
     for place in [folder, *_inner(folder)]:
         photos = list(_photos(place, deep=place != folder)) if str(place).isprintable() else []
@@ -60,7 +60,7 @@ def survey_folder(folder: Path) -> Folder:
                 look = looks.at(file)
                 found.photos.count(path, getattr(why_not(look, SHRUNK_TO), "problem", ""))
                 found.too_large += getattr(why_not(look, None), "problem", "") == "too large"
-            except NotUsable as unusable:
+            except ImageNotUsable as unusable:
                 found.photos.count(path, unusable.problem)
             names["{{ stem | slug }}"].add(slug(file.stem))
             names["{{ path | slug }}"].add(slug(path))

@@ -8,15 +8,15 @@ from typing import Any, Final
 
 from jinja2 import TemplateError, UndefinedError, meta, nodes
 
-from batcher.manifest.bounds import MAX_LENGTH, bounded, checked, filling, guard, written
 from batcher.manifest.cells import ROW, Empty
+from batcher.manifest.template_limits import MAX_LENGTH, bounded, checked, filling, guard, written
 
 _ENDS_OF_LINES: Final = re.compile("\r\n?")
 _PLAIN: Final = frozenset({str, int, float, bool, Empty})
 """Types whose text is what `str` says, quickly."""
 
 
-_NO_CELL: Final = re.compile(r"cells\.Cells object' has no attribute '(.*)'")
+_NO_CELL: Final = re.compile(r"cells\.RowCells object' has no attribute '(.*)'")
 """What Jinja says of a column that a row does not have."""
 
 
@@ -119,7 +119,7 @@ def _written(parsed: nodes.Template) -> frozenset[str]:
 
 
 def _parts(parsed: nodes.Template) -> list[tuple[str, str]] | None:
-    """Give the texts and names that a template of nothing else alternates between: (text, name after it) pairs."""
+    """Return the texts and names that a template of nothing else alternates between: (text, name after it) pairs."""
     found: list[tuple[str, str]] = []
     text = ""
     for output in parsed.body:

@@ -8,7 +8,7 @@ _TRUTH: Final = {"true": True, "yes": True, "1": True, "false": False, "no": Fal
 
 
 def reader(schema: Mapping[str, object]) -> Callable[[object], object]:
-    """Give `as_wanted` for one schema, quick for a text where a text is wanted."""
+    """Return `as_wanted` for one schema, quick for a text where a text is wanted."""
     wanted = _types(schema)
     if wanted and "string" not in wanted:
         return lambda value: as_wanted(value, schema)

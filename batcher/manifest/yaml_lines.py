@@ -47,7 +47,7 @@ for _tag, _pattern, _first in (
 
 
 @dataclass(frozen=True, slots=True)
-class Marked:
+class YamlWithLines:
     """A YAML document's value, and where its parts stand. Lines count from 1."""
 
     value: object
@@ -56,25 +56,25 @@ class Marked:
     """Keys that stand twice in one mapping: (line, key)."""
 
     def line(self, *path: str | int) -> int:
-        """Give the line of a part, or of the nearest part around it that is known."""
+        """Return the line of a part, or of the nearest part around it that is known."""
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path, 1)
 
 
-def load(text: str) -> Marked:
+def load(text: str) -> YamlWithLines:
     """Read one document. Raises NotYaml."""
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
         if node is None:
-            return Marked(None, {})
+            return YamlWithLines(None, {})
         _bound(node, {})
         _refuse_odd(node)
         lines: dict[Path, int] = {}
         repeated: list[tuple[int, str]] = []
         _mark(node, (), lines, repeated)
-        return Marked(loader.construct_document(node), lines, tuple(repeated))
+        return YamlWithLines(loader.construct_document(node), lines, tuple(repeated))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         problem = error.problem or str(error)

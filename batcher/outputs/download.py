@@ -15,9 +15,9 @@ from typing import Final, Generic, ParamSpec, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from batcher.job import ASIDE, Output
-from batcher.outputs.failures import Dead, Failed, Interrupted, Never, Wrong
-from batcher.outputs.media import Media, NotMedia, examine
-from batcher.outputs.store import Part, Store
+from batcher.outputs.failures import Failed, Interrupted, UrlRefused, UrlUnusable, Wrong
+from batcher.outputs.media import MediaType, NotMedia, examine
+from batcher.outputs.output_folder import OutputFolder, PartFile
 from batcher.provider.calls import Download, Wire, WireFault
 
 T = TypeVar("T")
@@ -43,10 +43,10 @@ class Fetched:
     part: Path
     bytes: int
     sha256: str
-    media: Media
+    media: MediaType
 
     def output(self, wanted: Output, file: str, at: float) -> Output:
-        """Give the output that it is, in place under this name; `at`: seconds since 1970."""
+        """Return the output that it is, in place under this name; `at`: seconds since 1970."""
         came_within = wanted.url.startswith(ASIDE)
         return replace(
             wanted,
@@ -62,14 +62,14 @@ class Fetched:
 
 
 async def fetch(
-    url: str, wire: Wire, store: Store, key: str, then: Callable[[Fetched], T], slow_after: float = math.inf
+    url: str, wire: Wire, store: OutputFolder, key: str, then: Callable[[Fetched], T], slow_after: float = math.inf
 ) -> T | Failed:
     """Fetch one output into a part named `key`. OSError of the disk is raised.
 
     `then` is called with what came, on the thread that wrote it: what follows a small file costs no other hop.
     `slow_after`: seconds after which a file that hardly grows is given up.
     """
-    coming = Coming(store, key, then)
+    coming = IncomingFile(store, key, then)
     scheme = url.partition(":")[0].lower()
     try:
         if scheme == "data":
@@ -77,7 +77,7 @@ async def fetch(
         if url.startswith(ASIDE):
             return await asyncio.to_thread(coming.do, coming.take_over, Path(url.removeprefix(ASIDE)))
         if scheme not in {"http", "https"}:
-            return Never(f"{url[:100]} is not an http URL")
+            return UrlUnusable(f"{url[:100]} is not an http URL")
         return await _stream(url, wire, coming, slow_after)
     except OSError as error:
         if error.errno in FULL_HANDED:  # it passes when other files and connections are closed
@@ -87,7 +87,7 @@ async def fetch(
         coming.leave()
 
 
-async def _stream(url: str, wire: Wire, coming: "Coming[T]", slow_after: float) -> T | Failed:
+async def _stream(url: str, wire: Wire, coming: "IncomingFile[T]", slow_after: float) -> T | Failed:
     async with AsyncExitStack() as stack:
         patience = min(_SILENT, slow_after)
         try:
@@ -96,16 +96,16 @@ async def _stream(url: str, wire: Wire, coming: "Coming[T]", slow_after: float) 
         except TimeoutError:
             return Interrupted(f"no answer came within {patience:g} s")
         if isinstance(download, WireFault):
-            return Never(download.message) if download.never else Interrupted(download.message)
+            return UrlUnusable(download.message) if download.never else Interrupted(download.message)
         if download.status in _DEAD:
-            return Dead(f"HTTP {download.status}")
+            return UrlRefused(f"HTTP {download.status}")
         if not 200 <= download.status < 300:  # noqa: PLR2004
             return Interrupted(f"HTTP {download.status}")
         return await _receive(download, coming, slow_after)
 
 
-async def _receive(download: Download, coming: "Coming[T]", slow_after: float) -> T | Failed:
-    """Take a file's blocks in. A small one is written, flushed and checked in one go."""
+async def _receive(download: Download, coming: "IncomingFile[T]", slow_after: float) -> T | Failed:
+    """Receive a file's blocks. A small file is written, flushed and checked in one go."""
     blocks: list[bytes] = []
     held = total = 0
     now, patience = asyncio.get_running_loop().time, min(_SILENT, slow_after)
@@ -132,14 +132,14 @@ async def _receive(download: Download, coming: "Coming[T]", slow_after: float) -
     return await asyncio.to_thread(coming.do, coming.complete, blocks, download.length)
 
 
-class Coming(Generic[T]):
+class IncomingFile(Generic[T]):
     """An output on its way to the disk. What blocks is for a thread, and goes there by `do`."""
 
-    def __init__(self, store: Store, key: str, then: Callable[[Fetched], T]) -> None:
+    def __init__(self, store: OutputFolder, key: str, then: Callable[[Fetched], T]) -> None:
         self._store = store
         self._key = key
         self._then = then
-        self.part: Part | None = None
+        self.part: PartFile | None = None
         """What is there of it, and is to be dropped unless it becomes whole."""
         self._lock = threading.Lock()
         self._busy = self._left = False
@@ -173,7 +173,7 @@ class Coming(Generic[T]):
             self.part.drop()
             self.part = None
 
-    def write(self, blocks: Sequence[bytes]) -> Part:
+    def write(self, blocks: Sequence[bytes]) -> PartFile:
         """Append blocks, in a file that is begun with the first."""
         if self.part is None:
             self.part = self._store.begin(self._key)
@@ -206,7 +206,7 @@ class Coming(Generic[T]):
         return self.complete([content], None)
 
     def take_over(self, file: Path) -> T | Interrupted | Wrong:
-        """Take a file that came within a result; where it is gone, the result is asked for again."""
+        """Use a file that came within a result; where it is gone, the result is asked for again."""
         try:
             opened = file.open("rb")
         except FileNotFoundError:
@@ -219,8 +219,8 @@ class Coming(Generic[T]):
         return fetched
 
 
-def _seen(part: Part, content: bytes | None) -> Media:
-    """Say what a part is, from memory where it is there whole."""
+def _seen(part: PartFile, content: bytes | None) -> MediaType:
+    """Return what a part is, from memory where it is there whole."""
     if content is not None:
         return examine(content)
     with part.mapped() as mapped:

@@ -4,14 +4,14 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Dead:
+class UrlRefused:
     """The URL is refused."""
 
     message: str
 
 
 @dataclass(frozen=True, slots=True)
-class Never:
+class UrlUnusable:
     """The URL leads nowhere that a file is fetched from, however often it is tried."""
 
     message: str
@@ -32,4 +32,4 @@ class Interrupted:
     message: str
 
 
-Failed = Dead | Never | Wrong | Interrupted
+Failed = UrlRefused | UrlUnusable | Wrong | Interrupted

@@ -8,8 +8,8 @@ from typing import IO, Final, cast
 
 from PIL import Image, UnidentifiedImageError
 
-from batcher.pixels import DECODING
-from batcher.structure import Content, NotWhole, check_riff, check_whole
+from batcher.image_structure import Content, NotWhole, check_riff, check_whole
+from batcher.pixel_budget import DECODING
 
 MAX_PIXELS: Final = 128_000_000
 """Above this an image is not decoded: a few hundred kilobytes can unfold to gigabytes."""
@@ -30,7 +30,7 @@ class NotMedia(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Media:
+class MediaType:
     """What a file is. Sizes in pixels; None for a video."""
 
     extension: str
@@ -39,8 +39,8 @@ class Media:
     height: int | None = None
 
 
-def examine(content: Content) -> Media:
-    """Say what these bytes are, and see that they are whole: by structure, or decoded where that tells nothing.
+def examine(content: Content) -> MediaType:
+    """Return what these bytes are, checked to be whole: by structure, or decoded where that tells nothing.
 
     A video is recognised by its head. Raises NotMedia.
     """
@@ -62,7 +62,7 @@ def examine(content: Content) -> Media:
         raise NotMedia(f"it cannot be decoded: {error}") from None
 
 
-def _image(content: Content) -> Media:
+def _image(content: Content) -> MediaType:
     stream = io.BytesIO(content) if isinstance(content, bytes) else cast("IO[bytes]", content)
     with Image.open(stream) as image:
         if image.format not in _IMAGES:
@@ -74,10 +74,10 @@ def _image(content: Content) -> Media:
             with DECODING.of(width, height):
                 image.load()
                 image.close()
-        return Media(*_IMAGES[image.format], width, height)
+        return MediaType(*_IMAGES[image.format], width, height)
 
 
-def _video(content: Content) -> Media | None:
+def _video(content: Content) -> MediaType | None:
     """Return what video this is, None for none. Raises NotMedia where it is cut off, or only begins like one."""
     head = content[:64]
     if head[4:8] == b"ftyp":
@@ -85,13 +85,13 @@ def _video(content: Content) -> Media | None:
         if brand in {b"avif", b"avis", b"heic", b"mif1", b"heix"}:
             return None
         _see_boxes(content)
-        return Media("mov", "video/quicktime") if brand == b"qt  " else Media("mp4", "video/mp4")
+        return MediaType("mov", "video/quicktime") if brand == b"qt  " else MediaType("mp4", "video/mp4")
     if head[:4] == b"\x1a\x45\xdf\xa3":
         _see_segment(content)
-        return Media("webm", "video/webm") if b"webm" in head else Media("mkv", "video/x-matroska")
+        return MediaType("webm", "video/webm") if b"webm" in head else MediaType("mkv", "video/x-matroska")
     if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
         check_riff(content)
-        return Media("avi", "video/x-msvideo")
+        return MediaType("avi", "video/x-msvideo")
     return None
 
 
@@ -116,7 +116,7 @@ def _see_boxes(content: Content) -> None:
 
 
 def _see_segment(content: Content) -> None:
-    """See that a Matroska or WebM file has all of the segment that it announces (RFC 9559), where it says how long."""
+    """Check that a Matroska or WebM file has all of the segment whose length it announces, if it does (RFC 9559)."""
     head, width = _length(content, 4)
     at = 4 + width + head
     if content[at : at + 4] != b"\x18\x53\x80\x67":

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from batcher.money import Row, exposure, fits, price_class
+from batcher.money import LedgerRow, exposure, fits, price_class
 
 UNKNOWN: Final = 10.0
 """Times its estimate at which a job is reserved while no bill of its class has come."""
@@ -127,7 +127,7 @@ class Budget:
             self.spoken_for += held.usd
 
     def release(self, job_id: str) -> None:
-        """Give it back: certainly not accepted."""
+        """Release what was reserved: the job was certainly not accepted."""
         if held := self._held.pop(job_id, None):
             self.spoken_for -= held.usd
 
@@ -147,7 +147,7 @@ class Budget:
                 self.learn(held.kind, held.estimate, None)
 
     def learn(self, kind: Hashable, estimate: float | None, billed: float | None) -> None:
-        """Take in a bill, or a result without one: what is in flight may cost as much.
+        """Learn from a bill, or from a result without one: what is in flight may cost as much.
 
         A bill of nothing tells no price: it is what a generation that failed is billed.
         """
@@ -172,10 +172,10 @@ class Budget:
 def restored(
     limit: float | None,
     *,
-    money: Iterable[Row],
+    money: Iterable[LedgerRow],
     classes: object,
-    results: Iterable[Row],
-    unbilled: Iterable[Row],
+    results: Iterable[LedgerRow],
+    unbilled: Iterable[LedgerRow],
 ) -> Budget:
     """Return the budget of what a ledger knows.
 

@@ -53,7 +53,7 @@ PRICE_AWAITED: Final = 0.001
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class LatencyCdf:
     """How latencies are spread: the share of jobs that have ended at each of some ages, and its integral."""
 
     usual: float
@@ -63,7 +63,7 @@ class Curve:
     area: list[float]
 
     def at(self, age: float) -> tuple[float, float]:
-        """Give the share that has ended at this age, and the integral up to it."""
+        """Return the share that has ended at this age, and the integral up to it."""
         place = bisect_right(self.ages, age) - 1
         if place >= len(self.ages) - 1:
             return self.ended[-1], self.area[-1] + self.ended[-1] * (age - self.ages[-1])
@@ -74,12 +74,12 @@ class Curve:
         return share, self.area[place] + (self.ended[place] + share) / 2 * far
 
     def lag(self, seen: float, age: float) -> float:
-        """Give the lag to be expected of a job of this age that was last seen, unfinished, at the age `seen`."""
+        """Return the lag to be expected of a job of this age that was last seen, unfinished, at the age `seen`."""
         ended, area = self.at(seen)
         return (self.at(age)[1] - area - ended * (age - seen)) / max(1e-9, 1.0 - ended)
 
     def look(self, seen: float, price: float) -> float:
-        """Give the age at which a job last seen at the age `seen` has an expected lag of `price`."""
+        """Return the age at which a job last seen at the age `seen` has an expected lag of `price`."""
         ended, area = self.at(seen)
         wanted = price * max(1e-9, 1.0 - ended)
         low, high = seen, seen + max(self.usual, price)
@@ -105,7 +105,7 @@ class Latencies:
     keep: int = 200
     at_work: Callable[[], Sequence[float]] = _nobody
     _logs: deque[float] = field(default_factory=deque)
-    _curve: Curve | None = None
+    _curve: LatencyCdf | None = None
     _fresh: int = 0
     _put: int = 0
     _learned: int = 0
@@ -150,7 +150,7 @@ class Latencies:
         return len(self._logs) >= _FEW
 
     @property
-    def curve(self) -> Curve | None:
+    def curve(self) -> LatencyCdf | None:
         """How they are spread; None before three are known. It is drawn anew when a tenth of them is new."""
         if not self.enough:
             return None
@@ -163,7 +163,7 @@ class Latencies:
 
 
 @dataclass(slots=True)
-class Usual:
+class LatencyModels:
     """What jobs of each kind take: of one model and class, once enough of them are known; before, of all."""
 
     all: Latencies = field(default_factory=Latencies)
@@ -175,7 +175,7 @@ class Usual:
         self.all.at_work = lambda: self.under_way(None)
 
     def learn(self, kind: Hashable, seconds: float, before: float | None = None) -> None:
-        """Take in what one job took; `before`: it was still at work at that age, and `seconds` is when it was seen."""
+        """Learn from what one job took; `before`: its age when last seen at work, if `seconds` is a guess."""
         if kind not in self._kinds:
             self._kinds[kind] = Latencies(at_work=lambda: self.under_way(kind))
         for known in (self.all, self._kinds[kind]):
@@ -185,13 +185,13 @@ class Usual:
                 known.add_between(before, seconds)
 
     def of(self, kind: Hashable) -> Latencies:
-        """Give what is to be expected of such a job."""
+        """Return what is to be expected of such a job."""
         own = self._kinds.get(kind)
         return own if own is not None and len(own) >= _ENOUGH else self.all
 
 
 def with_those_at_work(logs: list[float], ages: Sequence[float]) -> list[float]:
-    """Give as many latencies as are known, in logarithms, as they would be if those at work had ended too.
+    """Return as many latencies as are known, in logarithms, as they would be if those at work had ended too.
 
     The first of a thousand jobs to end are no sample of them: the others take longer, and would be looked at as if
     each were overdue. Each latency counts for those that were at work at that age (Kaplan and Meier, 1958); what lies
@@ -220,7 +220,7 @@ def with_those_at_work(logs: list[float], ages: Sequence[float]) -> list[float]:
     return found
 
 
-def _drawn(logs: list[float]) -> Curve:
+def _drawn(logs: list[float]) -> LatencyCdf:
     """Draw the spread of latencies whose logarithms these are, in ascending order."""
     count = len(logs)
     mean = sum(logs) / count
@@ -240,11 +240,11 @@ def _drawn(logs: list[float]) -> Curve:
         ages.append(math.exp(log))
         area.append(area[-1] + (ended[-1] + share) / 2 * (ages[-1] - ages[-2]))
         ended.append(share)
-    return Curve(math.exp(logs[count // 2]), ages, ended, area)
+    return LatencyCdf(math.exp(logs[count // 2]), ages, ended, area)
 
 
 def _density(log: float, logs: Sequence[float], width: float) -> float:
-    """Give the share below, each latency being spread by `width`."""
+    """Return the share below, each latency being spread by `width`."""
     share = 0.0
     for one in logs:
         far = (log - one) / width
@@ -257,7 +257,7 @@ def _normal(x: float) -> float:
 
 
 def next_look(age: float, known: Latencies, price: float = PRICE) -> float:
-    """Give the wait before a job of this age, seen just now and not finished, is looked at (again).
+    """Return the wait before a job of this age, seen just now and not finished, is looked at (again).
 
     `price`: of a request, in usual latencies. Before anything is known of them the waits grow with the age.
     """

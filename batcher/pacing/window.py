@@ -73,7 +73,7 @@ class Window:
         self.size = float(self.ceiling)
 
     def widen(self, ceiling: int) -> None:
-        """Take another ceiling; a window that a refusal has cut stays cut."""
+        """Change the ceiling; a window that a refusal has cut stays cut."""
         self.size = float(ceiling) if self.size >= self.ceiling else min(self.size, float(ceiling))
         self.ceiling = ceiling
 
@@ -83,7 +83,7 @@ class Window:
         return self.size < self.ceiling
 
     def room(self, in_flight: int, submitting: int, now: float) -> int:
-        """Give how many more may be submitted now; after a hold, and at first, one at a time."""
+        """Return how many more may be submitted now; after a hold, and at first, one at a time."""
         if now < self.closed_until:
             return 0
         limit = self._enough_to_tell() if self._doubt else int(self.size) + self._probe()
@@ -98,11 +98,11 @@ class Window:
         return int(self.limited and self._accepted >= self._probe_after)
 
     def _enough_to_tell(self) -> int:
-        """Give how many jobs show that it was not their number, though some may have ended unnoticed."""
+        """Return how many jobs show that it was not their number, though some may have ended unnoticed."""
         return min(self.ceiling, int(self._doubt * _BEYOND) + 2)
 
     def accepted(self, running: int) -> bool:
-        """Take note of an acceptance, with `running` jobs at the server; say whether it shows that speed counts."""
+        """Record an acceptance with `running` jobs at the server; return whether it shows a limit of speed."""
         tells = bool(self._doubt) and running >= self._enough_to_tell()
         if tells:
             self.by_speed, self._doubt, self.size = True, 0, float(self.ceiling)
@@ -119,16 +119,16 @@ class Window:
         return tells
 
     def turned_down(self) -> None:
-        """Take note of a clear no to one job."""
+        """Record a refusal of one job that has nothing to do with load."""
         self.answered = True
 
     def refused_alone(self) -> bool:
-        """Take note of a refusal that speaks of one job; say whether so many came that everyone is to wait."""
+        """Record a refusal that speaks of one job; return whether there were so many that all are to wait."""
         self.lone_refusals += 1
         return self.lone_refusals >= _LONE_REFUSALS
 
     def unreached(self, now: float, wait: float) -> bool:
-        """Take note that the server was not reached, which says nothing of what it takes; say whether a hold began."""
+        """Record that the server was not reached, which says nothing of its limits; return whether a hold began."""
         if now < self.closed_until:
             return False
         self.silences += 1
@@ -136,7 +136,7 @@ class Window:
         return True
 
     def refused(self, running: int, now: float, wait: float) -> bool:
-        """Take note of a refusal for everyone, with `running` jobs at the server; say whether a hold began."""
+        """Record a refusal for everyone, with `running` jobs at the server; return whether a hold began."""
         running = max(1, running)
         if self._doubt:
             self._doubt = min(self._doubt, running)
@@ -157,7 +157,7 @@ class Window:
         return True
 
     def cut(self, running: int) -> None:
-        """Take it that the server holds so many, and no more."""
+        """Assume that the server holds so many jobs and no more."""
         if self._probe():  # the limit still holds
             self._probe_after = min(_RAREST_PROBE, self._probe_after * 2)
         self.size = min(self.size, float(max(1, self._doubt or running)))
@@ -165,7 +165,7 @@ class Window:
         self.by_speed = False
 
     def opens_in(self, now: float) -> float:
-        """Give the seconds until submissions may go on."""
+        """Return the seconds until submissions may go on."""
         return max(0.0, self.closed_until - now)
 
 
@@ -196,7 +196,7 @@ class Speed:
     """When the last acceptances came."""
 
     def accepted(self, now: float) -> None:
-        """Take note of an acceptance; a limit that was kept for long enough is tried a little higher."""
+        """Record an acceptance; a limit that was kept for long enough is tried a little higher."""
         self._since_refusal += 1
         self._kept += 1
         self._taken.append(now)
@@ -209,7 +209,7 @@ class Speed:
             self._kept, self._forgiven = 0, False
 
     def too_fast(self, now: float, wait: float = 0.0) -> None:
-        """Take note that the server was given too many too fast, and that none is sent for `wait` seconds.
+        """Record that submissions came too fast, and that none is sent for `wait` seconds.
 
         What could have been sent in that time is not made up for: it is the reserve that the server has for
         submissions that reach it a little early.
@@ -233,7 +233,7 @@ class Speed:
         self._tokens, self._at = float(wait > 0 and self.per_second < 1), now + wait
 
     def _carried(self) -> float:
-        """Give the most a second that the server has shown to take, of late, beyond a second's worth at once."""
+        """Return the most a second that the server has shown to take, of late, beyond a second's worth at once."""
         most, last = 0.0, self._taken[-1] if self._taken else 0.0
         for count, at in enumerate(reversed(self._taken), start=1):
             if count >= _LONG:
@@ -245,30 +245,30 @@ class Speed:
         self._step, self._probe_after = _FINE_STEP, min(_RAREST_PROBE, self._probe_after * 2)
 
     def forget(self) -> None:
-        """Take it that speed is not what the server counts."""
+        """Assume that the server's limit is not one of speed."""
         self.per_second, self.cuts, self._step, self._probe_after = math.inf, 0, _STEP, _LONG
         self._refused_at, self._forgiven = None, False
 
     def refused(self, now: float) -> None:
-        """Take note of a refusal before it is known whether speed counts."""
+        """Record a refusal while it is not known whether the limit is one of speed."""
         if self._refused_at is None:
             self._refused_at, self._since_refusal = now, 0
 
     def room(self, now: float) -> int:
-        """Give how many may leave now."""
+        """Return how many may leave now."""
         if not math.isfinite(self.per_second):
             return 1_000_000
         self._fill(now)
         return int(self._tokens + _NEARLY) if now >= self._at else 0
 
     def take(self, now: float, count: int) -> None:
-        """Take note that so many leave."""
+        """Record that so many submissions leave."""
         if math.isfinite(self.per_second):
             self._fill(now)
             self._tokens -= count
 
     def opens_in(self, now: float) -> float:
-        """Give the seconds until one more may leave."""
+        """Return the seconds until one more may leave."""
         if not math.isfinite(self.per_second):
             return 0.0
         self._fill(now)
@@ -290,12 +290,12 @@ class Rate:
     _next: float = 0.0
 
     def change(self, per_second: float | None) -> None:
-        """Take another rate; turns that were given far ahead under a slower one do not hold up those that come."""
+        """Change the rate; turns that were given far ahead under a slower one do not hold up later ones."""
         if per_second != self.per_second:
             self.per_second, self._next = per_second, 0.0
 
     def delay(self, now: float) -> float:
-        """Take the next turn; give the seconds until it comes."""
+        """Reserve the next turn; return the seconds until it comes."""
         if self.per_second is None:
             return 0.0
         turn = max(self._next, now)

@@ -11,7 +11,7 @@ _NAT64_LOCAL: Final = ipaddress.IPv6Network("64:ff9b:1::/48")
 
 
 def barred(text: str, own: Collection[str] = ()) -> bool:
-    """Say whether an address is private, loopback, link-local or otherwise not of the public internet.
+    """Return whether an address is private, loopback, link-local or otherwise not of the public internet.
 
     `own`: the API host's addresses, which are free. Addresses within addresses count as what they carry: IPv4-mapped,
     6to4, Teredo, NAT64.
@@ -28,7 +28,7 @@ def barred(text: str, own: Collection[str] = ()) -> bool:
 
 
 def _stands_in(text: str) -> bool:
-    """Say whether a proxy on this machine may have made an address up, in the place of one of the public internet.
+    """Return whether a proxy on this machine may have made an address up, in the place of one of the public internet.
 
     Such proxies answer every name from a block for measurements, in which nobody has a host.
     """

@@ -9,7 +9,7 @@ from typing import Final
 
 from batcher.job import ASIDE
 from batcher.provider.calls import Answer, WireFault
-from batcher.provider.damaged import hinted_ids, salvaged_id
+from batcher.provider.damaged_json import hinted_ids, salvaged_id
 from batcher.provider.replies import Accepted, Lost, SubmitReply, Unsent
 
 SUBMIT_TIMEOUT: Final = 120.0

@@ -112,7 +112,7 @@ class Wire(Protocol):
         ...
 
     def stood_still(self) -> None:
-        """Give what is on its way more time: this process was stopped, or the machine slept."""
+        """Return what is on its way more time: this process was stopped, or the machine slept."""
         ...
 
     async def refresh(self) -> None:

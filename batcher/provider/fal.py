@@ -14,7 +14,7 @@ from typing import Final
 from urllib.parse import quote, urlencode
 
 from batcher.clock import from_rfc3339
-from batcher.job import Kind
+from batcher.job import FailureKind
 from batcher.provider.answers import (
     FOR_GOOD,
     MOST_OUTPUTS,
@@ -29,13 +29,11 @@ from batcher.provider.answers import (
     retry_after,
 )
 from batcher.provider.calls import RESULT_LIMIT, Answer, Call, WireFault
-from batcher.provider.damaged import codes_in, named_id, other_than, parse, salvaged_id
+from batcher.provider.damaged_json import codes_in, named_id, other_than, parse, salvaged_id
 from batcher.provider.openapi import input_schema
-from batcher.provider.provider import Base, History, PriceList, Provider, Reference, Traits
+from batcher.provider.provider import ApiBase, PriceList, Provider, Reference, RequestHistory, Traits
 from batcher.provider.replies import (
     Accepted,
-    Broke,
-    Broken,
     Busy,
     CancelAsked,
     Cancelled,
@@ -44,8 +42,10 @@ from batcher.provider.replies import (
     Completed,
     Finished,
     Forbidden,
+    GenerationFailed,
     Misdirected,
     Missing,
+    OutOfCredit,
     PastPage,
     PastReply,
     PastRequest,
@@ -163,14 +163,14 @@ class Fal:
         most_inline_bytes=10_000_000,
         outputs_live="at least 7 days; they are fetched at once",
         authorization="Key",
-        api=Base("https://queue.fal.run", "FAL_QUEUE_BASE_URL"),
-        account=Base("https://api.fal.ai", "FAL_API_BASE_URL", often_ends="/v1"),
+        api=ApiBase("https://queue.fal.run", "FAL_QUEUE_BASE_URL"),
+        account=ApiBase("https://api.fal.ai", "FAL_API_BASE_URL", often_ends="/v1"),
         token_names=("FAL_KEY",),
         token_pair=("FAL_KEY_ID", "FAL_KEY_SECRET"),
         file_hosts=(".fal.media",),
         token_hint="set FAL_KEY (fal.ai/dashboard/keys makes one; the scope API is enough)",  # noqa: S106 - no token
     )
-    history: History | None = FalHistory()
+    history: RequestHistory | None = FalHistory()
     price_list: PriceList | None = FalPrices()
 
     def submit(self, model_id: str, body: bytes, start_within: float) -> Call:
@@ -227,7 +227,7 @@ class Fal:
             case 401:
                 return Unauthorized(said.message)
             case 402:
-                return Broke(said.message)
+                return OutOfCredit(said.message)
             case 403:
                 return _forbidden(said.message)
             case 429:
@@ -236,11 +236,11 @@ class Fal:
                 after = retry_after(answer, now)
                 return Busy(said.message, after, shared=after is not None)
             case status if is_success(status) and said.type == "bad_request":
-                return TurnedDown(Kind.INVALID, own)
+                return TurnedDown(FailureKind.INVALID, own)
             case status if status in FOR_GOOD and not _is_troubled(said, answer):
                 kind = _kind(said, answer)
                 return TurnedDown(
-                    kind if kind is Kind.REFUSED else Kind.INVALID,
+                    kind if kind is FailureKind.REFUSED else FailureKind.INVALID,
                     f"{own} [HTTP {status}]" if own else f"HTTP {status}",
                 )
             case _:
@@ -279,7 +279,9 @@ class Fal:
                 return Working()
             if not said.own or answer.status in {405, TIMED_OUT, _OVERLOADED} or answer.status >= TROUBLE:
                 return Unavailable(said.message, retry_after(answer, now), reached=True)
-        return Broken(_kind(said, answer), f"{said.message} [HTTP {answer.status}]", _bill_of_failure(answer, request))
+        return GenerationFailed(
+            _kind(said, answer), f"{said.message} [HTTP {answer.status}]", _bill_of_failure(answer, request)
+        )
 
     def read_cancel(self, answer: Answer | WireFault, now: float, request: Reference) -> CancelReply:
         """Return what became of a cancellation: that it was asked for is all that an answer tells."""
@@ -330,7 +332,7 @@ FAL: Final[Provider] = Fal()
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
+class _FalAnswer:
     """What an answer's JSON says of itself."""
 
     fields: Mapping[str, object]
@@ -343,19 +345,19 @@ class _Said:
     """The body is its JSON value and nothing else."""
 
 
-def _said(answer: Answer) -> _Said:
+def _said(answer: Answer) -> _FalAnswer:
     found, sound = parse(answer.body)
     fields = found if isinstance(found, dict) else {}
     http = f"HTTP {answer.status}"
     if not sound:
-        return _Said(fields, "", http, own=False, sound=False)
+        return _FalAnswer(fields, "", http, own=False, sound=False)
     detail = fields.get("detail")
     first = detail[0] if isinstance(detail, list) and detail and isinstance(detail[0], dict) else {}
     kind = fields.get("error_type") or answer.headers.get("x-fal-error-type") or first.get("type")
     words = _words(detail) or one_line(fields.get("error") or fields.get("message") or "")
     word = str(fields.get("status") or "")
     own = bool(detail) or bool(fields.get("error_type"))
-    return _Said(fields, kind if isinstance(kind, str) else "", words or (f"{http} {word}".strip()), own)
+    return _FalAnswer(fields, kind if isinstance(kind, str) else "", words or (f"{http} {word}".strip()), own)
 
 
 def _words(detail: object) -> str:
@@ -388,14 +390,14 @@ def _follow(fields: Mapping[str, object], model_id: str, request_id: str) -> Map
     return {step: url for step, url in given.items() if not url.endswith(_path(model_id, request_id, step))}
 
 
-def _request_id(answer: Answer, said: _Said) -> str | None:
+def _request_id(answer: Answer, said: _FalAnswer) -> str | None:
     """Return the id that an answer names, whole or damaged."""
     if said.sound or "request_id" in said.fields:
         return named_id(said.fields.get("request_id"))
     return salvaged_id(answer.body)
 
 
-def _is_troubled(said: _Said, answer: Answer) -> bool:
+def _is_troubled(said: _FalAnswer, answer: Answer) -> bool:
     """Return whether an answer that turns a request down speaks of the server's own trouble: it may be accepted."""
     if _PASSING.fullmatch(said.type):
         return True
@@ -404,20 +406,20 @@ def _is_troubled(said: _Said, answer: Answer) -> bool:
     return not said.own and any(code == TIMED_OUT or code >= TROUBLE for code in codes_in(said.fields, answer.body))
 
 
-def _forbidden(message: str) -> Broke | Unauthorized | Forbidden:
+def _forbidden(message: str) -> OutOfCredit | Unauthorized | Forbidden:
     """Return what a 403 means: no money, an account that is locked otherwise, or a key that may not do this."""
     if _OUT_OF_MONEY.search(message):
-        return Broke(message)
+        return OutOfCredit(message)
     return Unauthorized(message) if _LOCKED.search(message) else Forbidden(message)
 
 
-def _stranger(said: _Said, request_id: str) -> Misdirected | None:
+def _stranger(said: _FalAnswer, request_id: str) -> Misdirected | None:
     """Return that an answer names another request; one that names none is taken for ours."""
     named = other_than(said.fields.get("request_id"), request_id)
     return None if named is None else Misdirected(named)
 
 
-def _refused(answer: Answer, said: _Said, now: float) -> Missing | Unauthorized | Forbidden | Unavailable | None:
+def _refused(answer: Answer, said: _FalAnswer, now: float) -> Missing | Unauthorized | Forbidden | Unavailable | None:
     """Read what any reading call may be answered instead of what was asked; None for what is its own to read.
 
     An account without money is still told where its requests stand, so that a lock is waited for.
@@ -434,7 +436,7 @@ def _refused(answer: Answer, said: _Said, now: float) -> Missing | Unauthorized 
     return None
 
 
-def _standing(said: _Said, answer: Answer) -> PollReply:
+def _standing(said: _FalAnswer, answer: Answer) -> PollReply:
     """Return the state that an answer of the queue tells."""
     word = str(said.fields.get("status") or "").upper()
     if not answer.whole or not word:
@@ -457,7 +459,7 @@ def _standing(said: _Said, answer: Answer) -> PollReply:
             return Unknown(word.lower()[:100])
 
 
-def _finished(said: _Said, answer: Answer, request: Reference) -> PollReply:
+def _finished(said: _FalAnswer, answer: Answer, request: Reference) -> PollReply:
     if not answer.whole:
         return Unavailable("the answer was cut off", reached=True)
     if not said.fields:
@@ -472,7 +474,9 @@ def _finished(said: _Said, answer: Answer, request: Reference) -> PollReply:
         flagged = {index for index, flag in enumerate(flags) if flag is True}
         urls = [url for index, url in enumerate(urls) if index not in flagged]
         if not urls:  # what is there instead is a black picture
-            return Broken(Kind.REFUSED, "the model flagged its output, and delivers a black picture instead", billed)
+            return GenerationFailed(
+                FailureKind.REFUSED, "the model flagged its output, and delivers a black picture instead", billed
+            )
     at = tuple(at_hand(url, answer.aside) for url in dict.fromkeys(urls))
     return Finished(at[:MOST_OUTPUTS], billed, None, max(0, len(at) - MOST_OUTPUTS))
 
@@ -489,13 +493,13 @@ def _found_urls(fields: Mapping[str, object]) -> list[str]:
     return found
 
 
-def _kind(said: _Said, answer: Answer) -> Kind:
+def _kind(said: _FalAnswer, answer: Answer) -> FailureKind:
     """Return why a request failed: by its error's type, or the hint beside it; what nobody knows is not repeated."""
     if said.type in _REFUSALS:
-        return Kind.REFUSED
+        return FailureKind.REFUSED
     if _PASSING.fullmatch(said.type) or any(answer.headers.get(name) in {"1", "true"} for name in _RETRY_HINTS):
-        return Kind.FAILED
-    return Kind.REFUSED if _POLICY.search(said.message) else Kind.INVALID
+        return FailureKind.FAILED
+    return FailureKind.REFUSED if _POLICY.search(said.message) else FailureKind.INVALID
 
 
 def _amount(value: object) -> float | None:

@@ -36,7 +36,7 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
+class ApiBase:
     """Where an API is: its URL, and the variable of the environment that moves it."""
 
     url: str
@@ -65,8 +65,8 @@ class Traits:
     """How long outputs can be fetched, in the vendor's words."""
     authorization: str
     """What stands before the token in the header `Authorization`."""
-    api: Base
-    account: Base
+    api: ApiBase
+    account: ApiBase
     """Where the balance is asked for."""
     token_names: tuple[str, ...]
     """Variables of the environment that hold the token, the first that is set counts."""
@@ -82,7 +82,7 @@ class Traits:
     """The variable of the environment that names another folder."""
 
 
-class History(Protocol):
+class RequestHistory(Protocol):
     """The list of past requests that a vendor keeps: one whose answer was lost may be in it."""
 
     lists_within: float
@@ -119,7 +119,7 @@ class Provider(Protocol):
     name: str
     """As a manifest names it."""
     traits: Traits
-    history: History | None
+    history: RequestHistory | None
     """Past requests can be listed, so that one whose answer was lost may be found; None: they cannot."""
     price_list: PriceList | None
 

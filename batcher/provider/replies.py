@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from batcher.job import Kind
+from batcher.job import FailureKind
 
 Evidence = Mapping[str, object]
 
@@ -21,7 +21,7 @@ class Accepted:
 class TurnedDown:
     """Certainly not accepted, and never will be as it is."""
 
-    kind: Kind
+    kind: FailureKind
     message: str
 
 
@@ -57,7 +57,7 @@ class Forbidden:
 
 
 @dataclass(frozen=True, slots=True)
-class Broke:
+class OutOfCredit:
     """The account has no balance."""
 
     message: str
@@ -71,7 +71,7 @@ class Lost:
     evidence: Evidence = field(default_factory=dict)
 
 
-SubmitReply = Accepted | TurnedDown | Busy | Unsent | Unauthorized | Forbidden | Broke | Lost
+SubmitReply = Accepted | TurnedDown | Busy | Unsent | Unauthorized | Forbidden | OutOfCredit | Lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Completed:
 
     error: str = ""
     """The queue's own words where it failed; the result's are better, if it has any."""
-    kind: Kind = Kind.FAILED
+    kind: FailureKind = FailureKind.FAILED
     """Why it failed, where it did."""
 
 
@@ -108,10 +108,10 @@ class Finished:
 
 
 @dataclass(frozen=True, slots=True)
-class Broken:
+class GenerationFailed:
     """The generation failed, or was refused for its content; the server's own words."""
 
-    kind: Kind
+    kind: FailureKind
     message: str
     billed_usd: float | None = None
 
@@ -159,7 +159,7 @@ PollReply = (
     | Working
     | Completed
     | Finished
-    | Broken
+    | GenerationFailed
     | Cancelled
     | Missing
     | Unknown

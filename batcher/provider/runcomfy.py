@@ -12,7 +12,7 @@ from typing import Final
 from urllib.parse import quote
 
 from batcher.clock import from_rfc3339
-from batcher.job import Kind
+from batcher.job import FailureKind
 from batcher.provider.answers import (
     FOR_GOOD,
     MOST_OUTPUTS,
@@ -27,12 +27,10 @@ from batcher.provider.answers import (
     retry_after,
 )
 from batcher.provider.calls import RESULT_LIMIT, Answer, Call, WireFault
-from batcher.provider.damaged import codes_in, named_id, other_than, parse, salvaged_id
-from batcher.provider.provider import Base, History, PriceList, Provider, Reference, Traits
+from batcher.provider.damaged_json import codes_in, named_id, other_than, parse, salvaged_id
+from batcher.provider.provider import ApiBase, PriceList, Provider, Reference, RequestHistory, Traits
 from batcher.provider.replies import (
     Accepted,
-    Broke,
-    Broken,
     Busy,
     CancelDone,
     Cancelled,
@@ -41,8 +39,10 @@ from batcher.provider.replies import (
     Completed,
     Finished,
     Forbidden,
+    GenerationFailed,
     Misdirected,
     Missing,
+    OutOfCredit,
     PollReply,
     ProbeReply,
     Queued,
@@ -79,8 +79,8 @@ class RunComfy:
         most_inline_bytes=64 * 2**20,
         outputs_live="not known: they are fetched at once",
         authorization="Bearer",
-        api=Base("https://model-api.runcomfy.net", "RUNCOMFY_MODEL_API_BASE", often_ends="/v1"),
-        account=Base("https://api.runcomfy.net", "RUNCOMFY_SERVERLESS_API_BASE"),
+        api=ApiBase("https://model-api.runcomfy.net", "RUNCOMFY_MODEL_API_BASE", often_ends="/v1"),
+        account=ApiBase("https://api.runcomfy.net", "RUNCOMFY_SERVERLESS_API_BASE"),
         config_folder="runcomfy",
         config_variable="RUNCOMFY_CONFIG_DIR",
         token_names=("RUNCOMFY_TOKEN", "RUNCOMFY_API_TOKEN", "RUNCOMFY_API_KEY"),
@@ -88,7 +88,7 @@ class RunComfy:
         token_hint="set RUNCOMFY_TOKEN (your profile page on runcomfy.com has it)",  # noqa: S106 - no token
     )
 
-    history: History | None = None
+    history: RequestHistory | None = None
     price_list: PriceList | None = None
 
     def submit(self, model_id: str, body: bytes, start_within: float) -> Call:  # noqa: ARG002 - none is known
@@ -170,7 +170,7 @@ def _of(request: Reference) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
+class _RunComfyAnswer:
     """What an answer's JSON says of itself, whatever its shape."""
 
     fields: Mapping[str, object]
@@ -183,11 +183,11 @@ class _Said:
     """The body is its JSON value and nothing else."""
 
 
-def _said(answer: Answer) -> _Said:
+def _said(answer: Answer) -> _RunComfyAnswer:
     found, sound = parse(answer.body)
     fields = found if isinstance(found, dict) else {}
     if not sound:  # enough for an id or a state, and no ground for a certain refusal
-        return _Said(fields, None, "", own=False, sound=False)
+        return _RunComfyAnswer(fields, None, "", own=False, sound=False)
     codes = (_code(fields[key]) for key in ("error_code", "code") if fields.get(key) is not None)
     code = next((one for one in codes if one is not None), None)
     words = [one_line(fields[key]) for key in ("error_message", "error", "detail", "message") if fields.get(key)]
@@ -195,7 +195,7 @@ def _said(answer: Answer) -> _Said:
         code is not None or "error_message" in fields or "error_code" in fields or isinstance(fields.get("error"), str)
     )
     message = words[0] if words else ""
-    return _Said(fields, code, f"{message} ({code})" if code and message else message or f"error {code}", own)
+    return _RunComfyAnswer(fields, code, f"{message} ({code})" if code and message else message or f"error {code}", own)
 
 
 def _code(value: object) -> int | None:
@@ -225,13 +225,13 @@ def read_submit(answer: Answer | WireFault, now: float) -> SubmitReply:
         return lost(answer, said.message if said.own else "")
     match meaning, said.code:
         case _, 400_002:
-            return Broke(message)
+            return OutOfCredit(message)
         case _, 400_004:
             return Unauthorized(message)
         case 401, _:
             return Unauthorized(message)
         case 402, _:
-            return Broke(message)
+            return OutOfCredit(message)
         case 403, _:
             return Forbidden(message)
         case 429, _:
@@ -240,20 +240,20 @@ def read_submit(answer: Answer | WireFault, now: float) -> SubmitReply:
             after = retry_after(answer, now)
             return Busy(message, after, shared=after is not None)
         case status, _ if status in FOR_GOOD:
-            kind = Kind.REFUSED if _POLICY.search(message) else Kind.INVALID
+            kind = FailureKind.REFUSED if _POLICY.search(message) else FailureKind.INVALID
             return TurnedDown(kind, message if message.startswith("HTTP") else f"{message} [{http}]")
         case _:
             return lost(answer, said.message if said.own else "")
 
 
-def _request_id(answer: Answer, said: _Said) -> str | None:
+def _request_id(answer: Answer, said: _RunComfyAnswer) -> str | None:
     """Return the id that an answer names, whole or damaged."""
     if said.sound or "request_id" in said.fields:
         return named_id(said.fields.get("request_id"))
     return salvaged_id(answer.body)
 
 
-def _is_troubled(said: _Said, answer: Answer) -> bool:
+def _is_troubled(said: _RunComfyAnswer, answer: Answer) -> bool:
     """Return whether an answer, damaged or in no form of the API's, speaks of the server's own trouble.
 
     A gateway may have passed the request on, and its words, not those of who looked after it, say that it was turned
@@ -275,7 +275,9 @@ def read_poll(answer: Answer | WireFault, now: float, request_id: str) -> PollRe
     error = _error_in(said.fields)
     if word in _FAILED or (word in _COMPLETED and error and not _found_urls(said.fields.get("output"))):
         message = one_line(error or "the server gives no reason")
-        return Broken(Kind.REFUSED if _POLICY.search(message) else Kind.FAILED, message, _cost(said))
+        return GenerationFailed(
+            FailureKind.REFUSED if _POLICY.search(message) else FailureKind.FAILED, message, _cost(said)
+        )
     if word in _COMPLETED:
         return _ended(said, answer)
     if word in _CANCELLED:
@@ -290,13 +292,15 @@ def read_poll(answer: Answer | WireFault, now: float, request_id: str) -> PollRe
     return Unknown(word[:100])
 
 
-def _stranger(said: _Said, request_id: str) -> Misdirected | None:
+def _stranger(said: _RunComfyAnswer, request_id: str) -> Misdirected | None:
     """Return that an answer names another request; one that names none is taken for ours."""
     named = other_than(said.fields.get("request_id"), request_id)
     return None if named is None else Misdirected(named)
 
 
-def _read_refused(answer: Answer, said: _Said, now: float) -> Missing | Unauthorized | Forbidden | Unavailable | None:
+def _read_refused(
+    answer: Answer, said: _RunComfyAnswer, now: float
+) -> Missing | Unauthorized | Forbidden | Unavailable | None:
     """Read what any reading call may be answered instead of what was asked."""
     if said.code is None and is_success(answer.status):
         return None if answer.whole else Unavailable("the answer was cut off", reached=True)
@@ -323,7 +327,7 @@ def _error_in(fields: Mapping[str, object]) -> object:
     return fields.get("error") or fields.get("error_message") or within
 
 
-def _ended(said: _Said, answer: Answer) -> Completed | Finished:
+def _ended(said: _RunComfyAnswer, answer: Answer) -> Completed | Finished:
     if "output" not in said.fields:
         return Completed()
     urls = _urls(said.fields["output"], answer.aside)
@@ -347,7 +351,7 @@ def _found_urls(output: object) -> list[str]:
     return list(found)
 
 
-def _cost(said: _Said) -> float | None:
+def _cost(said: _RunComfyAnswer) -> float | None:
     cost = said.fields.get("cost")
     if isinstance(cost, dict):
         cost = cost.get("usd", cost.get("amount"))
@@ -359,7 +363,7 @@ def _cost(said: _Said) -> float | None:
 
 
 def read_balance(answer: Answer | WireFault) -> float | str:
-    """Give the dollars that are left, or why that is not known."""
+    """Return the dollars that are left, or why that is not known."""
     if isinstance(answer, WireFault):
         return answer.message
     said = _said(answer)

@@ -14,7 +14,7 @@ from dotenv import dotenv_values
 
 from batcher.errors import WrongUse
 from batcher.provider import FIRST, PROVIDERS
-from batcher.provider.provider import Base, Provider
+from batcher.provider.provider import ApiBase, Provider
 from batcher.settings import SANDBOX, Destination, Endpoint, Secret
 
 _CONTROLS: Final = dict.fromkeys(map(chr, (*range(32), *range(127, 160))), "") | {
@@ -28,7 +28,7 @@ _LABEL: Final = re.compile(r"[\w-]{1,63}")
 """Characters, by RFC 1035."""
 
 
-def base_url(environ: Mapping[str, str], base: Base) -> str:
+def base_url(environ: Mapping[str, str], base: ApiBase) -> str:
     """Return a base URL without a slash at its end. Raises WrongUse if no server can be at it."""
     text = environ.get(base.variable, "").strip() or base.url
     if problem := _why_no_base(text):

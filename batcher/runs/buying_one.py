@@ -19,18 +19,18 @@ from batcher.checks.doctor import Check
 from batcher.checks.exchanges import RecordingWire
 from batcher.clock import Clock
 from batcher.errors import WrongUse
-from batcher.hosting.inline import Looks, body
+from batcher.hosting.inline import ImageFactsCache, body
 from batcher.manifest.manifest import open_manifest
 from batcher.provider import FIRST, PROVIDERS
 from batcher.provider.calls import Wire
+from batcher.provider.embedded_sandbox import sandbox
 from batcher.provider.provider import Offer, Provider
-from batcher.provider.rehearsal import sandbox
 from batcher.provider.sign_in import destination, remote
 from batcher.runs.dependencies import http_wire
 from batcher.runs.diagnosing import Asked
+from batcher.runs.expanding import expansion, model_id, nothing_selected, options_at, out_dir, vendor
 from batcher.runs.planning import find_model
-from batcher.runs.prepare import expansion, model_id, nothing_selected, options_at, out_dir, vendor
-from batcher.runs.wanted import Selection
+from batcher.runs.run_request import Selection
 from batcher.show.words import money
 
 Agree = Callable[[str, str], None]
@@ -115,7 +115,7 @@ async def _of_the_manifest(asked: Asked, manifest: str) -> _Chosen:
     name = vendor(opened, asked.provider)
     owner = destination(name, sandbox=asked.rehearsing)
     model = await find_model(owner, opened, model_id(opened, asked.model), out_dir(opened, None, owner))
-    jobs = expansion(opened, model, Looks(), options_at(owner, asked.options), lambda *_: None, capped=False)
+    jobs = expansion(opened, model, ImageFactsCache(), options_at(owner, asked.options), lambda *_: None, capped=False)
     spec = next((spec for spec, chosen in jobs if chosen), None)
     if spec is None:
         raise nothing_selected(opened, Selection(where=asked.options.where))

@@ -9,6 +9,7 @@ from typing import Any, Final, assert_never
 from pydantic import TypeAdapter, ValidationError
 
 from batcher.control.commands import (
+    Acknowledged,
     AdoptRequest,
     CancelQueued,
     ChangeSettings,
@@ -18,7 +19,6 @@ from batcher.control.commands import (
     JobsRetried,
     LeaveUncertain,
     MendFiles,
-    Noted,
     Pause,
     QueueCancelled,
     RequestAdopted,
@@ -31,15 +31,13 @@ from batcher.engine.engine import Engine
 from batcher.errors import BatcherError, TokenMissing, Unreachable, WrongUse
 from batcher.events import Changed
 from batcher.job import NO_URLS, Job, Move, State
-from batcher.ledger.adoption import adoptable
-from batcher.ledger.again import Which
+from batcher.ledger.adopt import adoptable
+from batcher.ledger.retry import RetrySelection
 from batcher.manifest.faults import did_you_mean
-from batcher.pacing.patience import backoff
-from batcher.plain import command
-from batcher.provider.damaged import named_id
+from batcher.pacing.outage import backoff
+from batcher.provider.damaged_json import named_id
 from batcher.provider.provider import Reference
 from batcher.provider.replies import (
-    Broken,
     CancelAsked,
     CancelDone,
     Cancelled,
@@ -48,6 +46,7 @@ from batcher.provider.replies import (
     Completed,
     Finished,
     Forbidden,
+    GenerationFailed,
     Misdirected,
     Missing,
     Unauthorized,
@@ -57,6 +56,7 @@ from batcher.runs import costs
 from batcher.runs.repair import repair, write_sidecar
 from batcher.runs.run_directory import RunDirectory
 from batcher.settings import Limits, Policy, Retry
+from batcher.terminal_text import command
 
 _AT_ONCE: Final = 16
 """Cancellations that are on their way at once."""
@@ -141,29 +141,29 @@ class Commands:
             self._cancelling = False
             await self.complain(error)
 
-    async def retry(self, which: Which) -> JobsRetried:
+    async def retry(self, which: RetrySelection) -> JobsRetried:
         """Queue settled jobs again, as the table of states says."""
         count = await self._directory.ledger.retry(which, self._take)
         if which.state == State.UNCERTAIN and self._engine:
             self._engine.decided()
         return JobsRetried(count)
 
-    async def leave_uncertain(self) -> Noted:
+    async def leave_uncertain(self) -> Acknowledged:
         """Record that the user has looked at what is uncertain now, and leaves it as it is."""
         await self._directory.ledger.decided()
         if self._engine:
             self._engine.decided()
-        return Noted()
+        return Acknowledged()
 
-    async def pause(self) -> Noted:
+    async def pause(self) -> Acknowledged:
         """Finish what is in flight, and let no `run` go on with this directory until `resume`."""
         await self._directory.note({"paused": True})
         if self._engine:
             self._engine.halt("paused", "paused by the user; `resume` lifts it")
-        return Noted()
+        return Acknowledged()
 
     async def adopt(self, job_id: str, request_id: str) -> RequestAdopted:
-        """Give a job the request id that the user found. Raises WrongUse where the API does not know it."""
+        """Return a job the request id that the user found. Raises WrongUse where the API does not know it."""
         if named_id(request_id) is None:
             raise WrongUse(f"{request_id!r} cannot be a request id")
         directory = self._directory
@@ -266,7 +266,7 @@ class Commands:
             match reply:
                 case Cancelled():
                     return CancelDone()
-                case Finished() | Broken():
+                case Finished() | GenerationFailed():
                     return CancelTooLate("it has ended already")
         return CancelAsked()
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from batcher.control.client import Done, carry_out
 from batcher.control.commands import (
+    Acknowledged,
     AdoptRequest,
     CancelQueued,
     ChangeSettings,
@@ -12,7 +13,6 @@ from batcher.control.commands import (
     JobsRetried,
     LeaveUncertain,
     MendFiles,
-    Noted,
     Pause,
     QueueCancelled,
     RequestAdopted,
@@ -20,13 +20,13 @@ from batcher.control.commands import (
     SettingsChanged,
 )
 from batcher.errors import LedgerInUse, WrongUse
-from batcher.ledger.again import Which
 from batcher.ledger.lock import is_locked
 from batcher.ledger.reader import Reader
-from batcher.plain import command
+from batcher.ledger.retry import RetrySelection
 from batcher.runs.commands import Commands, changed
 from batcher.runs.opening import open_ledger, open_made
 from batcher.settings import Policy
+from batcher.terminal_text import command
 
 _ADOPT_WITHIN = 120.0
 """Seconds: the API is asked whether it knows the request."""
@@ -34,8 +34,8 @@ _MEND_WITHIN = 3600.0
 """Seconds: files are fetched."""
 
 
-async def retry(out: Path, which: Which) -> Done[JobsRetried]:
-    """Queue settled jobs of a run again. Raises LedgerInUse, Refused."""
+async def retry(out: Path, which: RetrySelection) -> Done[JobsRetried]:
+    """Queue settled jobs of a run again. Raises LedgerInUse, CommandRefused."""
 
     async def here() -> JobsRetried:
         async with open_ledger(out) as ledger:
@@ -45,29 +45,29 @@ async def retry(out: Path, which: Which) -> Done[JobsRetried]:
 
 
 async def leave_uncertain(out: Path) -> None:
-    """Record that the user has looked at what is uncertain, and leaves it as it is. Raises LedgerInUse, Refused."""
+    """Record that the user leaves what is uncertain as it is. Raises LedgerInUse, CommandRefused."""
 
-    async def here() -> Noted:
+    async def here() -> Acknowledged:
         async with open_ledger(out) as ledger:
             await ledger.decided()
-        return Noted()
+        return Acknowledged()
 
-    await carry_out(out, LeaveUncertain(), Noted, here)
+    await carry_out(out, LeaveUncertain(), Acknowledged, here)
 
 
-async def pause(out: Path) -> Done[Noted]:
-    """End the run at work in good order, and let none go on until `resume`. Raises LedgerInUse, Refused."""
+async def pause(out: Path) -> Done[Acknowledged]:
+    """End the run at work in good order, and let none go on until `resume`. Raises LedgerInUse, CommandRefused."""
 
-    async def here() -> Noted:
+    async def here() -> Acknowledged:
         async with open_ledger(out) as ledger:
             await ledger.put_meta({"paused": True})
-        return Noted()
+        return Acknowledged()
 
-    return await carry_out(out, Pause(), Noted, here)
+    return await carry_out(out, Pause(), Acknowledged, here)
 
 
 async def cancel(out: Path) -> Done[QueueCancelled]:
-    """Cancel what is still queued at the server. Raises LedgerInUse, Refused, TokenMissing, Unreachable."""
+    """Cancel what is still queued at the server. Raises LedgerInUse, CommandRefused, TokenMissing, Unreachable."""
 
     async def here() -> QueueCancelled:
         async with open_made(out) as directory:
@@ -77,7 +77,7 @@ async def cancel(out: Path) -> Done[QueueCancelled]:
 
 
 async def adopt(out: Path, job_id: str, request_id: str) -> Done[RequestAdopted]:
-    """Give a job the request id that the user found. Raises WrongUse, LedgerInUse, Refused, Unreachable."""
+    """Return a job the request id that the user found. Raises WrongUse, LedgerInUse, CommandRefused, Unreachable."""
 
     async def here() -> RequestAdopted:
         async with open_made(out) as directory:
@@ -89,7 +89,7 @@ async def adopt(out: Path, job_id: str, request_id: str) -> Done[RequestAdopted]
 async def mend(out: Path, files: Mapping[str, list[int]], sidecars: Mapping[str, list[int]]) -> FilesMended:
     """Fetch files of done jobs again, and write sidecars again: job id -> indices of outputs. Buys nothing.
 
-    Raises LedgerInUse, Refused, TokenMissing.
+    Raises LedgerInUse, CommandRefused, TokenMissing.
     """
 
     async def here() -> FilesMended:

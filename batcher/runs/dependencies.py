@@ -8,12 +8,12 @@ from pathlib import Path
 
 from batcher.clock import Chance, Clock, chance
 from batcher.ledger.database import Database, open_threaded
-from batcher.ledger.witness import state_folder
+from batcher.ledger.submission_journal import state_folder
 from batcher.provider import PROVIDERS
 from batcher.provider.calls import Wire
+from batcher.provider.embedded_sandbox import sandbox
+from batcher.provider.http import HttpWire, Network
 from batcher.provider.proxies import Proxies, of_environment
-from batcher.provider.rehearsal import sandbox
-from batcher.provider.wire import HttpWire, Network
 from batcher.runs.descriptors import connections
 from batcher.settings import SANDBOX, Endpoint
 

@@ -10,16 +10,16 @@ from batcher.checks import doctor as checks
 from batcher.checks.doctor import Check, bad, good
 from batcher.clock import Clock
 from batcher.errors import ManifestFaulty
-from batcher.hosting.inline import Looks
+from batcher.hosting.inline import ImageFactsCache
 from batcher.manifest.expand import Options
 from batcher.manifest.manifest import open_manifest
-from batcher.plain import command
 from batcher.provider import FIRST, PROVIDERS
-from batcher.provider.rehearsal import sandbox
+from batcher.provider.embedded_sandbox import sandbox
 from batcher.provider.sign_in import FoundToken, destination, look_for_token, remote
 from batcher.runs.dependencies import http_wire
+from batcher.runs.expanding import expansion, model_id, options_at, out_dir, vendor
 from batcher.runs.planning import find_model
-from batcher.runs.prepare import expansion, model_id, options_at, out_dir, vendor
+from batcher.terminal_text import command
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,9 @@ async def _expand(named: _Named, manifest: str, asked: Asked) -> Check:
         costs = []
         capped = opened.document.limits.max_cost_usd is not None
         reject = lambda *_: rejected.append(1)  # noqa: E731
-        for spec, chosen in expansion(opened, found, Looks(), options_at(owner, asked.options), reject, capped=capped):
+        for spec, chosen in expansion(
+            opened, found, ImageFactsCache(), options_at(owner, asked.options), reject, capped=capped
+        ):
             if not chosen:
                 continue
             named.outputs += found.outputs(spec.inputs)

@@ -16,11 +16,11 @@ from batcher.catalog import Model, offers
 from batcher.clock import chance
 from batcher.errors import BatcherError
 from batcher.job import Spec, State
-from batcher.ledger.enrolment import spread
+from batcher.ledger.import_jobs import spread
 from batcher.ledger.reader import Reader
-from batcher.manifest.fused import looks_like_many
+from batcher.manifest.row_check import looks_like_many
 from batcher.money import affordable, exposure, fits, needs_consent
-from batcher.runs.past import bills, past
+from batcher.runs.history import bills, past
 from batcher.settings import SANDBOX, Policy
 
 _SHOWN: Final = 3
@@ -125,7 +125,7 @@ class PlannedJobs:
         return len(self._ids)
 
     def take(self, spec: Spec, outputs: int, *, chosen: bool) -> None:
-        """Take a job in that makes so many outputs."""
+        """Add a job that makes so many outputs."""
         if not chosen:
             self._others.append(spec.id)
             return
@@ -210,7 +210,7 @@ class PlannedJobs:
         return [{"job_id": one.id, "name": one.name, "inputs": as_named(one)} for one in self._shown]
 
     def warnings(self) -> list[str]:
-        """Give what looks like a slip."""
+        """Return what looks like a slip."""
         if not self._fused:
             return []
         row, count = self._first_fused
@@ -220,7 +220,7 @@ class PlannedJobs:
 
 
 def as_named(spec: Spec) -> Any:  # noqa: ANN401 - JSON
-    """Give a job's inputs with each local image as the manifest names it."""
+    """Return a job's inputs with each local image as the manifest names it."""
     paths = {f"sha256:{image.sha256}": image.path for image in spec.images}
 
     def named(value: Any) -> Any:  # noqa: ANN401
@@ -232,7 +232,7 @@ def as_named(spec: Spec) -> Any:  # noqa: ANN401 - JSON
 
 
 def bill(seen: PlannedJobs, to_buy: Sequence[int], settings: Policy, out: Path, provider: str) -> dict[str, Any]:
-    """Give what the jobs to buy would cost, by the price list and by what was billed."""
+    """Return what the jobs to buy would cost, by the price list and by what was billed."""
     billed = bills(out, provider)
     groups: Counter[tuple[str, float | None]] = Counter()
     for price, count in seen.by_class(to_buy).items():
@@ -280,7 +280,7 @@ def at_each_provider(
 
 
 def expected(out: Path, provider: str, jobs: int) -> dict[str, Any] | None:
-    """Give how long that may take, by what a past run took."""
+    """Return how long that may take, by what a past run took."""
     before = past(out, provider)
     if before is None or not jobs:
         return None
@@ -289,7 +289,7 @@ def expected(out: Path, provider: str, jobs: int) -> dict[str, Any] | None:
 
 
 def space(out: Path, provider: str, seen: PlannedJobs, to_buy: Sequence[int]) -> dict[str, Any]:
-    """Give the bytes that outputs may need, and those that are free."""
+    """Return the bytes that outputs may need, and those that are free."""
     before = past(out, provider)
     each = before.bytes_each if before else None
     guess = sum(

@@ -13,9 +13,9 @@ from typing import Final
 
 from batcher.clock import rfc3339
 from batcher.engine.context import Tools
-from batcher.engine.found import (
+from batcher.engine.request_matching import (
     CLOCKS_DIFFER,
-    Found,
+    FoundRequest,
     LostAttempt,
     Match,
     by_time,
@@ -23,11 +23,11 @@ from batcher.engine.found import (
     own_requests,
     to_look_at,
 )
-from batcher.hosting.inline import NotUsable, body
+from batcher.hosting.inline import ImageNotUsable, body
 from batcher.job import Job, Move, State
 from batcher.ledger.ledger import Overtaken
 from batcher.ledger.request_register import RequestRegister
-from batcher.provider.provider import History
+from batcher.provider.provider import RequestHistory
 from batcher.provider.replies import PastPage, PastRequest, Unauthorized
 from batcher.runs.run_directory import RunDirectory
 
@@ -47,7 +47,9 @@ _AT_ONCE: Final = 4
 class LostRequests:
     """Of one start of a run."""
 
-    def __init__(self, directory: RunDirectory, tools: Tools, history: History, register: RequestRegister) -> None:
+    def __init__(
+        self, directory: RunDirectory, tools: Tools, history: RequestHistory, register: RequestRegister
+    ) -> None:
         self._directory = directory
         self._tools = tools
         self._history = history
@@ -66,9 +68,9 @@ class LostRequests:
         since = self._tools.clock.now() - _RECENT
         return not self._unreadable and any((job.submitted_at or 0.0) >= since for job in await self.uncertain())
 
-    async def find(self) -> list[Found]:
+    async def find(self) -> list[FoundRequest]:
         """Look for all of them once; return those that were found. Ends early where the list does not answer."""
-        found: list[Found] = []
+        found: list[FoundRequest] = []
         try:
             async with asyncio.timeout(LONGEST):
                 await self._find(found)
@@ -76,7 +78,7 @@ class LostRequests:
             await self._directory.note_down(f"the list of past requests was not read through within {LONGEST:.0f} s")
         return found
 
-    async def _find(self, found: list[Found]) -> None:
+    async def _find(self, found: list[FoundRequest]) -> None:
         by_model: defaultdict[str, list[Job]] = defaultdict(list)
         for job in await self.uncertain():
             by_model[job.spec.model].append(job)
@@ -84,7 +86,7 @@ class LostRequests:
             for group in by_time(jobs, _RECENT):
                 await self._find_of(model, group, found)
 
-    async def _find_of(self, model: str, jobs: Sequence[Job], found: list[Found]) -> None:
+    async def _find_of(self, model: str, jobs: Sequence[Job], found: list[FoundRequest]) -> None:
         offer = await self._tools.offer(model)
         listed, complete = await self._listed(offer.model_id, jobs)
         if not listed:
@@ -117,7 +119,7 @@ class LostRequests:
         if job.seed is None:
             try:
                 inputs = json.loads(await asyncio.to_thread(body, job.spec, self._tools.root))
-            except (NotUsable, OSError, ValueError):
+            except (ImageNotUsable, OSError, ValueError):
                 inputs = None
         return LostAttempt(job, self._history.lists_within, images, inputs)
 
@@ -176,10 +178,10 @@ class LostRequests:
         listed = (one for one in page.requests if one.request_id == request.request_id and one.inputs is not None)
         return next((matched(lost, one) for one in listed), None)
 
-    async def _adopt(self, job: Job, request: PastRequest) -> list[Found]:
+    async def _adopt(self, job: Job, request: PastRequest) -> list[FoundRequest]:
         message = f"found in the list of past requests, sent at {rfc3339(request.sent_at)}"
         move = Move(State.RUNNING, message=message, request_id=request.request_id)
         try:
-            return [Found(await self._directory.ledger.record(job, move), job.kind)]
+            return [FoundRequest(await self._directory.ledger.record(job, move), job.kind)]
         except Overtaken:  # by the user, from another terminal
             return []

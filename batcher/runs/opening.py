@@ -18,15 +18,15 @@ from batcher.ledger.ledger import Ledger, unreadable
 from batcher.ledger.lock import Lock
 from batcher.ledger.reader import Reader, has_ledger
 from batcher.ledger.request_register import RequestRegister, register_folder
-from batcher.ledger.witness import Witness
-from batcher.outputs.store import sync_folder
-from batcher.plain import command
+from batcher.ledger.submission_journal import SubmissionJournal
+from batcher.outputs.output_folder import sync_folder
 from batcher.provider import FIRST, PROVIDERS
 from batcher.provider.calls import Wire
 from batcher.provider.sign_in import destination, remote
 from batcher.runs.dependencies import Dependencies
 from batcher.runs.run_directory import RunDirectory
 from batcher.settings import SANDBOX, Destination, Endpoint
+from batcher.terminal_text import command
 
 _DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE})
 """Errors of a folder that cannot be made which say nothing of its name."""
@@ -101,7 +101,7 @@ async def _held(out: Path, dependencies: Dependencies) -> AsyncIterator[Ledger]:
         ledger = Ledger(database, dependencies.clock)
         try:
             await ledger.open()
-            ledger.witness = Witness(dependencies.state(), await _run_id(ledger, dependencies))
+            ledger.witness = SubmissionJournal(dependencies.state(), await _run_id(ledger, dependencies))
             ledger.witness.hold(out)
             await recover(ledger)
             yield ledger
@@ -112,7 +112,7 @@ async def _held(out: Path, dependencies: Dependencies) -> AsyncIterator[Ledger]:
 
 
 async def _run_id(ledger: Ledger, dependencies: Dependencies) -> str:
-    """Give the run's own id, made with its ledger: a copy has the same."""
+    """Return the run's own id, made with its ledger: a copy has the same."""
     known = (await ledger.meta()).get("run_id")
     if known is None:
         known = f"{dependencies.chance.getrandbits(64):016x}"
@@ -121,7 +121,7 @@ async def _run_id(ledger: Ledger, dependencies: Dependencies) -> str:
 
 
 async def recover(ledger: Ledger) -> None:
-    """Say what became of jobs whose process is gone, before anything else happens to them."""
+    """Settle what became of jobs whose process is gone, before anything else happens to them."""
     for job in await ledger.under_way(State.SUBMITTING):
         if move := after_crash(job):
             await ledger.record(job, move)
@@ -205,7 +205,7 @@ async def _endpoint(
 
 
 def discard(out: Path) -> None:
-    """Take back a directory that was made for a manifest that turned out to be wrong; only what a start makes.
+    """Remove a directory that was made for a manifest that turned out to be wrong; only what a start makes.
 
     What says why rows were rejected stays, where that left none; and all of it where results were taken over already.
     """

@@ -23,7 +23,7 @@ Told = Callable[[int, int], None]
 
 
 def remote_originals(out: Path, most: int) -> list[str]:
-    """Give the URLs of the originals of the jobs that a report of so many shows, each once, in their order."""
+    """Return the URLs of the originals of the jobs that a report of so many shows, each once, in their order."""
     with Reader(out) as reader:
         jobs = reader.shown(spread_places(reader.listed_places(), most))
         found = (source for job, _ in jobs for source in job.spec.sources if source.startswith(("https://", "http://")))
@@ -31,7 +31,7 @@ def remote_originals(out: Path, most: int) -> list[str]:
 
 
 async def fetch_originals(out: Path, urls: Iterable[str], told: Told | None = None) -> int:
-    """Put the originals that are not there yet into the run directory's album; give how many could not be had.
+    """Put the originals that are not there yet into the run directory's album; return how many could not be had.
 
     They are fetched as outputs are: without the token, and from no address of a private network.
     """
@@ -58,7 +58,7 @@ async def fetch_originals(out: Path, urls: Iterable[str], told: Told | None = No
 
 
 async def _content(wire: Wire, url: str) -> bytes | None:
-    """Give an original's bytes; None where it cannot be had, or is too large."""
+    """Return an original's bytes; None where it cannot be had, or is too large."""
     try:
         async with asyncio.timeout(_LONGEST), wire.download(url) as download:
             if isinstance(download, WireFault) or download.status != _GOOD:

@@ -11,23 +11,20 @@ from typing import Any, Final
 
 from batcher.catalog import Model, bundled, offered, read_entry
 from batcher.errors import BatcherError, Fault, ManifestFaulty, WrongUse
-from batcher.hosting.inline import Looks
-from batcher.ledger.enrolment import unlists_most
+from batcher.hosting.inline import ImageFactsCache
+from batcher.ledger.import_jobs import unlists_most
 from batcher.ledger.reader import KnownImages, Reader, has_ledger
-from batcher.manifest.census import Census
+from batcher.manifest.expansion_counts import ExpansionCounts
 from batcher.manifest.faults import did_you_mean
-from batcher.manifest.identity import fingerprint
+from batcher.manifest.job_id import fingerprint
 from batcher.manifest.manifest import Manifest
 from batcher.manifest.seen_keys import SeenKeys
-from batcher.outputs.finished import finished
-from batcher.plain import command
+from batcher.outputs.finished_jobs import finished
 from batcher.provider import PROVIDERS
-from batcher.provider.rehearsal import sandbox
+from batcher.provider.embedded_sandbox import sandbox
 from batcher.provider.sign_in import destination, remote
-from batcher.runs.catalogue import look_up
 from batcher.runs.dependencies import http_wire
-from batcher.runs.forecast import PlannedJobs, at_each_provider, bill, expected, space
-from batcher.runs.prepare import (
+from batcher.runs.expanding import (
     expansion,
     is_another,
     model_id,
@@ -39,9 +36,12 @@ from batcher.runs.prepare import (
     vendor,
     warnings,
 )
+from batcher.runs.forecast import PlannedJobs, at_each_provider, bill, expected, space
+from batcher.runs.remote_catalogue import look_up
 from batcher.runs.reuse import held_by_siblings
-from batcher.runs.wanted import Wanted
+from batcher.runs.run_request import RunRequest
 from batcher.settings import Destination, Endpoint
+from batcher.terminal_text import command
 
 _SAMPLED: Final = 16
 """Jobs above which a sample is a good beginning."""
@@ -132,7 +132,7 @@ class PlannedRun:
     next: str | None
 
 
-async def plan(wanted: Wanted) -> Plan:
+async def plan(wanted: RunRequest) -> Plan:
     """Return what a run would do; faults of the manifest are in it."""
     found = Plan(name=wanted.manifest.name)
     try:
@@ -142,7 +142,7 @@ async def plan(wanted: Wanted) -> Plan:
     return found
 
 
-async def _plan_into(found: Plan, wanted: Wanted) -> None:
+async def _plan_into(found: Plan, wanted: RunRequest) -> None:
     """Add to a plan; what is known stays there when faults are raised."""
     manifest = wanted.manifest
     owner = destination(vendor(manifest, wanted.provider), sandbox=wanted.sandbox)
@@ -153,7 +153,7 @@ async def _plan_into(found: Plan, wanted: Wanted) -> None:
     jobs = expansion(
         manifest,
         model,
-        Looks(KnownImages(out)),
+        ImageFactsCache(KnownImages(out)),
         options_at(owner, wanted.options),
         lambda _row, _header, reason: rejected.append(reason),
         capped=settings.limits.max_cost_usd is not None,
@@ -199,7 +199,9 @@ async def _plan_into(found: Plan, wanted: Wanted) -> None:
     seen.close()
 
 
-def _said_before(census: Census, wanted: Wanted, out: Path, owner: Destination, left_out: int) -> list[str]:
+def _said_before(
+    census: ExpansionCounts, wanted: RunRequest, out: Path, owner: Destination, left_out: int
+) -> list[str]:
     """Return what `run` would warn of, or ask; `left_out`: finished jobs that the manifest no longer names."""
     said = warnings(census.unkept, census.outside, census.blank, census.not_taken)
     try:
@@ -220,7 +222,7 @@ def _said_before(census: Census, wanted: Wanted, out: Path, owner: Destination, 
     return said
 
 
-def _next(wanted: Wanted, to_buy: int, begun: int) -> str | None:
+def _next(wanted: RunRequest, to_buy: int, begun: int) -> str | None:
     """Return the command that buys what was priced; at first, where it is much, a few of it."""
     if not to_buy or wanted.words is None or wanted.manifest.file == "-":
         return None

@@ -8,7 +8,7 @@ from typing import TextIO
 
 from batcher.manifest.manifest import Manifest
 from batcher.manifest.rows import Row
-from batcher.runs.rows_again import harmless, reason_column
+from batcher.runs.row_export import harmless, reason_column
 
 
 class Rejected:
@@ -41,7 +41,7 @@ class Rejected:
         csv.writer(self._opened).writerow([*map(harmless, padded), harmless(reason)])
 
     def keep(self) -> None:
-        """Give it its name; where there was no bad row, there is none."""
+        """Return it its name; where there was no bad row, there is none."""
         if self._opened:
             self._opened.close()
             self._draft.replace(self._file)
@@ -50,7 +50,7 @@ class Rejected:
             self._file.unlink(missing_ok=True)
 
     def discard(self) -> None:
-        """Take it back: nothing came of this start."""
+        """Undo it: nothing came of this start."""
         if self._opened:
             self._opened.close()
             self._draft.unlink(missing_ok=True)

@@ -10,10 +10,10 @@ from batcher.engine.context import Tools
 from batcher.job import Job, Move, Output, State
 from batcher.ledger.ledger import Ledger
 from batcher.outputs.download import Fetched, fetch
-from batcher.outputs.failures import Dead, Failed, Never
+from batcher.outputs.failures import Failed, UrlRefused, UrlUnusable
+from batcher.outputs.output_folder import OutputFolder
 from batcher.outputs.sidecar import Origin, sidecar, sidecar_file
-from batcher.outputs.store import Store
-from batcher.pacing.patience import backoff
+from batcher.pacing.outage import backoff
 from batcher.provider.replies import Finished
 
 _TRIES: Final = 4
@@ -22,7 +22,7 @@ _SLOW_AFTER: Final = 120.0
 
 
 async def repair(job: Job, wanted: Collection[int], tools: Tools, ledger: Ledger) -> tuple[list[str], list[str]]:
-    """Fetch these of a job's outputs again; give the files that came, and for each other why it did not.
+    """Fetch these of a job's outputs again; return the files that came, and for each other why it did not.
 
     Nothing is bought. A job of which nothing can be had stays done.
     """
@@ -43,8 +43,8 @@ async def repair(job: Job, wanted: Collection[int], tools: Tools, ledger: Ledger
     return [str(output.file) for output, _ in came], lost
 
 
-async def write_sidecar(job: Job, index: int, store: Store, origin: Origin) -> str:
-    """Write the sidecar of one of a job's files again; give its name."""
+async def write_sidecar(job: Job, index: int, store: OutputFolder, origin: Origin) -> str:
+    """Write the sidecar of one of a job's files again; return its name."""
     await asyncio.to_thread(store.ready)
     output = next(one for one in job.outputs if one.index == index)
     file = sidecar_file(str(output.file))
@@ -65,12 +65,12 @@ async def _urls(job: Job, tools: Tools) -> tuple[str, ...]:
 async def _fetch(job: Job, output: Output, fresh: tuple[str, ...], tools: Tools) -> Fetched | Failed:
     url = fresh[output.index - 1] if len(fresh) >= output.index else output.url
     if url.startswith("data:") and url.endswith(","):
-        return Dead("it came within the result, which the server does not have any more")
+        return UrlRefused("it came within the result, which the server does not have any more")
     tries = 0
     while True:
         got = await fetch(url, tools.wire, tools.store, f"{job.id}-{output.index}", _as_it_is, _SLOW_AFTER)
         tries += 1
-        if isinstance(got, Fetched | Dead | Never) or tries == _TRIES:
+        if isinstance(got, Fetched | UrlRefused | UrlUnusable) or tries == _TRIES:
             return got
         await asyncio.sleep(backoff(tries - 1, tools.chance))
 

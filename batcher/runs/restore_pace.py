@@ -3,9 +3,9 @@
 from batcher.engine.pace import Pace
 from batcher.ledger.ledger import Ledger
 from batcher.money import price_class
-from batcher.pacing.caution import Caution
-from batcher.pacing.patience import Patience
-from batcher.pacing.polling import Usual
+from batcher.pacing.circuit_breaker import CircuitBreaker
+from batcher.pacing.outage import Outage
+from batcher.pacing.polling import LatencyModels
 from batcher.pacing.window import Rate, Speed, Window
 from batcher.runs import costs
 from batcher.settings import Policy
@@ -14,7 +14,7 @@ from batcher.settings import Policy
 async def restore_pace(ledger: Ledger, policy: Policy) -> Pace:
     """Return the deciders as a run begins with them."""
     limits, retry = policy.limits, policy.retry
-    usual = Usual()
+    usual = LatencyModels()
     for row in reversed(await ledger.ask("latencies")):
         usual.learn(price_class(row["model"], row["class"]), max(0.0, row["seconds"]))
     budget = await costs.budget(ledger, limits.max_cost_usd)
@@ -23,9 +23,9 @@ async def restore_pace(ledger: Ledger, policy: Policy) -> Pace:
         window=Window(limits.concurrency),
         speed=Speed(),
         rate=Rate(limits.requests_per_second),
-        patience=Patience(retry.patience),
+        patience=Outage(retry.patience),
         budget=budget,
-        caution=Caution(retry.max_uncertain, retry.max_failures, await _undecided(ledger)),
+        caution=CircuitBreaker(retry.max_uncertain, retry.max_failures, await _undecided(ledger)),
         usual=usual,
     )
 

@@ -8,9 +8,9 @@ from batcher.errors import WrongUse
 from batcher.runs.costs import check_prices
 from batcher.runs.opening import open_made
 from batcher.runs.run import Run
+from batcher.runs.run_request import Overrides
 from batcher.runs.stale_copy import accept_as_is
 from batcher.runs.starting import Questions, Say, confirm_cost
-from batcher.runs.wanted import Overrides
 from batcher.settings import Policy
 
 

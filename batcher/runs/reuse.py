@@ -7,7 +7,7 @@ from pathlib import Path
 
 from batcher.job import Job, Move, State
 from batcher.ledger.reader import Reader
-from batcher.outputs.finished import Finished, bring, copy_aside, finished, whole_in_place
+from batcher.outputs.finished_jobs import FinishedJob, bring, copy_aside, finished, whole_in_place
 from batcher.runs.run_directory import RunDirectory
 from batcher.settings import Destination
 
@@ -45,8 +45,8 @@ async def reuse(directory: RunDirectory, folder: Path) -> Reused:
     return reused
 
 
-async def _waiting(directory: RunDirectory, found: Finished) -> Job | None:
-    """Give the job that a finding is for, if it waits, and no attempt here has that request already."""
+async def _waiting(directory: RunDirectory, found: FinishedJob) -> Job | None:
+    """Return the job that a finding is for, if it waits, and no attempt here has that request already."""
     jobs = await directory.ledger.whole([found.job_id])
     if not jobs or jobs[0].state is not State.PENDING:
         return None
@@ -55,7 +55,7 @@ async def _waiting(directory: RunDirectory, found: Finished) -> Job | None:
     return jobs[0]
 
 
-async def _bring(directory: RunDirectory, job: Job, found: Finished, folder: Path) -> bool:
+async def _bring(directory: RunDirectory, job: Job, found: FinishedJob, folder: Path) -> bool:
     if not await asyncio.to_thread(copy_aside, found, folder, directory.store):
         return False
     name, one = f"files/{job.spec.name}", len(found.outputs) == 1
@@ -66,8 +66,8 @@ async def _bring(directory: RunDirectory, job: Job, found: Finished, folder: Pat
     return True
 
 
-async def _fetch_again(directory: RunDirectory, job: Job, found: Finished) -> None:
-    """Let a job run under the request id that its sidecar knows: it was paid for, and is asked for, not bought."""
+async def _fetch_again(directory: RunDirectory, job: Job, found: FinishedJob) -> None:
+    """Continue a job under the request id that its sidecar knows: it was paid for, and is asked for, not bought."""
     message = "its files are not what their sidecars say: asked for again under its request id"
     await directory.ledger.walk(
         job,
@@ -75,8 +75,8 @@ async def _fetch_again(directory: RunDirectory, job: Job, found: Finished) -> No
     )
 
 
-async def _recognise(directory: RunDirectory, job: Job, found: Finished) -> bool:
-    """Take a job back whose ledger was lost: its life is told again, as its sidecar knows it, all at once."""
+async def _recognise(directory: RunDirectory, job: Job, found: FinishedJob) -> bool:
+    """Restore a job whose ledger was lost: its moves are written again, as its sidecar knows them, all at once."""
     if not await asyncio.to_thread(whole_in_place, found, directory.out):
         return False
     await directory.ledger.walk(
@@ -109,7 +109,7 @@ def held_by_siblings(out: Path, owner: Destination, wanted: Pages) -> dict[Path,
 
 
 def waiting_in(out: Path) -> Pages:
-    """Give the ids of jobs that wait in a run directory, when they are asked for."""
+    """Return the ids of jobs that wait in a run directory, when they are asked for."""
 
     def pages() -> Iterator[list[str]]:
         with Reader(out) as reader:

@@ -14,15 +14,14 @@ from batcher.control import mailbox, server
 from batcher.engine.context import Tools
 from batcher.engine.deadline import Deadline
 from batcher.engine.engine import Engine
-from batcher.engine.found import Found
+from batcher.engine.request_matching import FoundRequest
 from batcher.engine.shutdown import HALTS, Drain, Halt
 from batcher.engine.suspend_detector import SuspendDetector
 from batcher.errors import EXIT_BUG, EXIT_OK, EXIT_SETTLED, SIGNAL_BASE, BatcherError, Stopped
 from batcher.events import Ended, Started
 from batcher.job import IN_FLIGHT, SETTLED, State
-from batcher.ledger.ballast import Ballast
-from batcher.ledger.place import warnings
-from batcher.plain import command
+from batcher.ledger.filesystem_check import warnings
+from batcher.ledger.reserved_space import ReservedSpace
 from batcher.runs import costs
 from batcher.runs.commands import Commands
 from batcher.runs.lost_requests import ONCE_MORE_AFTER, LostRequests
@@ -32,6 +31,7 @@ from batcher.runs.stale_copy import left_behind
 from batcher.settings import Policy
 from batcher.show import words
 from batcher.show.status import status
+from batcher.terminal_text import command
 
 T = TypeVar("T")
 _LOOK: Final = 0.2
@@ -93,7 +93,7 @@ class Run:
         if refused := await self._refused():
             return refused
         await asyncio.to_thread(self.directory.store.prepare)
-        ballast = self.directory.ledger.ballast = Ballast(self.directory.out)
+        ballast = self.directory.ledger.ballast = ReservedSpace(self.directory.out)
         meta = await self.directory.meta()
         states = await self._states()
         await self.directory.ledger.say(await self._started(str(meta.get("name")), states))
@@ -211,7 +211,7 @@ class Run:
                 return True
         return engine.halted is None and await engine.resubmit()
 
-    async def _found(self, lost: LostRequests) -> Sequence[Found]:
+    async def _found(self, lost: LostRequests) -> Sequence[FoundRequest]:
         found = await self._unless_stopped(lost.find())
         self._search_broken_off = found is None
         return found or []
@@ -229,7 +229,7 @@ class Run:
                 await task
 
     async def _last_answers(self, asked: asyncio.Task[int]) -> int:
-        """Let requests that came late be carried out too; after a signal not for long, after a second not at all."""
+        """Carry out commands that came late too; after a signal not for long, after a second not at all."""
         waited = 0.0
         while not asked.done():
             if self._signals > 1 or (self._signals and waited >= _LAST_ANSWERS):
@@ -311,7 +311,7 @@ class Run:
         draft.replace(out / "summary.json")
 
     async def refuse(self, reason: str, message: str) -> Outcome:
-        """Say in the books why this start could not even begin."""
+        """Record in the ledger why this start could not even begin."""
         halt = Halt(reason, message, *HALTS[reason])
         outcome = Outcome(halt.exit_code, self._stopped(halt, message))
         await self._close_books(await self.directory.meta(), outcome)

@@ -12,21 +12,21 @@ from batcher.catalog import Model, bundled, offered, read_entry
 from batcher.engine.context import Tools
 from batcher.errors import WrongUse
 from batcher.events import Listener, Noted, Warned
-from batcher.hosting.looked_at import Facts
+from batcher.hosting.file_facts import FileFacts
 from batcher.job import Spec
-from batcher.ledger.enrolment import Choice, Enrolled, enrol
+from batcher.ledger.import_jobs import Choice, ImportedJobs, import_jobs
 from batcher.ledger.ledger import Ledger
 from batcher.ledger.reader import Reader
 from batcher.ledger.rows import dump
 from batcher.ledger.sql import statements
+from batcher.outputs.output_folder import OutputFolder
 from batcher.outputs.sidecar import Origin
-from batcher.outputs.store import Store
 from batcher.provider import PROVIDERS
 from batcher.provider.calls import Wire
 from batcher.provider.provider import Provider
-from batcher.runs.catalogue import look_up
 from batcher.runs.dependencies import Dependencies
-from batcher.runs.offers import Offers
+from batcher.runs.model_offers import Offers
+from batcher.runs.remote_catalogue import look_up
 from batcher.settings import SANDBOX, Destination, Endpoint
 
 Connect = Callable[[], Awaitable[tuple[Endpoint, Wire]]]
@@ -50,7 +50,7 @@ class RunDirectory:
         self.api: Provider = PROVIDERS[owner.vendor]
         """The protocol that is spoken."""
         self.dependencies = dependencies
-        self.store = Store(out)
+        self.store = OutputFolder(out)
         self.rebuilt = False
         """Its ledger was just made anew from its sidecars."""
 
@@ -62,7 +62,7 @@ class RunDirectory:
         return self.wire
 
     def listen(self, listener: Listener) -> None:
-        """Tell this listener of every event from now on."""
+        """Call this listener with every event from now on."""
         self.ledger.listen(listener)
 
     async def meta(self) -> dict[str, Any]:
@@ -102,17 +102,17 @@ class RunDirectory:
             return False  # what could not be used may have been mended
         return await asyncio.to_thread(_unchanged, self.out)
 
-    async def enrol(
+    async def import_jobs(
         self,
         jobs: Iterable[tuple[Spec, bool]],
-        fresh_images: Iterable[tuple[str, Facts]],
+        fresh_images: Iterable[tuple[str, FileFacts]],
         choice: Choice,
         *,
         sure: bool,
         stands_for: str = "",
         facts: Callable[[], Mapping[str, object]] = dict,
-    ) -> Enrolled:
-        """Take a manifest's jobs in, all or none. Raises ManifestFaulty, TooManyUnlisted.
+    ) -> ImportedJobs:
+        """Import a manifest's jobs, all or none. Raises ManifestFaulty, TooManyUnlisted.
 
         `stands_for` is remembered with them: the same need not be taken in again. So is what `facts` gives once they
         are read: jobs without the limits that they came with would be bought without them.
@@ -120,8 +120,8 @@ class RunDirectory:
         now = self.dependencies.clock.now()
         sql = statements("moves.sql")
 
-        def work(connection: sqlite3.Connection) -> Enrolled:
-            enrolled = enrol(connection, jobs, choice, now, sure=sure)
+        def work(connection: sqlite3.Connection) -> ImportedJobs:
+            enrolled = import_jobs(connection, jobs, choice, now, sure=sure)
             names = ("path", "size", "mtime_ns", "facts")
             rows = (dict(zip(names, (path, *facts), strict=True)) for path, facts in fresh_images)
             connection.executemany(sql["put_image"], rows)

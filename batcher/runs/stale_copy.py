@@ -6,7 +6,7 @@ from typing import Any
 
 from batcher.clock import rfc3339
 from batcher.events import Noted
-from batcher.ledger.witness import Seen, in_log, in_state_file
+from batcher.ledger.submission_journal import JournalEntry, in_log, in_state_file
 from batcher.runs.run_directory import RunDirectory
 
 
@@ -42,7 +42,7 @@ async def accept_as_is(directory: RunDirectory) -> None:
     await directory.note({"moved": None, "accepted_as_is": max(latest, now)})
 
 
-def _witnesses(directory: RunDirectory, *, backwards: bool = False) -> list[Iterator[Seen]]:
+def _witnesses(directory: RunDirectory, *, backwards: bool = False) -> list[Iterator[JournalEntry]]:
     """Return what each witness has seen: the user's state directory, then the log."""
     found = [in_log(directory.out / "run.jsonl", backwards=backwards)]
     if directory.ledger.witness:

@@ -9,19 +9,17 @@ from typing import Any, Final, Protocol
 
 from batcher.catalog import Model, bundled
 from batcher.errors import LedgerInUse, ManifestFaulty, NotFound, NotMeant, TokenMissing, WrongRun, WrongUse
-from batcher.hosting.inline import Looks
-from batcher.ledger.enrolment import Choice, NothingSelected, TooManyUnlisted
+from batcher.hosting.inline import ImageFactsCache
+from batcher.ledger.import_jobs import Choice, NothingSelected, TooManyUnlisted
 from batcher.ledger.reader import KnownImages, has_ledger
-from batcher.manifest.census import Census
+from batcher.manifest.expansion_counts import ExpansionCounts
 from batcher.manifest.manifest import Manifest
 from batcher.money import needs_consent
-from batcher.plain import command
 from batcher.provider.proxies import of_environment
 from batcher.provider.sign_in import destination
 from batcher.runs import costs
 from batcher.runs.dependencies import Dependencies
-from batcher.runs.opening import discard, open_directory
-from batcher.runs.prepare import (
+from batcher.runs.expanding import (
     expansion,
     fingerprint,
     is_another,
@@ -34,13 +32,15 @@ from batcher.runs.prepare import (
     vendor,
     warnings,
 )
+from batcher.runs.opening import discard, open_directory
 from batcher.runs.rejected import Rejected
 from batcher.runs.reuse import held_by_siblings, reuse, waiting_in
 from batcher.runs.run import Run
 from batcher.runs.run_directory import RunDirectory
-from batcher.runs.wanted import Wanted
+from batcher.runs.run_request import RunRequest
 from batcher.settings import Policy
 from batcher.show.words import jobs, money
+from batcher.terminal_text import command
 
 Say = Callable[[str], None]
 """Is told what the user should read, a line at a time."""
@@ -82,7 +82,7 @@ class Questions(Protocol):
 
 @asynccontextmanager
 async def begin(
-    wanted: Wanted, questions: Questions, say: Say, dependencies: Dependencies | None = None
+    wanted: RunRequest, questions: Questions, say: Say, dependencies: Dependencies | None = None
 ) -> AsyncIterator[Run]:
     """Open the run directory of a manifest, with its jobs taken in and everything agreed to: it can be worked on.
 
@@ -132,7 +132,7 @@ async def confirm_cost(run: Run, questions: Questions) -> None:
         questions.cost(Cost(waiting, usd, limits.max_cost_usd, limits.confirm_above_usd))
 
 
-async def _take_in(run: Run, asked: str, wanted: Wanted, questions: Questions, say: Say) -> None:
+async def _take_in(run: Run, asked: str, wanted: RunRequest, questions: Questions, say: Say) -> None:
     opened = run.directory
     await _check_manifest(opened, wanted)
     model = await _model(opened, wanted.manifest, asked)
@@ -150,12 +150,12 @@ async def _take_in(run: Run, asked: str, wanted: Wanted, questions: Questions, s
 
 
 async def _expand(
-    run: Run, model: Model, wanted: Wanted, stands_for: str, questions: Questions, say: Say
+    run: Run, model: Model, wanted: RunRequest, stands_for: str, questions: Questions, say: Say
 ) -> dict[str, Any]:
-    """Take the manifest's jobs in, all or none; count the rows that were rejected, and what to warn of."""
+    """Import the manifest's jobs, all or none; return the rows that were rejected, and what to warn of."""
     opened, manifest, capped = run.directory, wanted.manifest, run.policy.limits.max_cost_usd is not None
     known = KnownImages(opened.out)
-    looks, options = Looks(known), options_at(opened.owner, wanted.options)
+    looks, options = ImageFactsCache(known), options_at(opened.owner, wanted.options)
     choice = Choice(wanted.selection.limit, wanted.selection.sample)
     sure = wanted.replace_done
     while True:
@@ -165,7 +165,9 @@ async def _expand(
         counted = partial(_counted, reject, expanded.census)
         facts = partial(_with, _facts(wanted, run.policy), counted)
         try:
-            enrolled = await opened.enrol(expanded, looks.fresh, chosen, sure=sure, stands_for=stands_for, facts=facts)
+            enrolled = await opened.import_jobs(
+                expanded, looks.fresh, chosen, sure=sure, stands_for=stands_for, facts=facts
+            )
         except ManifestFaulty:
             if reject.count and not expanded.census.jobs:  # its reasons are what helps
                 reject.keep()
@@ -185,12 +187,12 @@ async def _expand(
             known.close()
 
 
-def _is_partial(census: Census) -> bool:
+def _is_partial(census: ExpansionCounts) -> bool:
     """Return whether jobs that `--where` leaves out could not be made: the manifest names more than is known."""
     return bool(census.unmade)
 
 
-def _counted(reject: Rejected, census: Census) -> dict[str, Any]:
+def _counted(reject: Rejected, census: ExpansionCounts) -> dict[str, Any]:
     return {
         "rejected": reject.count,
         "unkept": census.unkept,
@@ -231,7 +233,7 @@ async def _model(opened: RunDirectory, manifest: Manifest, asked: str) -> Model:
         raise unknown_model(manifest, asked, list(bundled(opened.owner.vendor))) from None
 
 
-async def _check_manifest(opened: RunDirectory, wanted: Wanted) -> None:
+async def _check_manifest(opened: RunDirectory, wanted: RunRequest) -> None:
     """Refuse another manifest on the same directory, unless it was named. Raises WrongRun."""
     known = (await opened.meta()).get("manifest")
     if wanted.out is None and is_another(wanted.manifest, known):
@@ -240,7 +242,7 @@ async def _check_manifest(opened: RunDirectory, wanted: Wanted) -> None:
         )
 
 
-def _facts(wanted: Wanted, settings: Policy) -> dict[str, object]:
+def _facts(wanted: RunRequest, settings: Policy) -> dict[str, object]:
     manifest = wanted.manifest
     again = None
     if wanted.words is not None and manifest.file != "-":

@@ -9,8 +9,8 @@ from batcher.checks.verify import LEADS_OUT, Damage, Verified, damages
 from batcher.control.commands import FileLost, FilesMended
 from batcher.errors import BatcherError
 from batcher.ledger.reader import Reader
-from batcher.plain import command
 from batcher.runs import controlling
+from batcher.terminal_text import command
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """Give the options of the sandbox."""
+    """Return the options of the sandbox."""
     made = _Parser(
         prog="batcher sandbox",
         description="Serve a stand-in for the remote API on loopback.",

@@ -8,27 +8,31 @@ from urllib.parse import quote
 
 from batcher.sandbox.face import Ask, Shell
 from batcher.sandbox.replies import Reply, misread, server_trouble, spoiled, turned_away
-from batcher.sandbox.world import Reading, Refused, Request, Why, Word, World
+from batcher.sandbox.world import Reading, RefusalReason, Request, RequestState, SubmissionRefused, World
 
 _REFUSALS: Final = {
-    Why.TOKEN: (401, "No user found for Key ID and Secret", ""),
-    Why.BALANCE: (403, "User is locked. Reason: Exhausted balance. Top up your balance to go on.", ""),
-    Why.OUTSTANDING: (429, "too many requests are outstanding", "concurrent_requests_limit"),
-    Why.RATE: (429, "too many submissions", "rate_limited"),
+    RefusalReason.TOKEN: (401, "No user found for Key ID and Secret", ""),
+    RefusalReason.BALANCE: (403, "User is locked. Reason: Exhausted balance. Top up your balance to go on.", ""),
+    RefusalReason.OUTSTANDING: (429, "too many requests are outstanding", "concurrent_requests_limit"),
+    RefusalReason.RATE: (429, "too many submissions", "rate_limited"),
 }
 """HTTP status, words, type."""
 _FAILURES: Final = {
-    Why.FAILED: (500, "internal_server_error"),
-    Why.POLICY: (422, "content_policy_violation"),
-    Why.INPUT: (422, "value_error"),
-    Why.IMAGE: (422, "file_download_error"),
-    Why.TIMEOUT: (504, "request_timeout"),
+    RefusalReason.FAILED: (500, "internal_server_error"),
+    RefusalReason.POLICY: (422, "content_policy_violation"),
+    RefusalReason.INPUT: (422, "value_error"),
+    RefusalReason.IMAGE: (422, "file_download_error"),
+    RefusalReason.TIMEOUT: (504, "request_timeout"),
 }
 """What the result of a failed request is answered with: HTTP status, type."""
 _TROUBLES: Final = {"code_503": 503, "code_504": 504, "code_500_in_200": 200, "code_408": 408}
 _CUT_TYPE: Final = b'{"error_type": "request_timeout", "detail": "the upst'
 _THREE_PARTS: Final = frozenset({"workflows", "comfy"})
-_STATES: Final = {Word.WORKING: "IN_PROGRESS", Word.COMPLETED: "COMPLETED", Word.ODD: "REHYDRATING"}
+_STATES: Final = {
+    RequestState.WORKING: "IN_PROGRESS",
+    RequestState.COMPLETED: "COMPLETED",
+    RequestState.ODD: "REHYDRATING",
+}
 _START: Final = ("x-fal-request-start-timeout", "x-fal-request-timeout")
 _MOST_LISTED: Final = 100
 
@@ -86,7 +90,7 @@ class FalFace:
     def _submit(self, world: World, asked: Ask, model: str, shell: Shell) -> Reply:
         within = _number(next((asked.headers[name] for name in _START if name in asked.headers), None), math.inf)
         came = world.submit(model, asked.body, _token(asked), shell.now, judged=False, start_within=max(1.0, within))
-        if isinstance(came, Refused):
+        if isinstance(came, SubmissionRefused):
             return self._refusal(came)
         if came.request is None:
             fault = str(came.fault)
@@ -117,9 +121,9 @@ class FalFace:
     def _result(self, world: World, request: Request, shell: Shell) -> Reply:
         headers = {"x-fal-request-id": request.id}
         standing = world.standing(request)
-        if standing.word is Word.CANCELLED:
+        if standing.word is RequestState.CANCELLED:
             return Reply(499, {"detail": "Request was cancelled", "error_type": "client_cancelled"}, headers)
-        if standing.word is not Word.COMPLETED:
+        if standing.word is not RequestState.COMPLETED:
             return Reply(400, {"detail": "Request is still in progress"}, headers)
         if request.error:
             return _failure(request, headers)
@@ -129,7 +133,7 @@ class FalFace:
         return Reply(200, body, {**headers, "x-fal-billable-units": f"{request.price / unit:.6g}"} if unit else headers)
 
     def _cancel(self, world: World, request: Request, shell: Shell) -> Reply:
-        if world.standing(request).word is Word.COMPLETED:
+        if world.standing(request).word is RequestState.COMPLETED:
             return Reply(400, {"status": "ALREADY_COMPLETED"})
         world.cancel(request.id, shell.now)  # one that runs may still be completed
         return Reply(202, {"status": "CANCELLATION_REQUESTED"})
@@ -192,7 +196,7 @@ class FalFace:
 
     def _read(self, world: World, asked: Ask, request_id: str, shell: Shell) -> Reading | Reply:
         read = world.read(request_id, _token(asked), shell.now)
-        if isinstance(read, Refused):
+        if isinstance(read, SubmissionRefused):
             return self._refusal(read)
         if read.fault == "read_other":
             other = world.before(read.request)
@@ -200,17 +204,17 @@ class FalFace:
             return _status(world, other) if other else Reply(200, named)
         return misread(read.fault, _status(world, read.request), self) if read.fault else read
 
-    def _refusal(self, refused: Refused) -> Reply:
-        if refused.why is Why.MISSING:
+    def _refusal(self, refused: SubmissionRefused) -> Reply:
+        if refused.why is RefusalReason.MISSING:
             return Reply(404, {"status": "NOT_FOUND"})
-        if refused.why is Why.MODEL:
+        if refused.why is RefusalReason.MODEL:
             return Reply(404, {"detail": f"Application {refused.message.rpartition(' ')[2]!r} not found"})
         status, words, kind = _REFUSALS[refused.why]
         after = {"Retry-After": str(refused.retry_after)} if refused.retry_after else {}
         return Reply(status, {"detail": words, **({"error_type": kind} if kind else {})}, after)
 
 
-_NO_TOKEN: Final = Refused(Why.TOKEN, "invalid token")
+_NO_TOKEN: Final = SubmissionRefused(RefusalReason.TOKEN, "invalid token")
 
 
 def _token(asked: Ask) -> str:
@@ -257,14 +261,14 @@ def _links(request: Request, shell: Shell) -> dict[str, Any]:
 def _status(world: World, request: Request) -> Reply:
     standing = world.standing(request)
     body: dict[str, Any] = {"status": _STATES.get(standing.word, "COMPLETED"), "request_id": request.id}
-    if standing.word is Word.QUEUED:
+    if standing.word is RequestState.QUEUED:
         return Reply(202, {**body, "status": "IN_QUEUE", "queue_position": standing.position - 1})
-    if standing.word is Word.WORKING:
+    if standing.word is RequestState.WORKING:
         return Reply(202, {**body, "logs": None})
-    if standing.word is Word.CANCELLED:
+    if standing.word is RequestState.CANCELLED:
         return Reply(200, {**body, "error": "Request was cancelled", "error_type": "client_cancelled"})
-    if standing.word is Word.COMPLETED and request.error:
-        _, kind = _FAILURES[request.why or Why.FAILED]
+    if standing.word is RequestState.COMPLETED and request.error:
+        _, kind = _FAILURES[request.why or RefusalReason.FAILED]
         body |= {"error": request.error, "error_type": kind}
     seconds = (request.ended_at or 0.0) - (request.started_at or request.ended_at or 0.0)
     return Reply(200, {**body, "metrics": {"inference_time": round(seconds, 3)}})
@@ -272,12 +276,12 @@ def _status(world: World, request: Request) -> Reply:
 
 def _failure(request: Request, headers: Mapping[str, str]) -> Reply:
     """Answer as the model does that failed."""
-    status, kind = _FAILURES[request.why or Why.FAILED]
+    status, kind = _FAILURES[request.why or RefusalReason.FAILED]
     said = {**headers, "x-fal-error-type": kind}
     if status != 422:  # noqa: PLR2004
-        timeout = {"x-fal-request-timeout-type": "user"} if request.why is Why.TIMEOUT else {}
+        timeout = {"x-fal-request-timeout-type": "user"} if request.why is RefusalReason.TIMEOUT else {}
         return Reply(status, {"detail": request.error, "error_type": kind}, {**said, **timeout})
-    where = ["body", "image_urls" if request.why is Why.IMAGE else "prompt"]
+    where = ["body", "image_urls" if request.why is RefusalReason.IMAGE else "prompt"]
     return Reply(status, {"detail": [{"loc": where, "msg": request.error, "type": kind, "url": ""}]}, said)
 
 

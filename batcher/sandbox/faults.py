@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Final
 
 
-class Strikes(StrEnum):
+class FaultPoint(StrEnum):
     """Where a fault strikes; a share is of the events of that kind."""
 
     SUBMISSION = "submission"
@@ -15,7 +15,7 @@ class Strikes(StrEnum):
     FILE = "file"
 
 
-class Manner(StrEnum):
+class FaultManner(StrEnum):
     """How an answer arrives."""
 
     WHOLE = "whole"
@@ -30,11 +30,11 @@ class Manner(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class InjectedFault:
     """One way to go wrong."""
 
     name: str
-    strikes: Strikes
+    strikes: FaultPoint
     does: str
 
 
@@ -121,20 +121,20 @@ _OF_FILES: Final = {
     "file_away": "a redirect to another host name",
 }
 
-FAULTS: Final[Mapping[str, Fault]] = {
-    name: Fault(name, strikes, does)
+FAULTS: Final[Mapping[str, InjectedFault]] = {
+    name: InjectedFault(name, strikes, does)
     for strikes, group in (
-        (Strikes.SUBMISSION, _OF_SUBMISSIONS),
-        (Strikes.JOB, _OF_JOBS),
-        (Strikes.READING, _OF_READINGS),
-        (Strikes.FILE, _OF_FILES),
+        (FaultPoint.SUBMISSION, _OF_SUBMISSIONS),
+        (FaultPoint.JOB, _OF_JOBS),
+        (FaultPoint.READING, _OF_READINGS),
+        (FaultPoint.FILE, _OF_FILES),
     )
     for name, does in group.items()
 }
 
 
 def checked(shares: Mapping[str, float]) -> dict[str, float]:
-    """Give the shares, each from 0 to 1, of faults that there are. Raises ValueError."""
+    """Return the shares, each from 0 to 1, of faults that there are. Raises ValueError."""
     for name, share in shares.items():
         if name not in FAULTS:
             raise ValueError(f"there is no fault {name!r}; there are {', '.join(FAULTS)}")
@@ -143,8 +143,8 @@ def checked(shares: Mapping[str, float]) -> dict[str, float]:
     return dict(shares)
 
 
-def struck(shares: Mapping[str, float], strikes: Strikes, draw: float) -> str | None:
-    """Say which fault of a kind a number drawn evenly from 0 to 1 falls on, None for none."""
+def struck(shares: Mapping[str, float], strikes: FaultPoint, draw: float) -> str | None:
+    """Return the fault of a kind that a number drawn evenly from 0 to 1 falls on, or None."""
     reached = 0.0
     for name, share in shares.items():
         if FAULTS[name].strikes is strikes:

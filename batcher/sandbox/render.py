@@ -245,9 +245,9 @@ def _placed(picture: Image.Image, cut: Image.Image, chance: random.Random) -> Im
 
 def _graded(photo: Image.Image, size: tuple[int, int], scene: _Scene, chance: random.Random) -> Image.Image:
     """Keep the whole photo, in the colours of the scene, where there is no backdrop to cut from."""
-    fitted = ImageOps.fit(photo, size, Image.Resampling.LANCZOS)
-    toned = ImageOps.colorize(ImageOps.autocontrast(fitted.convert("L")), scene.table[1], scene.wall[0], scene.wall[1])
-    return ImageEnhance.Contrast(Image.blend(fitted, toned, chance.uniform(0.3, 0.6))).enhance(1.08)
+    wrapped = ImageOps.fit(photo, size, Image.Resampling.LANCZOS)
+    toned = ImageOps.colorize(ImageOps.autocontrast(wrapped.convert("L")), scene.table[1], scene.wall[0], scene.wall[1])
+    return ImageEnhance.Contrast(Image.blend(wrapped, toned, chance.uniform(0.3, 0.6))).enhance(1.08)
 
 
 def _still_life(picture: Image.Image, chance: random.Random) -> None:

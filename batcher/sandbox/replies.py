@@ -7,7 +7,7 @@ from email.utils import formatdate
 from functools import cache
 from typing import Any, Final, Protocol
 
-from batcher.sandbox.faults import Manner
+from batcher.sandbox.faults import FaultManner
 
 PAGE: Final = b"<!doctype html><title>Bad gateway</title><h1>Bad gateway</h1>"
 _PORTAL: Final = b"<!doctype html><title>Welcome</title><form>Sign in to use this network</form>"
@@ -22,7 +22,7 @@ class Reply:
     status: int
     body: Mapping[str, Any]
     headers: Mapping[str, str] = field(default_factory=dict)
-    manner: Manner = Manner.WHOLE
+    manner: FaultManner = FaultManner.WHOLE
     raw: bytes | None = None
     """What is sent in the place of the JSON."""
     cut_at: int = 0
@@ -31,7 +31,7 @@ class Reply:
     def content(self) -> bytes:
         """Return the body as it is sent, whole or cut."""
         body = self.raw if self.raw is not None else json.dumps(self.body, ensure_ascii=False, default=str).encode()
-        return body[: self.cut_at] if self.manner is Manner.CUT else body
+        return body[: self.cut_at] if self.manner is FaultManner.CUT else body
 
 
 class Dialect(Protocol):
@@ -55,11 +55,11 @@ def spoiled(fault: str | None, links: Mapping[str, Any], earlier: Mapping[str, A
     whole = Reply(200, links)
     match fault:
         case "lose":
-            return replace(whole, manner=Manner.NEVER)
+            return replace(whole, manner=FaultManner.NEVER)
         case "cut_early":
-            return replace(whole, manner=Manner.CUT, cut_at=12)
+            return replace(whole, manner=FaultManner.CUT, cut_at=12)
         case "cut_late":
-            return replace(whole, manner=Manner.CUT, cut_at=len(links["request_id"]) + 30)
+            return replace(whole, manner=FaultManner.CUT, cut_at=len(links["request_id"]) + 30)
         case "cut_clean":
             return replace(whole, raw=json.dumps(links).encode()[: len(links["request_id"]) + 30])
         case "junk":
@@ -77,7 +77,7 @@ def spoiled(fault: str | None, links: Mapping[str, Any], earlier: Mapping[str, A
         case "huge":
             return replace(whole, raw=json.dumps(links)[:-1].encode() + _noise())
         case "slow":
-            return replace(whole, manner=Manner.SLOW)
+            return replace(whole, manner=FaultManner.SLOW)
         case "same_id":
             return Reply(200, earlier)
         case "foreign_urls":
@@ -114,11 +114,11 @@ def turned_away(fault: str, now: float, dialect: Dialect) -> Reply:
         case "portal":
             return Reply(200, {}, {"Content-Type": "text/html"}, raw=_PORTAL)
         case "not_http":
-            return Reply(0, {}, manner=Manner.NOT_HTTP, raw=b"SSH-2.0-OpenSSH_9.2\r\n")
+            return Reply(0, {}, manner=FaultManner.NOT_HTTP, raw=b"SSH-2.0-OpenSSH_9.2\r\n")
         case "code_in_200":
             return dialect.refusal_in_200()
         case _:
-            return Reply(0, {}, manner=Manner.NEVER)
+            return Reply(0, {}, manner=FaultManner.NEVER)
 
 
 def misread(fault: str | None, whole: Reply, dialect: Dialect) -> Reply:
@@ -131,7 +131,7 @@ def misread(fault: str | None, whole: Reply, dialect: Dialect) -> Reply:
         case "read_html":
             return Reply(200, {}, {"Content-Type": "text/html"}, raw=PAGE)
         case "read_cut":
-            return replace(whole, status=200, manner=Manner.CUT, cut_at=20)
+            return replace(whole, status=200, manner=FaultManner.CUT, cut_at=20)
         case "read_reset":
-            return Reply(0, {}, manner=Manner.NEVER)
+            return Reply(0, {}, manner=FaultManner.NEVER)
     return whole

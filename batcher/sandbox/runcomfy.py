@@ -6,17 +6,17 @@ from urllib.parse import quote
 
 from batcher.sandbox.face import Ask, Shell
 from batcher.sandbox.replies import Reply, misread, server_trouble, spoiled, turned_away
-from batcher.sandbox.world import Reading, Refused, Request, Why, Word, World
+from batcher.sandbox.world import Reading, RefusalReason, Request, RequestState, SubmissionRefused, World
 
 _CODES: Final = {
-    Why.TOKEN: (401, 400004),
-    Why.MODEL: (404, 400001),
-    Why.INPUT: (422, 422001),
-    Why.POLICY: (400, 400010),
-    Why.BALANCE: (402, 400002),
-    Why.OUTSTANDING: (429, 429001),
-    Why.RATE: (429, 429001),
-    Why.MISSING: (404, 404001),
+    RefusalReason.TOKEN: (401, 400004),
+    RefusalReason.MODEL: (404, 400001),
+    RefusalReason.INPUT: (422, 422001),
+    RefusalReason.POLICY: (400, 400010),
+    RefusalReason.BALANCE: (402, 400002),
+    RefusalReason.OUTSTANDING: (429, 429001),
+    RefusalReason.RATE: (429, 429001),
+    RefusalReason.MISSING: (404, 404001),
 }
 """HTTP status and the API's own code."""
 _TROUBLES: Final = {
@@ -27,10 +27,10 @@ _TROUBLES: Final = {
 }
 _CUT_CODE: Final = b'{"error_code": 504001, "error_message": "the upst'
 _WORDS: Final = {
-    Word.WORKING: "in_progress",
-    Word.COMPLETED: "completed",
-    Word.CANCELLED: "cancelled",
-    Word.ODD: "rehydrating",
+    RequestState.WORKING: "in_progress",
+    RequestState.COMPLETED: "completed",
+    RequestState.CANCELLED: "cancelled",
+    RequestState.ODD: "rehydrating",
 }
 _CLOCK_OFF: Final = 7200.0
 """Seconds that the stamps of a result are off, of a server whose clock is."""
@@ -57,7 +57,11 @@ class RunComfyFace:
             case ("GET", "prod", "v2", "balance"):
                 known = world.knows(_token(asked))
                 body = {"balance_usd": world.left(), "currency": "USD"}
-                return Reply(200, body) if known else self._refusal(Refused(Why.TOKEN, "invalid token"))
+                return (
+                    Reply(200, body)
+                    if known
+                    else self._refusal(SubmissionRefused(RefusalReason.TOKEN, "invalid token"))
+                )
         return None
 
     def result_of(self, asked: Ask) -> str | None:
@@ -84,7 +88,7 @@ class RunComfyFace:
 
     def _submit(self, world: World, asked: Ask, model: str, shell: Shell) -> Reply:
         came = world.submit(model, asked.body, _token(asked), shell.now)
-        if isinstance(came, Refused):
+        if isinstance(came, SubmissionRefused):
             return self._refusal(came)
         if came.request is None:
             fault = str(came.fault)
@@ -123,17 +127,17 @@ class RunComfyFace:
     def _catalogue(self, world: World, asked: Ask, model: str) -> Reply:
         models = {key: one for key, one in world.models.items() if one.get("provider", self.name) == self.name}
         if not world.knows(_token(asked)):
-            return self._refusal(Refused(Why.TOKEN, "invalid token"))
+            return self._refusal(SubmissionRefused(RefusalReason.TOKEN, "invalid token"))
         if not model:
             return Reply(200, {"models": list(models.values()), "total": len(models)})
         if model not in models:
-            return self._refusal(Refused(Why.MODEL, f"no such model: {model}"))
+            return self._refusal(SubmissionRefused(RefusalReason.MODEL, f"no such model: {model}"))
         return Reply(200, models[model])
 
     def _read(self, world: World, asked: Ask, request_id: str, shell: Shell) -> Reading | Reply:
         """Return what is asked about, or what is answered instead of it."""
         read = world.read(request_id, _token(asked), shell.now)
-        if isinstance(read, Refused):
+        if isinstance(read, SubmissionRefused):
             return self._refusal(read)
         if read.fault == "read_other":
             return self._of_another(world, read.request, shell)
@@ -149,7 +153,7 @@ class RunComfyFace:
             body |= {"status": "succeeded", "output": _output(world, other, shell)}
         return Reply(200, body)
 
-    def _refusal(self, refused: Refused) -> Reply:
+    def _refusal(self, refused: SubmissionRefused) -> Reply:
         status, code = _CODES[refused.why]
         after = {"Retry-After": str(refused.retry_after)} if refused.retry_after else {}
         reply = _error(status, code, refused.message, after)
@@ -176,7 +180,7 @@ def _links(request_id: str) -> dict[str, str]:
 
 def _state(world: World, request: Request) -> dict[str, Any]:
     standing = world.standing(request)
-    if standing.word is Word.QUEUED:
+    if standing.word is RequestState.QUEUED:
         return {"request_id": request.id, "status": "in_queue", "queue_position": standing.position}
     return {"request_id": request.id, "status": _WORDS[standing.word]}
 

@@ -22,10 +22,10 @@ from urllib.parse import quote
 import aiohttp
 from aiohttp import web
 
-from batcher.sandbox.doors import local_only, open_socket
+from batcher.sandbox.access import local_only, open_socket
 from batcher.sandbox.face import Face, Shell, ask
 from batcher.sandbox.faces import FACES
-from batcher.sandbox.faults import Manner, checked
+from batcher.sandbox.faults import FaultManner, checked
 from batcher.sandbox.render import render, render_video, why_unreadable
 from batcher.sandbox.replies import Reply
 from batcher.sandbox.world import Conditions, Request, World
@@ -47,7 +47,7 @@ def load_models() -> dict[str, dict[str, Any]]:
     return {model["model_id"]: model for model in models}
 
 
-class Store:
+class SandboxFiles:
     """The sandbox's folder: its journal, and the input images, each once."""
 
     def __init__(self, folder: Path) -> None:
@@ -106,7 +106,7 @@ class Store:
         Path(draft).replace(self._images / name)
 
     def fetched(self, url: str) -> bytes | None:
-        """Give what was fetched from a URL before."""
+        """Return what was fetched from a URL before."""
         file = self._images / hashlib.sha256(url.encode()).hexdigest()
         return file.read_bytes() if file.exists() else None
 
@@ -116,7 +116,7 @@ class Sandbox:
 
     def __init__(self, conditions: Conditions, folder: Path, face: Face) -> None:
         self._face = face
-        self._store = Store(folder)
+        self._store = SandboxFiles(folder)
         self.world = World(conditions, load_models())
         self.world.replay(self._store.journal())
         self._written = len(self.world.journal)
@@ -189,7 +189,7 @@ class Sandbox:
         }
 
     async def _journal(self, _: web.Request) -> web.StreamResponse:
-        """Give what was accepted, for tests that compare it with a ledger."""
+        """Return what was accepted, for tests that compare it with a ledger."""
         return web.json_response(self.world.journal)
 
     async def _file(self, request: web.Request) -> web.StreamResponse:
@@ -228,23 +228,23 @@ class Sandbox:
         content = reply.content()
         headers = {"Content-Type": "application/json", **reply.headers}
         match reply.manner:
-            case Manner.NEVER:
+            case FaultManner.NEVER:
                 _hang_up(request)
-            case Manner.NOT_HTTP:
+            case FaultManner.NOT_HTTP:
                 if request.transport is not None:
                     request.transport.write(content)
                     request.transport.close()
-            case Manner.CUT:
+            case FaultManner.CUT:
                 headers["Content-Length"] = str(len(content) + 1000)
                 return await _send_in_parts(request, [content], headers, 0.0)
-            case Manner.SLOW:
+            case FaultManner.SLOW:
                 return await _send_in_parts(
                     request, [content[n : n + 8] for n in range(0, len(content), 8)], headers, 0.02
                 )
         return web.Response(body=content, status=reply.status or 200, headers=headers)
 
     def _write_journal(self) -> list[Mapping[str, Any]]:
-        """Write down what was accepted and cancelled since; give what was accepted."""
+        """Write down what was accepted and cancelled since; return what was accepted."""
         fresh = self.world.journal[self._written :]
         for entry in fresh:
             self._store.append(entry)
@@ -260,7 +260,7 @@ class Sandbox:
         return web.json_response(self.world.faults)
 
     async def _begin_outage(self, request: web.Request) -> web.StreamResponse:
-        """Let nothing listen for some seconds, from now on."""
+        """Refuse connections for some seconds from now on."""
         try:
             seconds = float((await request.json())["seconds"])
         except (ValueError, TypeError, KeyError):
@@ -293,7 +293,7 @@ class Sandbox:
             task.add_done_callback(lambda _: self._looks.pop(request_id, None))
 
     async def _look(self, request_id: str, images: list[str]) -> None:
-        """Let a request fail whose images cannot be fetched, or cannot be decoded."""
+        """Fail a request whose images cannot be fetched or decoded."""
         await self._fetch(request_id, [text for text in images if not text.startswith(_KEPT)])
         for text in images:
             content = self._photo(text)
@@ -322,7 +322,7 @@ class Sandbox:
 
 
 def _texts(value: object) -> list[str]:
-    """Give every text in a body, in order."""
+    """Return every text in a body, in order."""
     if isinstance(value, str):
         return [value]
     items = value if isinstance(value, list) else value.values() if isinstance(value, dict) else ()

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from jsonschema import Draft202012Validator
 
-from batcher.sandbox.faults import MAYBE_ACCEPTED, TURNED_AWAY, Strikes, checked, struck
+from batcher.sandbox.faults import MAYBE_ACCEPTED, TURNED_AWAY, FaultPoint, checked, struck
 
 _COUNT_FIELDS: Final = ("num_images", "number_of_images")
 _HALF: Final = 0.5
@@ -31,7 +31,7 @@ _POLICY_WORD: Final = "forbidden-by-policy"
 """A prompt with this word is refused for its content, so that a rehearsal can show what that looks like."""
 
 
-class Why(StrEnum):
+class RefusalReason(StrEnum):
     """Why a call is refused, or a request failed."""
 
     TOKEN = "token"  # noqa: S105 - no token
@@ -52,16 +52,16 @@ class Why(StrEnum):
 
 
 _ERRORS: Final = {
-    "fail": (Why.FAILED, "the generation failed: internal model error"),
-    "refuse": (Why.POLICY, "the output was blocked by the content policy"),
+    "fail": (RefusalReason.FAILED, "the generation failed: internal model error"),
+    "refuse": (RefusalReason.POLICY, "the output was blocked by the content policy"),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class SubmissionRefused:
     """A call that the server does not carry out."""
 
-    why: Why
+    why: RefusalReason
     message: str
     details: tuple[str, ...] = ()
     retry_after: float | None = None
@@ -107,7 +107,7 @@ class Request:
     ended_at: float | None = None
     cancelled: bool = False
     error: str | None = None
-    why: Why | None = None
+    why: RefusalReason | None = None
     """Of its error."""
     start_by: float = math.inf
     """When it is not to be started any more."""
@@ -130,7 +130,7 @@ def _count(inputs: Mapping[str, Any]) -> int:
     return wanted if isinstance(wanted, int) and not isinstance(wanted, bool) and 0 < wanted <= _MOST_FILES else 1
 
 
-class Word(StrEnum):
+class RequestState(StrEnum):
     """Where a request stands."""
 
     QUEUED = "queued"
@@ -142,10 +142,10 @@ class Word(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class RequestStanding:
     """Where a request stands; `position` in the queue, from 1, while it waits."""
 
-    word: Word
+    word: RequestState
     position: int = 0
 
 
@@ -195,8 +195,8 @@ class World:
 
     def submit(
         self, model: str, body: object, token: str, now: float, *, judged: bool = True, start_within: float = math.inf
-    ) -> Submission | Refused:
-        """Take a submission in; `judged`: by the model's schema and the policy at once, else only when it is run.
+    ) -> Submission | SubmissionRefused:
+        """Accept a submission; `judged`: by the model's schema and the policy at once, else only when it is run.
 
         `start_within`: seconds after which it is not to be started any more.
         """
@@ -205,8 +205,8 @@ class World:
         if refusal := self._refuse_submission(model, body, token, judged=judged):
             return refusal
         if wait := self._too_fast(now):
-            return Refused(Why.RATE, "too many submissions", retry_after=math.ceil(wait))
-        fault = self._strike(struck(self.faults, Strikes.SUBMISSION, self._draw("submit", self.calls)))
+            return SubmissionRefused(RefusalReason.RATE, "too many submissions", retry_after=math.ceil(wait))
+        fault = self._strike(struck(self.faults, FaultPoint.SUBMISSION, self._draw("submit", self.calls)))
         if fault in TURNED_AWAY:
             return Submission(fault, None)
         if fault in MAYBE_ACCEPTED and self._draw("accept anyway", self.calls) < _HALF:
@@ -218,36 +218,36 @@ class World:
             accepted.why, accepted.error = problem.why, "; ".join((problem.message, *problem.details))
         return Submission(fault, accepted, earlier)
 
-    def read(self, request_id: str, token: str, now: float) -> Reading | Refused:
+    def read(self, request_id: str, token: str, now: float) -> Reading | SubmissionRefused:
         """Ask about a request; a fault may strike the answer."""
         self._advance(now)
         self.calls += 1
         if not self._known(token):
-            return Refused(Why.TOKEN, "invalid token")
+            return SubmissionRefused(RefusalReason.TOKEN, "invalid token")
         request = self._requests.get(request_id)
         if request is None:
-            return Refused(Why.MISSING, "request missing or expired")
+            return SubmissionRefused(RefusalReason.MISSING, "request missing or expired")
         request.looks += 1
         if request.fault == "gone" or (request.fault == "forgotten" and now - request.accepted_at < _FORGOTTEN_FOR):
-            return Refused(Why.MISSING, "request missing or expired")
-        fault = self._strike(struck(self.faults, Strikes.READING, self._draw("read", self.calls)))
+            return SubmissionRefused(RefusalReason.MISSING, "request missing or expired")
+        fault = self._strike(struck(self.faults, FaultPoint.READING, self._draw("read", self.calls)))
         return Reading(request, fault)
 
-    def standing(self, request: Request) -> Standing:
+    def standing(self, request: Request) -> RequestStanding:
         """Return where a request stands."""
         if request.cancelled:
-            return Standing(Word.CANCELLED)
+            return RequestStanding(RequestState.CANCELLED)
         if request.fault == "stuck" and request.id not in self._queue:
-            return Standing(Word.WORKING)
+            return RequestStanding(RequestState.WORKING)
         if request.fault == "odd_word" and request.looks % 4 == 1:
-            return Standing(Word.ODD)
+            return RequestStanding(RequestState.ODD)
         if request.fault == "backwards" and request.looks == _SECOND_LOOK:
-            return Standing(Word.QUEUED, 9)
+            return RequestStanding(RequestState.QUEUED, 9)
         if request.ended_at is not None:
-            return Standing(Word.COMPLETED)
+            return RequestStanding(RequestState.COMPLETED)
         if request.id in self._queue:
-            return Standing(Word.QUEUED, max(1, request.place - self._left_queue))
-        return Standing(Word.WORKING)
+            return RequestStanding(RequestState.QUEUED, max(1, request.place - self._left_queue))
+        return RequestStanding(RequestState.WORKING)
 
     @staticmethod
     def has_output(request: Request, now: float) -> bool:
@@ -256,7 +256,7 @@ class World:
         return not (late or request.fault == "no_output")
 
     def cancel(self, request_id: str, now: float) -> bool:
-        """Take a request out of the queue; return whether it was in it."""
+        """Remove a request from the queue; return whether it was in it."""
         request = self._queue.pop(request_id, None)
         if request is None:
             return False
@@ -299,23 +299,23 @@ class World:
     # What its shells need to know.
 
     def request(self, request_id: str) -> Request | None:
-        """Give an accepted job."""
+        """Return an accepted job."""
         return self._requests.get(request_id)
 
     def file_fault(self, request_id: str, index: int, tries: int) -> str | None:
-        """Say what goes wrong with this download: the same at each try, but for what passes."""
-        steady = self._strike(struck(self.faults, Strikes.FILE, self._draw(f"file {request_id}", index)))
+        """Return what goes wrong with this download: the same at each try, except for faults that pass."""
+        steady = self._strike(struck(self.faults, FaultPoint.FILE, self._draw(f"file {request_id}", index)))
         if steady == "tear":
             return "tear" if self._draw(f"tear {request_id} {index}", tries) < self.faults["tear"] else None
         return None if steady == "file_late" and tries > _LATE_TRIES else steady
 
     def down(self, now: float) -> bool:
-        """Say whether nothing listens."""
+        """Return whether nothing listens."""
         return any(begins <= now < ends for begins, ends in self.conditions.outages)
 
     def fail(self, request_id: str, why: str) -> None:
-        """Let a job fail, for what only a shell can find out: an input image that cannot be fetched."""
-        self._requests[request_id].error, self._requests[request_id].why = why, Why.IMAGE
+        """Fail a job for what only a shell can find out: an input image that cannot be fetched."""
+        self._requests[request_id].error, self._requests[request_id].why = why, RefusalReason.IMAGE
 
     def replay(self, entries: Sequence[Mapping[str, Any]]) -> None:
         """Make the world again from its journal."""
@@ -341,27 +341,27 @@ class World:
     def _known(self, token: str) -> bool:
         return bool(token) and self.conditions.token in {"", token}
 
-    def _judged(self, model: str, body: object) -> Refused | None:
+    def _judged(self, model: str, body: object) -> SubmissionRefused | None:
         """Return what is wrong with an input, by the model's schema and the policy."""
         problems = tuple(error.message for error in self._validators[model].iter_errors(body))
         if problems:
-            return Refused(Why.INPUT, "invalid input", problems[:5])
+            return SubmissionRefused(RefusalReason.INPUT, "invalid input", problems[:5])
         if _POLICY_WORD in str(body.get("prompt", "") if isinstance(body, dict) else ""):
-            return Refused(Why.POLICY, "the prompt violates the content policy")
+            return SubmissionRefused(RefusalReason.POLICY, "the prompt violates the content policy")
         return None
 
-    def _refuse_submission(self, model: str, body: object, token: str, *, judged: bool) -> Refused | None:
+    def _refuse_submission(self, model: str, body: object, token: str, *, judged: bool) -> SubmissionRefused | None:
         if not self._known(token):
-            return Refused(Why.TOKEN, "invalid token")
+            return SubmissionRefused(RefusalReason.TOKEN, "invalid token")
         if model not in self.models:
-            return Refused(Why.MODEL, f"no such model: {model}")
+            return SubmissionRefused(RefusalReason.MODEL, f"no such model: {model}")
         if judged and (problem := self._judged(model, body)):
             return problem
         if self.spent + self._price(model, body) > self.conditions.balance:
-            return Refused(Why.BALANCE, "insufficient balance")
+            return SubmissionRefused(RefusalReason.BALANCE, "insufficient balance")
         outstanding = len(self._queue) + len(self._running)
         if self.conditions.max_outstanding and outstanding >= self.conditions.max_outstanding:
-            return Refused(Why.OUTSTANDING, "too many outstanding requests")
+            return SubmissionRefused(RefusalReason.OUTSTANDING, "too many outstanding requests")
         return None
 
     def _strike(self, fault: str | None) -> str | None:
@@ -370,7 +370,7 @@ class World:
         return fault
 
     def _too_fast(self, now: float) -> float:
-        """Keep a bucket of a second's worth of submissions; give the seconds until the next may come, 0 if it may."""
+        """Keep a bucket of a second's worth of submissions; return the seconds until the next may come, 0 if it may."""
         rate = self.conditions.submissions_per_second
         if not rate:
             return 0.0
@@ -406,7 +406,7 @@ class World:
             place=self._entered,
             start_by=start_by,
         )
-        request.fault = self._strike(struck(self.faults, Strikes.JOB, self._draw("job", number)))
+        request.fault = self._strike(struck(self.faults, FaultPoint.JOB, self._draw("job", number)))
         if request.fault in _ERRORS:
             request.why, request.error = _ERRORS[request.fault]
         if request.fault == "bill_high":
@@ -432,7 +432,7 @@ class World:
         return round(float(each) * _count(given), 6)
 
     def _advance(self, now: float) -> None:
-        """Let time pass: jobs end, and those that waited take their slots, in the order of acceptance."""
+        """Advance to this time: jobs end, and those that waited take their slots in the order of acceptance."""
         while True:
             while self._queue and len(self._running) < self.conditions.slots:
                 request_id, request = self._queue.popitem(last=False)
@@ -456,7 +456,7 @@ class World:
     def _give_up(self, request: Request) -> None:
         """End a request that was not started in time: it is not billed."""
         request.started_at, request.ended_at = None, request.start_by
-        request.why, request.error = Why.TIMEOUT, "the request was not started within its time"
+        request.why, request.error = RefusalReason.TIMEOUT, "the request was not started within its time"
         self.spent -= request.price
 
     def _draw(self, what: str, number: int) -> float:

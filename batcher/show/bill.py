@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from batcher.manifest.photos import kinds
-from batcher.plain import plain
 from batcher.settings import SANDBOX
 from batcher.show.words import duration, jobs, money, rows, size
+from batcher.terminal_text import plain
 
 _LONG: Final = 200
 _WHICH: Final = {1: ("the one",), 2: ("first", "last"), 3: ("first", "between", "last")}
@@ -39,7 +39,7 @@ def lines(found: Mapping[str, Any], *, verbose: bool = False) -> Iterator[str]:
 
 
 def _where(found: Mapping[str, Any]) -> str:
-    """Say who makes the results, where a user might think of another."""
+    """Return who makes the results, where a user might think of another."""
     if found["provider"] == SANDBOX:
         return " on the sandbox" + (f" as {found['vendor']}" if len(found["providers"]) > 1 else "")
     return f" at {found['vendor']}" if len(found["providers"]) > 1 else ""
@@ -94,7 +94,7 @@ def _cost(cost: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _at_each_provider(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Say what the same jobs cost at each provider that offers the model, where there are several."""
+    """Return what the same jobs cost at each provider that offers the model, where there are several."""
     several = found["providers"] if len(found["providers"]) > 1 else []
     for name, one in zip(["at each", *[""] * len(several)], several, strict=False):
         how = "as planned" if one["provider"] == found["vendor"] else f"--provider {one['provider']}"

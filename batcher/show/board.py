@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from batcher.job import SETTLED, Kind, State
-from batcher.plain import plain
+from batcher.job import SETTLED, FailureKind, State
 from batcher.provider import FIRST
 from batcher.settings import SANDBOX
 from batcher.show.words import counts, duration, money
+from batcher.terminal_text import plain
 
 if TYPE_CHECKING:  # drawing needs rich, which takes a start 50 ms; saying where a run stands does not
     from rich.console import RenderableType
@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # drawing needs rich, which takes a start 50 ms; saying where
 _NARROW: Final = 64
 _WIDE: Final = 120
 _SLOW: Final = 1.0
-_UNSURE: Final = frozenset({Kind.LOST, Kind.CRASH})
+_UNSURE: Final = frozenset({FailureKind.LOST, FailureKind.CRASH})
 """Kinds of what is uncertain, and has not failed."""
 _KINDS: Final = 4
 
@@ -103,7 +103,7 @@ def bill(board: Board) -> str:
 
 
 def line(board: Board) -> str:
-    """Say it in one line, for where nothing can be redrawn."""
+    """Return it as one line, for where nothing can be redrawn."""
     share = f" ({100 * board.settled // board.total} %)" if board.total else ""
     parts = [f"{board.settled:,} of {board.total:,} settled{share}: {counts(board.states)}"]
     if board.settled < board.total:
@@ -183,5 +183,5 @@ def _kinds(kinds: Mapping[str, int]) -> str:
 
 
 def _shown(kinds: str, last: str, width: int) -> str:
-    """Give the kinds of failures, and the last one's words where there is room."""
+    """Return the kinds of failures, and the last one's words where there is room."""
     return f"{kinds}; last: {plain(last)}" if kinds and last and width >= _WIDE else kinds

@@ -12,8 +12,8 @@ import structlog
 from batcher.clock import rfc3339
 from batcher.events import Ended, Event, Moved, Silence, Waiting, facts_of
 from batcher.job import State
-from batcher.plain import plain
 from batcher.provider.redaction import Redactor
+from batcher.terminal_text import plain
 
 _SIGNED_IN: Final = re.compile(r"(?i)\b(bearer\s+|key\s+(?=\S+:))\S+")
 """A token in a header, as it is spelt by the providers known."""

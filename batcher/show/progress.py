@@ -14,11 +14,11 @@ from rich.live import Live
 from batcher.events import Changed, Ended, Event, Held, Moved, Noted, Silence, Started, Stopping, Waiting, Warned
 from batcher.job import SETTLED, State
 from batcher.money import expected_end
-from batcher.plain import plain
 from batcher.settings import SANDBOX
 from batcher.show.board import Board, Money, drawn, line, named
-from batcher.show.pace import Meter, left
+from batcher.show.eta import RateMeter, left
 from batcher.show.words import counts, duration, money, waiting
+from batcher.terminal_text import plain
 
 EVERY: Final = 10.0
 """Seconds between plain lines."""
@@ -51,7 +51,7 @@ class Tally:
         self._waits: dict[str, str] = {}
         """By job: what it waits for."""
         self._stopping = ""
-        self._meter = Meter(now(), 0)
+        self._meter = RateMeter(now(), 0)
 
     def take(self, event: Event) -> None:
         """Count an event."""
@@ -59,7 +59,7 @@ class Tally:
             case Started():
                 self._started = event
                 self.states = Counter(event.states)
-                self._meter = Meter(self._now(), self._settled)
+                self._meter = RateMeter(self._now(), self._settled)
             case Moved():
                 self._take_move(event)
             case Held(why=why, seconds=seconds, window=window):
@@ -98,7 +98,7 @@ class Tally:
         return sum(self.states[state] for state in SETTLED)
 
     def board(self) -> Board:
-        """Give where the run stands now."""
+        """Return where the run stands now."""
         now, states = self._now(), dict(self.states)
         started = self._started
         settled = sum(states.get(state, 0) for state in SETTLED)
@@ -134,7 +134,7 @@ class Tally:
         )
 
     def _money(self, states: dict[str, int]) -> tuple[int, Money]:
-        """Give how many more jobs there is money for, and what it may cost at the end.
+        """Return how many more jobs there is money for, and what it may cost at the end.
 
         What was billed here may tell more of the rest than the estimate does.
         """
@@ -153,7 +153,7 @@ class Tally:
 
 
 def _of_job(event: Event) -> str:
-    """Say what has become of a job, once it has settled; nothing of what else happens."""
+    """Return what became of a job that has settled; an empty text for any other event."""
     if not isinstance(event, Moved) or event.to not in SETTLED:
         return ""
     why = f": {event.kind}: {event.message}" if event.kind else ""
@@ -165,7 +165,7 @@ def _changed(settings: Mapping[str, str]) -> str:
     return "set until this run ends: " + ", ".join(f"{name} = {value}" for name, value in settings.items())
 
 
-class Lines:
+class PlainProgress:
     """Plain lines: at the start, each ten seconds, at trouble, at the end; `verbose`: for each job that settles."""
 
     def __init__(self, stream: TextIO, now: Now, *, verbose: bool = False) -> None:
@@ -176,7 +176,7 @@ class Lines:
         self._last = now()
 
     def __call__(self, event: Event) -> None:
-        """Say something if it is time."""
+        """Print progress if it is due."""
         self._tally.take(event)
         if self._verbose and (said := _of_job(event)):
             print(said, file=self._stream, flush=True)
@@ -195,7 +195,7 @@ class Lines:
                 self._say(line(self._tally.board()))
 
     def tick(self) -> None:
-        """Say where it stands where nothing was said for long: something is waited for."""
+        """Print progress where nothing was printed for long: something is waited for."""
         if self._now() - self._last >= LONGEST:
             self._say(line(self._tally.board()))
 
@@ -204,7 +204,7 @@ class Lines:
         print(plain(text), file=self._stream, flush=True)
 
 
-class Screen:
+class LiveBoard:
     """A board that is redrawn in place, on a terminal; `verbose`: a line above it for each job that settles."""
 
     def __init__(self, console: Console, now: Now, *, verbose: bool = False) -> None:
@@ -220,7 +220,7 @@ class Screen:
         )
 
     def __call__(self, event: Event) -> None:
-        """Take an event in; what is drawn follows."""
+        """Update what is drawn with an event."""
         self._tally.take(event)
         if self._verbose and (said := _of_job(event)):
             self._console.print(said, markup=False, highlight=False)
@@ -254,7 +254,7 @@ class Notebook:
         """The handle of what is shown, which IPython knows how to draw again."""
 
     def __call__(self, event: Event) -> None:
-        """Take an event in; draw the board where it is time."""
+        """Process an event; draw the board if it is due."""
         self._tally.take(event)
         if isinstance(event, Started | Ended) or self._now() - self._drawn_at >= 1 / _REDRAWN:
             self._draw()
@@ -277,13 +277,13 @@ class Notebook:
             self._shown.update(board, raw=True)
 
 
-Progress = Lines | Screen | Notebook
+Progress = PlainProgress | LiveBoard | Notebook
 
 
 def listener(now: Now, *, verbose: bool = False) -> Progress:
-    """Give what suits standard error: a board on a terminal, else lines. `now` in seconds."""
+    """Return what suits standard error: a board on a terminal, else lines. `now` in seconds."""
     console = Console(file=getattr(sys.stderr, "untamed", sys.stderr))
     if console.is_jupyter:
         return Notebook(now)
     on_terminal = console.is_terminal and not console.is_dumb_terminal
-    return Screen(console, now, verbose=verbose) if on_terminal else Lines(sys.stderr, now, verbose=verbose)
+    return LiveBoard(console, now, verbose=verbose) if on_terminal else PlainProgress(sys.stderr, now, verbose=verbose)

@@ -13,17 +13,17 @@ from batcher.ledger.reader import Reader
 from batcher.manifest.faults import did_you_mean
 from batcher.money import billed_ratios, expected_end, exposure
 from batcher.pacing.budget import restored
-from batcher.plain import command, plain
 from batcher.settings import SANDBOX
 from batcher.show.board import Board, Money, named
-from batcher.show.pace import RECENT, Count, left
+from batcher.show.eta import RECENT, SettledCount, left
 from batcher.show.words import duration, left_behind, money, waiting
+from batcher.terminal_text import command, plain
 
 _COLUMN: Final = 48
 
 
 def status(out: Path) -> dict[str, Any]:
-    """Give what `status --json` prints. Raises NotFound, LedgerUnreadable."""
+    """Return what `status --json` prints. Raises NotFound, LedgerUnreadable."""
     with Reader(out) as reader:
         return status_of(reader)
 
@@ -82,7 +82,7 @@ ALSO: Final = ("model", "sample", "row", "original", "state", "kind")
 
 
 def by_value(reader: Reader, variable: str) -> list[dict[str, Any]]:
-    """Give jobs and money by the values of a variable or an input. Raises WrongUse where no job has it."""
+    """Return jobs and money by the values of a variable or an input. Raises WrongUse where no job has it."""
     rows = reader.ask("by_value", by=variable)
     if variable not in ALSO and all(row["value"] is None for row in rows):
         known = [*(row["key"] for row in reader.ask("variables")), *ALSO]
@@ -120,7 +120,7 @@ def _short(value: object) -> str:
 
 
 def board_of(reader: Reader, now: float) -> Board:
-    """Give where a run that is at work stands, as the run itself shows it. `now`: a stamp, in seconds since 1970."""
+    """Return where a run that is at work stands, as the run itself shows it. `now`: a stamp, in seconds since 1970."""
     meta, status = reader.meta(), status_of(reader)
     states = {state.value: 0 for state in State}
     for row in reader.ask("states"):
@@ -128,7 +128,7 @@ def board_of(reader: Reader, now: float) -> Board:
             states[row["state"]] += row["jobs"]
     started = min(now, float(meta.get("started_at") or now))  # type: ignore[arg-type]
     ages = (min(RECENT, now - started), now - started)
-    lately, whole = (Count(reader.ask("done_since", after=now - age)[0]["jobs"], age) for age in ages)
+    lately, whole = (SettledCount(reader.ask("done_since", after=now - age)[0]["jobs"], age) for age in ages)
     to_come = sum(count for state, count in states.items() if State(state) not in SETTLED)
     policy: Any = meta.get("policy") or {}
     trouble = _trouble(reader, now)
@@ -167,7 +167,7 @@ class _Trouble:
 
 
 def _trouble(reader: Reader, now: float) -> _Trouble:
-    """Give what the last events say of the server."""
+    """Return what the last events say of the server."""
     holds, window, silence, hold, stopping = 0, None, "", "", ""
     for row in reader.ask("latest_trouble"):
         facts = json.loads(row["facts"])
@@ -190,7 +190,7 @@ def _waits(reader: Reader) -> list[str]:
 
 
 def _end(reader: Reader, cost: Mapping[str, Any], pending: int) -> tuple[tuple[float, float] | None, int]:
-    """Give the least and the most that a run may have cost at its end, and how many that wait there is money for.
+    """Return the least and the most that a run may have cost at its end, and how many that wait there is money for.
 
     By estimates, and by what was billed.
     """

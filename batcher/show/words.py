@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from batcher.job import State
-from batcher.plain import command, is_own_command
 from batcher.provider import FIRST, PROVIDERS
 from batcher.settings import SANDBOX
+from batcher.terminal_text import command, is_own_command
 
 _ADVICE: Final = {
     "lost": "may have been accepted, and billed; `retry --state uncertain` says what is known, and asks",
@@ -102,7 +102,7 @@ def counts(states: Mapping[str, int]) -> str:
 
 
 def summary(found: Mapping[str, Any], out: Path, took: float | None = None) -> list[str]:
-    """Say at the end of a run what is done, what is not and why, and the one command that goes on. `took`: seconds."""
+    """Return the summary of a run: what is done, what is not and why, and the command that goes on. `took`: seconds."""
     states, cost = found["states"], found["cost_usd"]
     rehearsal = ""
     if found["provider"] == SANDBOX:
@@ -150,7 +150,7 @@ def _lists_requests(found: Mapping[str, Any]) -> bool:
 
 
 def next_command(found: Mapping[str, Any], out: Path) -> str | None:
-    """Give the one command that goes on from here; None where nothing is left to do."""
+    """Return the one command that goes on from here; None where nothing is left to do."""
     if found["stopped"] and is_own_command(str(found["stopped"]["next"])):
         return str(found["stopped"]["next"])
     states = found["states"]

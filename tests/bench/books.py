@@ -17,7 +17,7 @@ from batcher.clock import Clock
 from batcher.job import Job, Move, Spec, State
 from batcher.ledger.changes import apply
 from batcher.ledger.database import ThreadedDatabase, Work, open_threaded
-from batcher.ledger.enrolment import Choice, enrol
+from batcher.ledger.import_jobs import Choice, import_jobs
 from batcher.ledger.ledger import Ledger
 from tests.bench.common import Line, took
 
@@ -55,7 +55,7 @@ async def opened(folder: Path, jobs: int) -> tuple[Ledger, Counted, list[Job]]:
     ledger = Ledger(counted, Clock())
     await ledger.open()
     specs = [(spec(n), True) for n in range(1, jobs + 1)]
-    await ledger.transact(lambda connection: enrol(connection, specs, Choice(), 0.0, sure=True), bound=False)
+    await ledger.transact(lambda connection: import_jobs(connection, specs, Choice(), 0.0, sure=True), bound=False)
     return ledger, counted, await ledger.waiting(jobs)
 
 

@@ -12,9 +12,9 @@ from jinja2 import Environment
 
 from batcher.catalog import bundled
 from batcher.clock import Clock
-from batcher.hosting.inline import Looks
+from batcher.hosting.inline import ImageFactsCache
 from batcher.ledger.database import open_threaded
-from batcher.ledger.enrolment import Choice, enrol
+from batcher.ledger.import_jobs import Choice, import_jobs
 from batcher.ledger.ledger import Ledger
 from batcher.manifest.expand import Expansion, Options
 from batcher.manifest.manifest import open_manifest
@@ -25,10 +25,10 @@ async def store(folder: Path) -> float:
     """Give the seconds from manifest to committed ledger."""
     begun = time.perf_counter()
     manifest = open_manifest(str(folder / "jobs.yaml"))
-    jobs = Expansion(manifest, bundled()[MODEL], Looks(), Options())
+    jobs = Expansion(manifest, bundled()[MODEL], ImageFactsCache(), Options())
     ledger = Ledger(await open_threaded(folder / "ledger.sqlite"), Clock())
     await ledger.open()
-    await ledger.transact(lambda connection: enrol(connection, jobs, Choice(), 0.0, sure=True), bound=False)
+    await ledger.transact(lambda connection: import_jobs(connection, jobs, Choice(), 0.0, sure=True), bound=False)
     lasted = time.perf_counter() - begun
     await ledger.close()
     (folder / "ledger.sqlite").unlink()

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from batcher.engine.fetch import DOWNLOADS
 from batcher.outputs.download import Fetched, fetch
-from batcher.outputs.store import Store
-from batcher.provider.wire import HttpWire
+from batcher.outputs.output_folder import OutputFolder
+from batcher.provider.http import HttpWire
 from tests.bench.common import Line, far_side, peak_mb, took
 
 
-def placed(store: Store, number: int, got: Fetched) -> int:
+def placed(store: OutputFolder, number: int, got: Fetched) -> int:
     """Give a file that came its name."""
     store.place(got.part, f"files/{number}.png", str(number))
     return number
@@ -26,7 +26,7 @@ def placed(store: Store, number: int, got: Fetched) -> int:
 async def ours(base: str, count: int, out: Path) -> None:
     """Fetch as a run does."""
     out.mkdir()
-    store, wire, gate = Store(out), HttpWire(base, "token-of-the-bench"), asyncio.Semaphore(DOWNLOADS)
+    store, wire, gate = OutputFolder(out), HttpWire(base, "token-of-the-bench"), asyncio.Semaphore(DOWNLOADS)
     store.prepare()
 
     async def one(number: int) -> None:

@@ -28,7 +28,7 @@ import matplotlib.pyplot as plt  # noqa: E402 - after the choice of what it draw
 
 SLOTS, MEDIAN = 64, 0.5
 PRICES = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16)
-Curve = list[tuple[float, float]]
+LatencyCdf = list[tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -42,11 +42,11 @@ class Took:
     peak: float
 
 
-def front(sigma: float, rounds: int = 40) -> dict[str, Curve]:
+def front(sigma: float, rounds: int = 40) -> dict[str, LatencyCdf]:
     """Give (requests, lag in % of the median) of ours, of the optimum and of fixed intervals."""
     truth = log_normal(sigma)
     curve = truth.curve()
-    found: dict[str, Curve] = {"optimum": [], "batcher, 30 latencies known": [], "fixed interval": []}
+    found: dict[str, LatencyCdf] = {"optimum": [], "batcher, 30 latencies known": [], "fixed interval": []}
     for price in PRICES:
         _, requests, lag = optimum(curve, price)
         found["optimum"].append((requests, lag * 100))
@@ -87,7 +87,7 @@ def script(base: str, jobs: int) -> Took:
     return Took(jobs, report["makespan"] / report["ideal"], report["requests"] / jobs, cpu, 0.0)
 
 
-def drawn(file: str, panels: Sequence[tuple[str, str, str, dict[str, Curve]]], *, logarithmic: bool) -> None:
+def drawn(file: str, panels: Sequence[tuple[str, str, str, dict[str, LatencyCdf]]], *, logarithmic: bool) -> None:
     """Draw panels beside each other: (title, x, y, lines by name)."""
     figure, axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.2), squeeze=False, layout="constrained")
     for axis, (title, x, y, lines) in zip(axes[0], panels, strict=True):

@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from batcher.pacing.polling import Curve, Latencies, _normal, next_look
+from batcher.pacing.polling import Latencies, LatencyCdf, _normal, next_look
 from tests.bench.common import Line
 
 GRID = 700
@@ -19,14 +19,14 @@ class Truth:
     share: Callable[[float], float]
     draw: Callable[[random.Random], float]
 
-    def curve(self) -> Curve:
+    def curve(self) -> LatencyCdf:
         """Draw it finely; the median is 1."""
         ages, ended, area = [0.0], [0.0], [0.0]
         for point in range(GRID):
             ages.append(0.03 * 1000 ** (point / (GRID - 1)))
             ended.append(self.share(ages[-1]))
             area.append(area[-1] + (ended[-1] + ended[-2]) / 2 * (ages[-1] - ages[-2]))
-        return Curve(1.0, ages, ended, area)
+        return LatencyCdf(1.0, ages, ended, area)
 
 
 def log_normal(sigma: float) -> Truth:
@@ -46,7 +46,7 @@ def mix() -> Truth:
     )
 
 
-def optimum(curve: Curve, price: float) -> tuple[float, float, float]:
+def optimum(curve: LatencyCdf, price: float) -> tuple[float, float, float]:
     """Give the least of price x requests + lag, with the requests and the lag that make it."""
     count = len(curve.ages)
     value, nexts = [0.0] * count, [count - 1] * count
@@ -71,7 +71,7 @@ def optimum(curve: Curve, price: float) -> tuple[float, float, float]:
     return (value[0], *cost_of(times, curve))
 
 
-def cost_of(times: list[float], curve: Curve) -> tuple[float, float]:
+def cost_of(times: list[float], curve: LatencyCdf) -> tuple[float, float]:
     """Give the requests and the lag of looking at these ages."""
     requests = lag = before = 0.0
     for time in times:

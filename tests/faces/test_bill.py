@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from batcher.manifest.fused import looks_like_many
+from batcher.manifest.row_check import looks_like_many
 from tests.faces.conftest import PHOTOS
 from tests.faces.test_terminal import on_a_terminal
 from tests.real.api import Api

@@ -47,7 +47,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Observed:
     becomes: str
     exit_code: int
     reads: str
@@ -145,7 +145,7 @@ CASES = [
 ]
 
 
-def play(case: Case, protocol: str = "runcomfy") -> Seen:
+def play(case: Case, protocol: str = "runcomfy") -> Observed:
     """Let a job meet the fault at a provider; return what it is at the end, and what its user reads."""
     faults = {case.name: 1.0} if case.name in FAULTS else {}
     scenario = Scenario(
@@ -181,7 +181,7 @@ def play(case: Case, protocol: str = "runcomfy") -> Seen:
             reads = json.loads(warned[0])["message"]
         if not reads and held:
             reads = f"submissions wait: {json.loads(held[0])['why']}"
-        return Seen(f"{job.state}{kind}", code, reads or "", len(accepted), life.loop.now)
+        return Observed(f"{job.state}{kind}", code, reads or "", len(accepted), life.loop.now)
 
 
 def does(case: Case) -> str:

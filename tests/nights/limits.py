@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from batcher.ledger.reader import Reader
-from batcher.sandbox.world import Refused, Why
+from batcher.sandbox.world import RefusalReason, SubmissionRefused
 from tests.nights.play import MEMORY, Life, Scenario
 
 
@@ -36,7 +36,7 @@ def measure(scenario: Scenario) -> Used:
             def noted(model: str, body: object, token: str, now: float, **more: Any) -> Any:
                 came = submit(model, body, token, now, **more)
                 submissions.append(now)
-                if isinstance(came, Refused) and came.why in {Why.OUTSTANDING, Why.RATE}:
+                if isinstance(came, SubmissionRefused) and came.why in {RefusalReason.OUTSTANDING, RefusalReason.RATE}:
                     refusals.append(now)
                 return came
 

@@ -15,7 +15,7 @@ from random import Random
 from typing import Any
 
 from batcher.job import State
-from batcher.sandbox.faults import FAULTS, Strikes
+from batcher.sandbox.faults import FAULTS, FaultPoint
 from tests.nights.play import Scenario, play, warm_up
 
 PATIENT = {"stuck", "gone", "file_gone", "no_output", "file_500"}
@@ -80,7 +80,7 @@ def _kill(chance: Random, jobs: int) -> int:
 def _faults(chance: Random) -> dict[str, float]:
     """Choose some faults of each kind; together they never strike always."""
     found: dict[str, float] = {}
-    for strikes in Strikes:
+    for strikes in FaultPoint:
         names = [name for name, fault in FAULTS.items() if fault.strikes is strikes]
         if chance.random() < 0.75:
             for name in chance.sample(names, chance.randint(1, 3)):

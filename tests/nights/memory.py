@@ -16,7 +16,7 @@ from batcher.provider import PROVIDERS
 from batcher.provider.calls import REPLY_LIMIT, Answer, Call, Download, WireFault, target
 from batcher.sandbox.face import Shell, ask
 from batcher.sandbox.faces import FACES
-from batcher.sandbox.faults import Manner
+from batcher.sandbox.faults import FaultManner
 from batcher.sandbox.replies import Reply
 from batcher.sandbox.server import bomb as make_bomb
 from batcher.sandbox.world import Request, World
@@ -64,14 +64,16 @@ class MemoryWire:
         await self._travel()
         headers = {name.lower(): value for name, value in reply.headers.items()}
         match reply.manner:
-            case Manner.NEVER:
+            case FaultManner.NEVER:
                 return WireFault(sent=True, message="ServerDisconnectedError")
-            case Manner.NOT_HTTP:
+            case FaultManner.NOT_HTTP:
                 return WireFault(sent=True, message="ClientResponseError: 400, message='Expected HTTP/'")
-            case Manner.SLOW:
+            case FaultManner.SLOW:
                 await asyncio.sleep(5.0)
         content = reply.content()[: REPLY_LIMIT + 1]
-        return Answer(reply.status, headers, content, len(content) <= REPLY_LIMIT and reply.manner is not Manner.CUT)
+        return Answer(
+            reply.status, headers, content, len(content) <= REPLY_LIMIT and reply.manner is not FaultManner.CUT
+        )
 
     def _reply(self, call: Call) -> Reply:
         authorization = f"{PROVIDERS[self._face.name].traits.authorization} {TOKEN}"

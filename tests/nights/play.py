@@ -23,10 +23,10 @@ from typing import Any
 
 from batcher.catalog import read_entry
 from batcher.clock import Clock, chance
-from batcher.hosting.inline import Looks
+from batcher.hosting.inline import ImageFactsCache
 from batcher.job import Spec, State
 from batcher.ledger.database import InlineDatabase, T, Work
-from batcher.ledger.enrolment import Choice
+from batcher.ledger.import_jobs import Choice
 from batcher.ledger.reader import Reader
 from batcher.ledger.request_register import RequestRegister
 from batcher.manifest.expand import Expansion, Options
@@ -121,7 +121,7 @@ def templated(scenario: Scenario, folder: Path) -> list[Spec]:
     file.write_text(
         json.dumps({"model": model, "inputs": inputs, "jobs": rows, "output": {"name": "{{ sku | slug }}"}})
     )
-    jobs = Expansion(open_manifest(str(file)), read_entry(MODELS[model]), Looks(), Options())
+    jobs = Expansion(open_manifest(str(file)), read_entry(MODELS[model]), ImageFactsCache(), Options())
     return [spec._replace(estimated_usd=PRICE * scenario.images * scenario.estimate) for spec, _ in jobs]
 
 
@@ -257,7 +257,7 @@ class Life:
         ) as directory:
             jobs = templated(self._scenario, self._out.parent) if self._scenario.templates else specs(self._scenario)
             run = Run(directory, policy)
-            await directory.enrol(((spec, True) for spec in jobs), {}, Choice(), sure=True)
+            await directory.import_jobs(((spec, True) for spec in jobs), {}, Choice(), sure=True)
             await directory.note({"name": "night", "policy": policy.to_json()})
             self.before_work(run)
             self._register = directory.ledger.register

@@ -15,7 +15,7 @@ from batcher.engine.flight import Flight
 from batcher.engine.warmup import SCOUTS, UNTOLD, Warmup
 from batcher.job import Job, Move, Output, Spec, State
 from batcher.ledger.database import InlineDatabase
-from batcher.ledger.enrolment import Choice, enrol
+from batcher.ledger.import_jobs import Choice, import_jobs
 from batcher.ledger.ledger import Ledger
 from batcher.runs.run import Run
 from tests.bench.books import spec
@@ -133,7 +133,7 @@ async def test_a_jobs_life_is_so_many_statements(tmp_path: Path) -> None:
     database = InlineDatabase(tmp_path / "ledger.sqlite")
     ledger = Ledger(database, Clock())
     await ledger.open()
-    await ledger.transact(lambda c: enrol(c, [(spec(1), True)], Choice(), 0.0, sure=True), bound=False)
+    await ledger.transact(lambda c: import_jobs(c, [(spec(1), True)], Choice(), 0.0, sure=True), bound=False)
     (job,) = await ledger.waiting(1)
     statements: list[str] = []
     database._connection.set_trace_callback(statements.append)
@@ -148,7 +148,7 @@ async def test_a_jobs_life_is_so_many_statements(tmp_path: Path) -> None:
 
 
 def enrolled(count: int, connection: sqlite3.Connection) -> None:
-    enrol(connection, ((spec(n), True) for n in range(count)), Choice(), 0.0, sure=True)
+    import_jobs(connection, ((spec(n), True) for n in range(count)), Choice(), 0.0, sure=True)
 
 
 async def test_three_times_the_jobs_take_no_more_memory_to_enrol(tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ import pytest
 
 from batcher.control import mailbox
 from batcher.control.client import Done, carry_out
-from batcher.control.commands import JobsRetried, Noted, Pause, RetryJobs
+from batcher.control.commands import Acknowledged, JobsRetried, Pause, RetryJobs
 from batcher.errors import LedgerInUse
-from batcher.ledger.again import Which
 from batcher.ledger.reader import Reader
+from batcher.ledger.retry import RetrySelection
 from tests.nights.memory import picture
 from tests.real.api import TOKEN, Api, accepts_and_hangs_up
 from tests.real.conftest import MODEL, Batcher, Until, end
@@ -343,18 +343,18 @@ def test_what_nobody_answers_is_not_said_to_be_done(batcher: Batcher) -> None:
     lock = Lock(out)
     lock.take()
 
-    async def here() -> Noted:
+    async def here() -> Acknowledged:
         raise LedgerInUse
 
     with pytest.raises(LedgerInUse, match="did not answer"):
-        asyncio.run(carry_out(out, Pause(), Noted, here, wait=0.5))
+        asyncio.run(carry_out(out, Pause(), Acknowledged, here, wait=0.5))
     assert not list((out / ".asks").glob("*.json")), "and the request is taken back"
     lock.free()
     assert batcher("run", "jobs.csv", "--model", MODEL).code == 0
 
 
 def test_only_the_jobs_that_were_agreed_to_are_bought_again(batcher: Batcher, api: Api) -> None:
-    from batcher.ledger.again import Which
+    from batcher.ledger.retry import RetrySelection
     from batcher.runs.opening import open_ledger
 
     api.specials = [None, accepts_and_hangs_up, accepts_and_hangs_up]
@@ -364,7 +364,9 @@ def test_only_the_jobs_that_were_agreed_to_are_bought_again(batcher: Batcher, ap
     async def retry() -> list[str]:
         taken: list[str] = []
         async with open_ledger(batcher.folder / "runs/jobs") as ledger:
-            assert await ledger.retry(Which("uncertain", only={first: 1}), lambda job: taken.append(job.id)) == 1
+            assert (
+                await ledger.retry(RetrySelection("uncertain", only={first: 1}), lambda job: taken.append(job.id)) == 1
+            )
         return taken
 
     assert asyncio.run(retry()) == [first]
@@ -374,7 +376,7 @@ def test_only_the_jobs_that_were_agreed_to_are_bought_again(batcher: Batcher, ap
 
 def test_a_retry_that_is_carried_out_twice_buys_once(batcher: Batcher, api: Api) -> None:
     """As when the run that did it died before it could say so, and the command then does it itself."""
-    from batcher.ledger.again import Which
+    from batcher.ledger.retry import RetrySelection
     from batcher.runs.opening import open_ledger
 
     assert batcher.run_csv(["FAIL"]).code == 1
@@ -384,13 +386,13 @@ def test_a_retry_that_is_carried_out_twice_buys_once(batcher: Batcher, api: Api)
         async with open_ledger(batcher.folder / "runs/jobs") as ledger:
             return await ledger.retry(which)
 
-    which = Which("failed", only={job: 1})
+    which = RetrySelection("failed", only={job: 1})
     assert asyncio.run(retry()) == 1
     assert batcher("resume", "runs/jobs").code == 1
     assert asyncio.run(retry()) == 0
     assert len(api.journal) == 2
     with Reader(batcher.folder / "runs/jobs") as reader:  # as of many, which are not named one by one
-        which = Which("failed", told_at=reader.ask("last_event")[0][0])
+        which = RetrySelection("failed", told_at=reader.ask("last_event")[0][0])
     assert asyncio.run(retry()) == 1
     assert batcher("resume", "runs/jobs").code == 1
     assert asyncio.run(retry()) == 0
@@ -400,7 +402,7 @@ def test_a_retry_that_is_carried_out_twice_buys_once(batcher: Batcher, api: Api)
 def test_no_two_requests_have_one_name(tmp_path: Path) -> None:
     """Where each command has the same process id, as in a container, the second was taken for the first."""
     first = mailbox.post(tmp_path, Pause())
-    mailbox.answer(first, Noted())
+    mailbox.answer(first, Acknowledged())
     mailbox.take_answer(first)
     assert mailbox.post(tmp_path, Pause()).name != first.name
 
@@ -483,7 +485,7 @@ def test_a_request_whose_answer_cannot_be_written_is_not_carried_out_again(tmp_p
     lock = Lock(tmp_path)
     lock.take()
 
-    async def here() -> Noted:
+    async def here() -> Acknowledged:
         raise LedgerInUse
 
     async def serve() -> None:
@@ -495,7 +497,7 @@ def test_a_request_whose_answer_cannot_be_written_is_not_carried_out_again(tmp_p
         assert mailbox.unanswered(tmp_path) == []
 
     async def both() -> None:
-        await asyncio.gather(serve(), carry_out(tmp_path, RetryJobs(Which()), Noted, here, wait=5))
+        await asyncio.gather(serve(), carry_out(tmp_path, RetryJobs(RetrySelection()), Acknowledged, here, wait=5))
 
     with pytest.raises(LedgerInUse, match="could not write"):
         asyncio.run(both())
@@ -508,11 +510,11 @@ def test_a_request_that_the_next_holder_forgets_is_made_anew(tmp_path: Path) -> 
     first, second = Lock(tmp_path), Lock(tmp_path)
     first.take()
 
-    async def here() -> Noted:
+    async def here() -> Acknowledged:
         lock = Lock(tmp_path)
         lock.take()
         lock.free()
-        return Noted()
+        return Acknowledged()
 
     async def hand_over() -> None:
         while not mailbox.unanswered(tmp_path):
@@ -523,11 +525,11 @@ def test_a_request_that_the_next_holder_forgets_is_made_anew(tmp_path: Path) -> 
         await asyncio.sleep(0.5)
         second.free()
 
-    async def both() -> Done[Noted]:
-        said, _ = await asyncio.gather(carry_out(tmp_path, Pause(), Noted, here, wait=5), hand_over())
+    async def both() -> Done[Acknowledged]:
+        said, _ = await asyncio.gather(carry_out(tmp_path, Pause(), Acknowledged, here, wait=5), hand_over())
         return said
 
-    assert asyncio.run(both()) == Done(Noted(), by_run=False)
+    assert asyncio.run(both()) == Done(Acknowledged(), by_run=False)
 
 
 def test_what_is_bought_again_leaves_the_old_file_and_its_sidecar(batcher: Batcher, api: Api) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from batcher.ledger.place import network, synced, warnings
-from batcher.ledger.witness import Seen, in_log, in_state_file
+from batcher.ledger.filesystem_check import network, synced, warnings
+from batcher.ledger.submission_journal import JournalEntry, in_log, in_state_file
 from tests.real.api import Api
 from tests.real.conftest import MODEL, Batcher, Until, end
 
@@ -149,7 +149,7 @@ def test_a_clean_end_leaves_one_file_that_is_whole_when_copied(batcher: Batcher)
 
 def test_witnesses_are_read_from_either_end_and_survive_a_cut_line(tmp_path: Path) -> None:
     file = tmp_path / "w"
-    seen = [Seen(f"2026-11-24T00:00:{n % 60:02d}.{n:03d}Z", f"{n:016x}", 1 + n % 3) for n in range(900)]
+    seen = [JournalEntry(f"2026-11-24T00:00:{n % 60:02d}.{n:03d}Z", f"{n:016x}", 1 + n % 3) for n in range(900)]
     lines = [f"{one.at} {one.job_id} {one.attempt}\n" for one in seen]
     file.write_text("".join(lines) * 12 + lines[0][:30])
     assert list(in_state_file(file))[-900:] == seen
@@ -159,7 +159,7 @@ def test_witnesses_are_read_from_either_end_and_survive_a_cut_line(tmp_path: Pat
     log.write_text(
         '{"to": "submitting", "at": "A", "job_id": "j", "attempt": 2}\n{"to":"done"}\nnot "submitting" json\n'
     )
-    assert list(in_log(log)) == list(in_log(log, backwards=True)) == [Seen("A", "j", 2)]
+    assert list(in_log(log)) == list(in_log(log, backwards=True)) == [JournalEntry("A", "j", 2)]
 
 
 def test_network_and_synced_folders_are_known(tmp_path: Path) -> None:
@@ -302,7 +302,7 @@ async def test_a_slow_reader_keeps_no_writer_from_its_commit(tmp_path: Path) -> 
     """Where there is no shared memory the journal is rolled back, and an open question holds the writer."""
     from batcher.clock import Clock
     from batcher.ledger.database import open_threaded
-    from batcher.ledger.enrolment import Choice, enrol
+    from batcher.ledger.import_jobs import Choice, import_jobs
     from batcher.ledger.ledger import Ledger
     from batcher.ledger.reader import Reader
     from tests.nights.play import Scenario, specs
@@ -310,7 +310,7 @@ async def test_a_slow_reader_keeps_no_writer_from_its_commit(tmp_path: Path) -> 
     ledger = Ledger(await open_threaded(tmp_path / "ledger.sqlite"), Clock())
     await ledger.open()
     named = [(spec, True) for spec in specs(Scenario(jobs=1200))]
-    await ledger.transact(lambda connection: enrol(connection, named, Choice(), 0.0, sure=True), bound=False)
+    await ledger.transact(lambda connection: import_jobs(connection, named, Choice(), 0.0, sure=True), bound=False)
     database = ledger._database
     await database._execute(lambda: database._conn.execute("PRAGMA journal_mode = DELETE").fetchall())  # type: ignore[attr-defined]
     with Reader(tmp_path) as reader:

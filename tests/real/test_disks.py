@@ -13,11 +13,11 @@ import pytest
 
 from batcher.clock import Clock
 from batcher.job import Move, State
-from batcher.ledger.ballast import Ballast
 from batcher.ledger.database import open_threaded
-from batcher.ledger.enrolment import Choice, enrol
+from batcher.ledger.import_jobs import Choice, import_jobs
 from batcher.ledger.ledger import Ledger
 from batcher.ledger.reader import Reader
+from batcher.ledger.reserved_space import ReservedSpace
 from tests.nights.play import Scenario, specs
 from tests.real.api import Api
 from tests.real.conftest import MODEL, Batcher, Until
@@ -115,11 +115,11 @@ async def ledger_on(disk: Path, *, ballast: bool) -> Ledger:
     ledger = Ledger(await open_threaded(disk / "ledger.sqlite"), Clock())
     await ledger.open()
     named = [(spec, True) for spec in specs(Scenario(jobs=3))]
-    await ledger.transact(lambda connection: enrol(connection, named, Choice(), 0.0, sure=True), bound=False)
+    await ledger.transact(lambda connection: import_jobs(connection, named, Choice(), 0.0, sure=True), bound=False)
     for job in await ledger.waiting(3):
         await ledger.record(job, Move(State.SUBMITTING))
     if ballast:
-        ledger.ballast = Ballast(disk)
+        ledger.ballast = ReservedSpace(disk)
         ledger.ballast.load()
         assert (disk / "ledger.ballast").stat().st_size > 1_000_000
     return ledger

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from batcher.plain import command, is_own_command
+from batcher.terminal_text import command, is_own_command
 from tests.real.api import Api, own
 from tests.real.conftest import MODEL, Batcher, Until
 from tests.real.test_security import listening

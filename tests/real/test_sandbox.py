@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from batcher.provider import PROVIDERS
-from batcher.sandbox.doors import open_socket
+from batcher.sandbox.access import open_socket
 from batcher.sandbox.faces import FACES
 from tests.real.api import Api
 from tests.real.conftest import MODEL, Batcher, Until, end

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from batcher.provider.addresses import barred
 from batcher.provider.calls import Answer, Call
-from batcher.provider.wire import HttpWire
+from batcher.provider.http import HttpWire
 from tests.real.api import TOKEN, Api, accepts_and_hangs_up
 from tests.real.conftest import MODEL, Batcher
 

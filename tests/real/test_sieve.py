@@ -13,20 +13,20 @@ from batcher.errors import WrongUse
 from batcher.job import ASIDE
 from batcher.provider import runcomfy
 from batcher.provider.calls import Answer
+from batcher.provider.data_uri_extractor import DataUriExtractor
+from batcher.provider.http import HttpWire
 from batcher.provider.provider import Reference
 from batcher.provider.replies import Finished
 from batcher.provider.runcomfy import RUNCOMFY
-from batcher.provider.sieve import Sieve
-from batcher.provider.wire import HttpWire
 from tests.nights.memory import picture
 from tests.real.api import TOKEN, Api
 from tests.real.conftest import MODEL, Batcher
 
 
-def sifted(text: bytes, folder: Path, chance: random.Random) -> Sieve:
+def sifted(text: bytes, folder: Path, chance: random.Random) -> DataUriExtractor:
     cuts = sorted(chance.choices(range(len(text) + 1), k=chance.choice([0, 1, 3, 40])))
     first, *blocks = [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-    sieve = Sieve(folder, bytearray(first))
+    sieve = DataUriExtractor(folder, bytearray(first))
     for block in [*blocks, b""]:
         sieve.feed(block)
     sieve.close()
@@ -67,7 +67,7 @@ def test_a_server_cannot_name_a_file_of_ours(tmp_path: Path) -> None:
 
 
 def test_what_an_answer_left_that_broke_off_is_thrown_away(tmp_path: Path) -> None:
-    sieve = Sieve(tmp_path, bytearray(b'{"output": {"image": "data:image/png;base64,AAAA'))
+    sieve = DataUriExtractor(tmp_path, bytearray(b'{"output": {"image": "data:image/png;base64,AAAA'))
     sieve.feed(b"BBBB" * 1000)
     assert len(list(tmp_path.iterdir())) == 1
     sieve.drop()

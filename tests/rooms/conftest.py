@@ -7,7 +7,7 @@ from PIL import Image
 
 from batcher.catalog import bundled
 from batcher.errors import Fault, ManifestFaulty
-from batcher.hosting.inline import Looks
+from batcher.hosting.inline import ImageFactsCache
 from batcher.job import Spec
 from batcher.manifest.expand import Expansion, Options
 from batcher.manifest.manifest import open_manifest
@@ -35,7 +35,7 @@ class Folder:
 
     def jobs(self, name: str = "m.yaml", options: Options | None = None, reject: Any = None) -> list[Spec]:
         manifest = open_manifest(str(self.path / name))
-        jobs = Expansion(manifest, bundled()[MODEL], Looks(), options or Options(), reject)
+        jobs = Expansion(manifest, bundled()[MODEL], ImageFactsCache(), options or Options(), reject)
         self.census = jobs.census
         return [spec for spec, chosen in jobs if chosen]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis.strategies import integers, lists, tuples
 
-from batcher.hosting.inline import Looks
-from batcher.hosting.looked_at import LookedAt
+from batcher.hosting.file_facts import FactsByPath
+from batcher.hosting.inline import ImageFactsCache
 from batcher.job import Spec
 from batcher.runs.forecast import PlannedJobs
 from tests.rooms.conftest import Folder
@@ -15,7 +15,7 @@ from tests.rooms.conftest import Folder
 
 @given(puts=lists(tuples(integers(0, 12), integers(0, 99)), max_size=60))
 def test_what_was_found_at_many_paths_is_what_was_found_last(puts: list[tuple[int, int]]) -> None:
-    looked, exact = LookedAt(held=4), dict[str, tuple[int, int, str]]()
+    looked, exact = FactsByPath(held=4), dict[str, tuple[int, int, str]]()
     for path, size in puts:
         facts = (size, path, "{}")
         looked.put(str(path), facts)
@@ -28,8 +28,8 @@ def test_what_was_found_at_many_paths_is_what_was_found_last(puts: list[tuple[in
 
 
 def test_a_photo_that_was_looked_at_long_ago_is_not_read_again(folder: Folder) -> None:
-    looks = Looks()
-    looks.fresh = LookedAt(held=2)
+    looks = ImageFactsCache()
+    looks.fresh = FactsByPath(held=2)
     names = [f"{n}.jpg" for n in range(7)]
     first = [looks.at(folder.photo(name).path / name) for name in names]
     for name in names:  # unreadable now, and unchanged by size and time
@@ -98,7 +98,7 @@ def test_nothing_of_it_stays_in_the_folder_of_temporary_files(tmp_path: Path) ->
     before = tempfile.tempdir
     tempfile.tempdir = str(tmp_path)
     try:
-        looked, jobs = LookedAt(held=1), planned(3)
+        looked, jobs = FactsByPath(held=1), planned(3)
         looked.put("a", (1, 1, ""))
         looked.close()
         jobs.close()

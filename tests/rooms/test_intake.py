@@ -13,7 +13,7 @@ from PIL import Image
 from batcher.checks.doctor import why_no_media
 from batcher.clock import Clock, next_at
 from batcher.engine.deadline import Deadline
-from batcher.hosting.inline import Looks, NotUsable
+from batcher.hosting.inline import ImageFactsCache, ImageNotUsable
 from batcher.manifest import globs
 from batcher.manifest.expand import Options
 from batcher.manifest.survey import survey_folder, survey_table
@@ -340,10 +340,10 @@ async def test_a_deadline_hears_of_the_time_also_when_the_machine_has_slept() ->
 
 def test_a_photo_whose_structure_is_right_and_whose_pixels_are_not_passes_the_look(folder: Folder) -> None:
     """It is found before it is sent: see test_a_damaged_photo_fails_before_anything_is_sent."""
-    look = Looks().at(folder.write("a.png", damaged_png()).path / "a.png")
+    look = ImageFactsCache().at(folder.write("a.png", damaged_png()).path / "a.png")
     assert look.format == "PNG"
-    with pytest.raises(NotUsable, match="cut off or damaged"):
-        Looks().at(folder.write("b.png", damaged_png()[:-30]).path / "b.png")
+    with pytest.raises(ImageNotUsable, match="cut off or damaged"):
+        ImageFactsCache().at(folder.write("b.png", damaged_png()[:-30]).path / "b.png")
 
 
 def test_what_where_leaves_out_takes_no_sample_and_no_name_if_it_cannot_be_made(folder: Folder, yaml: Yaml) -> None:
@@ -445,4 +445,4 @@ def test_stray_bytes_between_segments_are_no_damage(folder: Folder) -> None:
     (folder.path / "a.jpg").write_bytes(whole[:20] + b"\x00\x01" + whole[20:])
     with Image.open(folder.path / "a.jpg") as opened:
         opened.load()
-    assert Looks().at(folder.path / "a.jpg").format == "JPEG"
+    assert ImageFactsCache().at(folder.path / "a.jpg").format == "JPEG"

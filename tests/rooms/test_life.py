@@ -16,13 +16,13 @@ from hypothesis.strategies import booleans, dictionaries, floats, integers, list
 from batcher.clock import Clock
 from batcher.errors import Bug
 from batcher.events import Event
-from batcher.job import IN_FLIGHT, LIFE, SETTLED, Job, Kind, Move, Output, Spec, State, allowed
+from batcher.job import IN_FLIGHT, LIFE, SETTLED, FailureKind, Job, Move, Output, Spec, State, allowed
 from batcher.ledger.changes import apply, apply_all
 from batcher.ledger.database import InlineDatabase, in_transaction, prepare
 from batcher.ledger.ledger import Ledger, migrate
 from batcher.ledger.rows import dump, load
 
-S, K = State, Kind
+S, K = State, FailureKind
 BY_ITSELF = {
     (S.PENDING, S.SUBMITTING, None),
     (S.PENDING, S.FAILED, K.SOURCE),
@@ -54,14 +54,14 @@ ASKED = {
 
 @pytest.mark.parametrize("came_from", State)
 def test_a_job_goes_by_itself_only_where_the_contract_says(came_from: State) -> None:
-    for to, kind in product(State, [None, *Kind]):
+    for to, kind in product(State, [None, *FailureKind]):
         move = Move(to, kind)
         assert allowed(came_from, None, move) == ((came_from, to, kind) in BY_ITSELF), (came_from, to, kind)
 
 
 @pytest.mark.parametrize("came_from", State)
 def test_a_job_goes_at_the_users_word_only_where_the_contract_says(came_from: State) -> None:
-    for kind, to in product([None, *Kind], State):
+    for kind, to in product([None, *FailureKind], State):
         if (kind is not None) != (came_from in {S.FAILED, S.UNCERTAIN}):
             continue
         assert allowed(came_from, kind, Move(to, asked=True)) == ((came_from, kind, to) in ASKED), (came_from, kind, to)
@@ -94,7 +94,7 @@ def test_every_path_through_life_can_be_written_down() -> None:
         paths += 1
         if depth == 0:
             return
-        for to, kind, asked in product(State, [None, *Kind], [False, True]):
+        for to, kind, asked in product(State, [None, *FailureKind], [False, True]):
             request = f"r{job.attempt}" if to is S.RUNNING else None
             move = Move(to, kind, "why", request_id=job.request_id or request, asked=asked)
             if not allowed(job.state, job.kind, move) or (to is S.FETCHING and not job.request_id):
@@ -161,7 +161,7 @@ def any_move(job: Job, chance: random.Random) -> Move:
     moves = [
         Move(to, kind, "why", request_id=f"r-{job.id}-{job.attempt}" if to is S.RUNNING else None, delay=2.0,
              outputs=(Output(1, f"https://h/{job.id}"),) if to in {S.FETCHING, S.DONE} else (), billed_usd=0.2)
-        for to, kind in product(State, [None, *Kind])
+        for to, kind in product(State, [None, *FailureKind])
     ]  # fmt: skip
     return chance.choice([move for move in moves if allowed(job.state, job.kind, move)])
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from batcher.catalog import read_entry
 from batcher.errors import ManifestFaulty, NotFound, WrongUse
-from batcher.hosting.inline import Looks
+from batcher.hosting.inline import ImageFactsCache
 from batcher.manifest.expand import Expansion, Options
 from batcher.manifest.manifest import open_manifest
 from tests.rooms.conftest import MODEL, Folder
@@ -406,7 +406,7 @@ def test_a_number_that_has_no_exact_form_is_a_fault_of_its_row(folder: Folder) -
     schema = {"type": "object", "properties": {"prompt": {"type": "string"}, "seed": {"type": "integer"}}}
     model = read_entry({"model_id": "a/model", "input_schema": schema})
     folder.write("m.csv", "prompt,seed\na,9007199254740991\nb,9007199254740993\n")
-    expansion = Expansion(open_manifest(str(folder.path / "m.csv")), model, Looks(), Options())
+    expansion = Expansion(open_manifest(str(folder.path / "m.csv")), model, ImageFactsCache(), Options())
     with pytest.raises(ManifestFaulty) as caught:
         list(expansion)
     (fault,) = caught.value.faults

@@ -9,17 +9,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from batcher.engine import rules
-from batcher.job import Job, Kind, Move, Output, Spec, State
-from batcher.ledger.adoption import adopt
-from batcher.ledger.again import Which, go_on
+from batcher.job import FailureKind, Job, Move, Output, Spec, State
+from batcher.ledger.adopt import adopt
 from batcher.ledger.changes import apply
+from batcher.ledger.retry import RetrySelection, go_on
 from batcher.ledger.rows import dump, job_of, spec_facts
 from batcher.provider.replies import (
     Accepted,
-    Broken,
     Busy,
     Cancelled,
     Finished,
+    GenerationFailed,
     Lost,
     Missing,
     SubmitReply,
@@ -32,8 +32,15 @@ from tests.rooms.test_life import ledger_with
 DEPTH = 11
 RETRY = Retry()
 SPEC = Spec("job", "name", "model", {}, estimated_usd=0.15)
-EXPIRED = Move(State.FAILED, Kind.EXPIRED, "dead")
-BOUGHT_AGAIN = frozenset({Which("uncertain"), Which("failed"), Which("cancelled"), Which(None, again=True)})
+EXPIRED = Move(State.FAILED, FailureKind.EXPIRED, "dead")
+BOUGHT_AGAIN = frozenset(
+    {
+        RetrySelection("uncertain"),
+        RetrySelection("failed"),
+        RetrySelection("cancelled"),
+        RetrySelection(None, again=True),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,7 @@ def replies(world: World) -> Iterator[tuple[bool, SubmitReply]]:
     yield False, Lost("reset")
     yield False, Busy("full", 1.0)
     yield False, Unsent("refused")
-    yield False, TurnedDown(Kind.INVALID, "no")
+    yield False, TurnedDown(FailureKind.INVALID, "no")
 
 
 def events(connection: sqlite3.Connection, world: World) -> Iterator[tuple[str, World, Callable[[], object]]]:
@@ -76,7 +83,7 @@ def events(connection: sqlite3.Connection, world: World) -> Iterator[tuple[str, 
         step = rules.after_crash(now)
         return move(step)() if step else None
 
-    def say(which: Which) -> Callable[[], object]:
+    def say(which: RetrySelection) -> Callable[[], object]:
         return lambda: go_on(connection, which, which.places(connection), frozenset(), 1.0)
 
     def find(number: int) -> Callable[[], object]:
@@ -99,7 +106,7 @@ def events(connection: sqlite3.Connection, world: World) -> Iterator[tuple[str, 
             for poll in (
                 Finished(("u",), 0.1, 1.0),
                 Finished((), 0.1, 1.0),
-                Broken(Kind.FAILED, "f"),
+                GenerationFailed(FailureKind.FAILED, "f"),
                 Cancelled(),
                 Missing("m"),
             ):

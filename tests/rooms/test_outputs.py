@@ -16,16 +16,25 @@ from hypothesis import given
 from hypothesis.strategies import text
 from PIL import Image
 
-from batcher.hosting.inline import MAX_BYTES, MAX_PIXELS, Look, Looks, NotUsable, at_most, body, data_uri
+from batcher.hosting.inline import (
+    MAX_BYTES,
+    MAX_PIXELS,
+    ImageFacts,
+    ImageFactsCache,
+    ImageNotUsable,
+    at_most,
+    body,
+    data_uri,
+)
 from batcher.job import Image as JobImage
 from batcher.job import Spec
 from batcher.manifest.names import folded, safe_name
 from batcher.manifest.templates import slug
-from batcher.outputs.download import Coming, Fetched, fetch
-from batcher.outputs.failures import Dead, Interrupted, Never, Wrong
+from batcher.outputs.download import Fetched, IncomingFile, fetch
+from batcher.outputs.failures import Interrupted, UrlRefused, UrlUnusable, Wrong
 from batcher.outputs.media import NotMedia, examine
+from batcher.outputs.output_folder import OutputFolder
 from batcher.outputs.sidecar import shortened, sidecar_file
-from batcher.outputs.store import Store
 from batcher.provider.calls import Download, WireFault
 from batcher.sandbox.render import render, render_video
 from tests.nights.memory import picture
@@ -185,7 +194,7 @@ class Host:
 
 
 async def test_a_download_is_whole_or_named(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = OutputFolder(tmp_path)
     store.prepare()
     good = picture("a")
 
@@ -194,7 +203,7 @@ async def test_a_download_is_whole_or_named(tmp_path: Path) -> None:
 
     whole = await got(Host(content=good, length=len(good)))
     assert isinstance(whole, Fetched) and whole.part.read_bytes() == good
-    assert await got(Host(404)) == Dead("HTTP 404")
+    assert await got(Host(404)) == UrlRefused("HTTP 404")
     assert await got(Host(500)) == Interrupted("HTTP 500")
     assert await got(Host(), "https://nowhere/x") == Interrupted("no such host")
     assert await got(Host(content=good[:20], cut=True)) == Interrupted("reset by peer")
@@ -204,15 +213,15 @@ async def test_a_download_is_whole_or_named(tmp_path: Path) -> None:
     assert isinstance(inline, Fetched) and inline.bytes == len(good)
     inline.part.unlink()
     assert isinstance(await got(Host(), "data:image/png;base64,a"), Wrong)
-    assert isinstance(await got(Host(), "ftp://h/x"), Never)
-    assert isinstance(await got(Host(), "file:///etc/passwd"), Never)
+    assert isinstance(await got(Host(), "ftp://h/x"), UrlUnusable)
+    assert isinstance(await got(Host(), "file:///etc/passwd"), UrlUnusable)
     shouted = await got(Host(content=good), "HTTPS://h/x")
     assert isinstance(shouted, Fetched)
     shouted.part.unlink()
     assert [file.name for file in (tmp_path / ".parts").iterdir()] == []
 
 
-def put(store: Store, content: bytes, file: str, job_id: str) -> None:
+def put(store: OutputFolder, content: bytes, file: str, job_id: str) -> None:
     part = store.begin("p")
     part.write(content)
     part.close()
@@ -221,9 +230,9 @@ def put(store: Store, content: bytes, file: str, job_id: str) -> None:
 
 async def test_a_file_is_not_closed_under_the_thread_that_writes_it(tmp_path: Path) -> None:
     """The next file opened takes its number: the thread would write the picture into the ledger."""
-    store = Store(tmp_path)
+    store = OutputFolder(tmp_path)
     store.prepare()
-    coming = Coming(store, "job-1", lambda fetched: fetched)
+    coming = IncomingFile(store, "job-1", lambda fetched: fetched)
     begun, go_on = threading.Event(), threading.Event()
 
     def slowly() -> None:
@@ -245,7 +254,7 @@ async def test_a_file_is_not_closed_under_the_thread_that_writes_it(tmp_path: Pa
 
 
 def test_what_stood_under_a_name_gives_way_and_is_never_deleted(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = OutputFolder(tmp_path)
     store.prepare()
     for content in (b"one", b"two", b"two", b"three"):
         put(store, content, "files/a/b.png", "job")
@@ -273,7 +282,7 @@ def photo(path: Path, size: tuple[int, int], *, turned: bool = False) -> JobImag
     if turned:
         exif[0x0112] = 6
     image.save(path, "JPEG", quality=95, exif=exif)
-    look = Looks().at(path)
+    look = ImageFactsCache().at(path)
     return JobImage(("image_urls", 0), path.name, look.sha256, look.bytes)
 
 
@@ -303,21 +312,21 @@ def test_a_photo_of_over_ten_megabytes_fits_where_it_may_be_shrunk(tmp_path: Pat
 @pytest.mark.long
 def test_what_is_shrunk_has_no_more_pixels_than_are_sent_and_counts_by_what_it_comes_to(tmp_path: Path) -> None:
     Image.new("RGB", (9000, 9000), (9, 90, 200)).save(tmp_path / "a.png")
-    look = Looks().at(tmp_path / "a.png")
+    look = ImageFactsCache().at(tmp_path / "a.png")
     image = JobImage(("x",), "a.png", look.sha256, look.bytes, max_side=8000)
     width, height = opened(data_uri(image, tmp_path)).size
     assert width == height and 31e6 < width * height <= MAX_PIXELS
-    assert at_most(Look("", 50 * 2**20, "JPEG", 8000, 6000), 1000) < 3 * 2**20
-    assert at_most(Look("", 50_000, "JPEG", 900, 600), 1000) == 50_000
+    assert at_most(ImageFacts("", 50 * 2**20, "JPEG", 8000, 6000), 1000) < 3 * 2**20
+    assert at_most(ImageFacts("", 50_000, "JPEG", 900, 600), 1000) == 50_000
 
 
 def test_a_photo_that_vanished_or_changed_is_not_sent(tmp_path: Path) -> None:
     image = photo(tmp_path / "a.jpg", (20, 20))
     (tmp_path / "a.jpg").write_bytes(b"other")
-    with pytest.raises(NotUsable, match="has changed"):
+    with pytest.raises(ImageNotUsable, match="has changed"):
         data_uri(image, tmp_path)
     (tmp_path / "a.jpg").unlink()
-    with pytest.raises(NotUsable, match="can no longer be read"):
+    with pytest.raises(ImageNotUsable, match="can no longer be read"):
         data_uri(image, tmp_path)
 
 
@@ -325,28 +334,28 @@ def test_a_photo_that_is_cut_off_fails_its_job_and_not_the_run(tmp_path: Path) -
     photo(tmp_path / "a.jpg", (1200, 900))
     content = (tmp_path / "a.jpg").read_bytes()
     (tmp_path / "a.jpg").write_bytes(content[: len(content) // 2])
-    with pytest.raises(NotUsable, match="is a JPEG that is not whole: it ends too soon"):
-        Looks().at(tmp_path / "a.jpg")
+    with pytest.raises(ImageNotUsable, match="is a JPEG that is not whole: it ends too soon"):
+        ImageFactsCache().at(tmp_path / "a.jpg")
     half = (tmp_path / "a.jpg").read_bytes()
     digest = hashlib.sha256(half).hexdigest()
     for max_side in (300, None):  # shrunk, and sent as it is
-        with pytest.raises(NotUsable, match="cannot be decoded"):
+        with pytest.raises(ImageNotUsable, match="cannot be decoded"):
             data_uri(JobImage(("image_urls", 0), "a.jpg", digest, len(half), max_side=max_side), tmp_path)
 
 
 def test_an_unchanged_photo_is_not_read_again(tmp_path: Path) -> None:
     photo(tmp_path / "a.jpg", (20, 20))
-    first = Looks()
+    first = ImageFactsCache()
     look = first.at(tmp_path / "a.jpg")
     stat = (tmp_path / "a.jpg").stat()
     (tmp_path / "a.jpg").write_bytes(b"x" * stat.st_size)
     import os
 
     os.utime(tmp_path / "a.jpg", ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert Looks(dict(first.fresh)).at(tmp_path / "a.jpg") == look
+    assert ImageFactsCache(dict(first.fresh)).at(tmp_path / "a.jpg") == look
     os.utime(tmp_path / "a.jpg", ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
-    with pytest.raises(NotUsable):
-        Looks(dict(first.fresh)).at(tmp_path / "a.jpg")
+    with pytest.raises(ImageNotUsable):
+        ImageFactsCache(dict(first.fresh)).at(tmp_path / "a.jpg")
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png", "webp"])

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis.strategies import floats, integers, lists
 
 from batcher.clock import chance
-from batcher.job import Kind, State
-from batcher.ledger.enrolment import spread
+from batcher.job import FailureKind, State
+from batcher.ledger.import_jobs import spread
 from batcher.pacing.budget import Budget, restored
-from batcher.pacing.caution import Caution
-from batcher.pacing.patience import Patience, backoff
-from batcher.pacing.polling import PRICE_QUEUED, Latencies, Usual, next_look, with_those_at_work
+from batcher.pacing.circuit_breaker import CircuitBreaker
+from batcher.pacing.outage import Outage, backoff
+from batcher.pacing.polling import PRICE_QUEUED, Latencies, LatencyModels, next_look, with_those_at_work
 from batcher.pacing.window import Rate, Speed, Window
 from tests.bench.polling import Truth, best_fixed_interval, compare, log_normal, mix
 
@@ -125,7 +125,7 @@ def test_waits_grow_to_a_minute() -> None:
 
 
 def test_patience_counts_from_the_first_silence() -> None:
-    patience = Patience(10.0)
+    patience = Outage(10.0)
     patience.strained(5.0, "silent")
     patience.strained(9.0, "silent")
     assert (patience.exhausted(14.9), patience.exhausted(15.0)) == (False, True)
@@ -193,7 +193,7 @@ def test_requests_and_lag_are_near_the_least_possible(truth: Truth, known: int, 
 
 
 def test_each_resolution_has_its_own_latencies_once_they_are_known() -> None:
-    usual = Usual()
+    usual = LatencyModels()
     for _ in range(9):
         usual.learn("1K", 5.0)
         usual.learn("4K", 50.0)
@@ -386,20 +386,20 @@ def test_no_bill_however_wrong_its_estimate_passes_the_cap_by_more_than_was_in_f
 
 
 def test_caution_counts_what_is_in_a_row() -> None:
-    caution = Caution(max_uncertain=3, max_failures=2)
+    caution = CircuitBreaker(max_uncertain=3, max_failures=2)
     for _ in range(3):
-        caution.saw(State.SUBMITTING, State.UNCERTAIN, Kind.LOST)
-    caution.saw(State.SUBMITTING, State.UNCERTAIN, Kind.CRASH)
+        caution.saw(State.SUBMITTING, State.UNCERTAIN, FailureKind.LOST)
+    caution.saw(State.SUBMITTING, State.UNCERTAIN, FailureKind.CRASH)
     assert caution.single_file
     assert not caution.too_uncertain
     caution.saw(State.SUBMITTING, State.RUNNING, None)
     assert not caution.single_file
-    caution.saw(State.RUNNING, State.FAILED, Kind.FAILED)
+    caution.saw(State.RUNNING, State.FAILED, FailureKind.FAILED)
     caution.saw(State.FETCHING, State.DONE, None)
     for _ in range(2):
-        caution.saw(State.RUNNING, State.FAILED, Kind.FAILED)
+        caution.saw(State.RUNNING, State.FAILED, FailureKind.FAILED)
     assert not caution.too_many_failures, "two in a row are what max_failures: 2 allows"
-    caution.saw(State.RUNNING, State.FAILED, Kind.FAILED)
+    caution.saw(State.RUNNING, State.FAILED, FailureKind.FAILED)
     assert caution.too_many_failures
 
 

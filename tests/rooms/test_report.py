@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from batcher.show.report.album import Album, Look, Wanted
-from batcher.show.report.flags import Twins, flags
+from batcher.show.report.album import Album, PictureFacts, PictureToLook
+from batcher.show.report.flags import DuplicateFinder, flags
 from batcher.show.report.report import in_page
 
 
@@ -27,26 +27,26 @@ def drawn(width: int, height: int, seed: int = 1) -> Image.Image:
     return picture
 
 
-See = Callable[..., Look]
+See = Callable[..., PictureFacts]
 
 
 @pytest.fixture
 def see(tmp_path: Path) -> See:
-    def look(picture: Image.Image, form: str = "PNG", **how: object) -> Look:
+    def look(picture: Image.Image, form: str = "PNG", **how: object) -> PictureFacts:
         out = io.BytesIO()
         picture.save(out, form, **how)
         found = seen(tmp_path, out.getvalue())
-        assert isinstance(found, Look)
+        assert isinstance(found, PictureFacts)
         return found
 
     return look
 
 
-def seen(folder: Path, content: bytes, name: str = "a.png") -> Look | str | None:
+def seen(folder: Path, content: bytes, name: str = "a.png") -> PictureFacts | str | None:
     (folder / name).write_bytes(content)
     digest = sha256(content).hexdigest()
     album = Album(folder)
-    album.look_at([Wanted(folder / name, digest, original=True)])
+    album.look_at([PictureToLook(folder / name, digest, original=True)])
     album.close()
     return album.of(digest) or album.trouble(digest)
 
@@ -66,7 +66,7 @@ def test_every_kind_of_picture_gets_a_thumbnail(tmp_path: Path, mode: str) -> No
         drawn(600, 300).convert("L").convert("I").convert("I;16") if mode == "I;16" else drawn(600, 300).convert(mode)
     )
     picture.save(out, "TIFF" if mode == "CMYK" else "PNG")
-    assert isinstance(seen(tmp_path, out.getvalue()), Look)
+    assert isinstance(seen(tmp_path, out.getvalue()), PictureFacts)
     thumb, large = sorted((tmp_path / "thumbs").rglob("*.webp"), key=lambda file: len(file.name))
     with Image.open(thumb) as small, Image.open(large) as whole:
         assert (small.size, whole.size) == ((400, 200), (600, 300))
@@ -79,7 +79,7 @@ def test_what_cannot_be_seen_is_said(tmp_path: Path) -> None:
     assert seen(tmp_path, whole.getvalue()[:2000]) == "unreadable"
     album = Album(tmp_path)
     (tmp_path / "b").write_bytes(whole.getvalue())
-    album.look_at([Wanted(tmp_path / "gone", "11" * 32), Wanted(tmp_path / "b", "22" * 32)])
+    album.look_at([PictureToLook(tmp_path / "gone", "11" * 32), PictureToLook(tmp_path / "b", "22" * 32)])
     assert (album.trouble("11" * 32), album.trouble("22" * 32)) == ("missing", "changed")
     album.close()
 
@@ -90,7 +90,7 @@ def test_a_line_that_was_cut_off_is_seen_again(tmp_path: Path) -> None:
     seen(tmp_path, out.getvalue())
     file = tmp_path / "thumbs" / "looks.jsonl"
     file.write_text(file.read_text()[:90])
-    assert isinstance(seen(tmp_path, out.getvalue()), Look)
+    assert isinstance(seen(tmp_path, out.getvalue()), PictureFacts)
 
 
 def test_flags_name_what_is_odd(see: See) -> None:
@@ -109,7 +109,7 @@ def test_flags_name_what_is_odd(see: See) -> None:
 
 
 def test_twins_are_equal_pictures_and_not_alike_ones(see: See) -> None:
-    twins = Twins()
+    twins = DuplicateFinder()
     pictures = [
         drawn(500, 500),
         drawn(500, 500, seed=3),
@@ -139,9 +139,11 @@ def test_an_output_that_is_its_own_original_is_both(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(out.getvalue())
     digest = sha256(out.getvalue()).hexdigest()
     album = Album(tmp_path)
-    album.look_at([Wanted(tmp_path / "gone.png", digest, original=True), Wanted(tmp_path / "a.png", digest)])
+    album.look_at(
+        [PictureToLook(tmp_path / "gone.png", digest, original=True), PictureToLook(tmp_path / "a.png", digest)]
+    )
     album.close()
-    assert isinstance(album.of(digest), Look) and album.trouble(digest) is None
+    assert isinstance(album.of(digest), PictureFacts) and album.trouble(digest) is None
     assert (tmp_path / album.view(digest)).is_file()
 
 
@@ -153,4 +155,6 @@ def test_a_damaged_picture_is_said_to_be_one_whatever_its_decoder_raises(tmp_pat
         content = bytearray(out.getvalue())
         for _ in range(chance.randrange(1, 12)):
             content[chance.randrange(len(content))] = chance.randrange(256)
-        assert isinstance(seen(tmp_path, bytes(content)), Look) or seen(tmp_path, bytes(content)) == "unreadable"
+        assert (
+            isinstance(seen(tmp_path, bytes(content)), PictureFacts) or seen(tmp_path, bytes(content)) == "unreadable"
+        )

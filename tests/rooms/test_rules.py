@@ -6,14 +6,12 @@ import pytest
 
 from batcher.clock import from_rfc3339
 from batcher.engine import rules
-from batcher.job import Job, Kind, Move, Output, Spec, State
-from batcher.outputs.failures import Interrupted, Never
+from batcher.job import FailureKind, Job, Move, Output, Spec, State
+from batcher.outputs.failures import Interrupted, UrlUnusable
 from batcher.provider import runcomfy
 from batcher.provider.calls import Answer, WireFault
 from batcher.provider.replies import (
     Accepted,
-    Broke,
-    Broken,
     Busy,
     CancelDone,
     Cancelled,
@@ -21,9 +19,11 @@ from batcher.provider.replies import (
     Completed,
     Finished,
     Forbidden,
+    GenerationFailed,
     Lost,
     Misdirected,
     Missing,
+    OutOfCredit,
     Queued,
     TurnedDown,
     Unauthorized,
@@ -53,9 +53,9 @@ def answer(status: int, body: object, headers: dict[str, str] | None = None, *, 
         (answer(503, {"error": "full", "request_id": "r1"}), Accepted("r1")),
         (answer(504, {"error_code": 504001, "request_id": "r1"}), Accepted("r1")),
         (answer(422, {"error": "no", "request_id": "r1"}), Accepted("r1")),
-        (answer(422, b'{"error": "half \\ud83d"}'), TurnedDown(Kind.INVALID, "half ? [HTTP 422]")),
-        (answer(402, {"error": "pay"}), Broke("pay")),
-        (answer(403, {"error_code": "400002", "error_message": "no balance"}), Broke("no balance (400002)")),
+        (answer(422, b'{"error": "half \\ud83d"}'), TurnedDown(FailureKind.INVALID, "half ? [HTTP 422]")),
+        (answer(402, {"error": "pay"}), OutOfCredit("pay")),
+        (answer(403, {"error_code": "400002", "error_message": "no balance"}), OutOfCredit("no balance (400002)")),
         (answer(200, {"code": 400004, "error": "who?"}), Unauthorized("who? (400004)")),
         (answer(401, b""), Unauthorized("HTTP 401")),
         (answer(403, b""), Forbidden("HTTP 403")),
@@ -64,8 +64,8 @@ def answer(status: int, body: object, headers: dict[str, str] | None = None, *, 
         (answer(429, b"", {"retry-after": "soon"}), Busy("HTTP 429")),
         (answer(503, {"error_message": "full"}), Busy("full", None, shared=False)),
         (answer(503, {"error_message": "full"}, {"retry-after": "2"}), Busy("full", 2.0)),
-        (answer(404, b""), TurnedDown(Kind.INVALID, "HTTP 404")),
-        (answer(415, b"x"), TurnedDown(Kind.INVALID, "HTTP 415")),
+        (answer(404, b""), TurnedDown(FailureKind.INVALID, "HTTP 404")),
+        (answer(415, b"x"), TurnedDown(FailureKind.INVALID, "HTTP 415")),
         (answer(200, b'\xef\xbb\xbf{"request_id": "r1"}'), Accepted("r1")),
         (answer(200, b'{"request_id": "r1", "status_url": "htt'), Accepted("r1")),
         (answer(200, b'junk {"request_id": "r1"}'), Accepted("r1")),
@@ -75,9 +75,9 @@ def answer(status: int, body: object, headers: dict[str, str] | None = None, *, 
         (answer(200, b'{"request_id": "r1", "deep": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"), Accepted("r1")),
         (answer(200, b'{"request_id": 17, "status_url": "htt'), Accepted("17")),
         (answer(504, b'{"request_id": "r1", "error_code": 504'), Accepted("r1")),
-        (answer(504, {"error_code": 400001}), TurnedDown(Kind.INVALID, "error 400001 [HTTP 504]")),
+        (answer(504, {"error_code": 400001}), TurnedDown(FailureKind.INVALID, "error 400001 [HTTP 504]")),
         (answer(200, {"error_code": 503001}), Busy("error 503001", None, shared=False)),
-        (answer(400, {"error": "unsafe prompt"}), TurnedDown(Kind.REFUSED, "unsafe prompt [HTTP 400]")),
+        (answer(400, {"error": "unsafe prompt"}), TurnedDown(FailureKind.REFUSED, "unsafe prompt [HTTP 400]")),
         (WireFault(sent=False, message="refused"), Unsent("refused")),
         (
             WireFault(sent=True, message="reset"),
@@ -136,11 +136,17 @@ def test_what_says_neither_yes_nor_no_is_lost(status: int) -> None:
         (answer(200, {"status": "completed"}), Completed()),
         (answer(200, {"status": "canceled"}), Cancelled()),
         (answer(200, {"status": "dreaming"}), Unknown("dreaming")),
-        (answer(200, {"status": "failed", "error": {"message": "fell"}}), Broken(Kind.FAILED, "fell")),
-        (answer(200, {"status": "failed", "error": ["a", 1], "cost": 0.1}), Broken(Kind.FAILED, '["a", 1]', 0.1)),
-        (answer(200, {"status": "failed", "error": "content policy"}), Broken(Kind.REFUSED, "content policy")),
+        (answer(200, {"status": "failed", "error": {"message": "fell"}}), GenerationFailed(FailureKind.FAILED, "fell")),
+        (
+            answer(200, {"status": "failed", "error": ["a", 1], "cost": 0.1}),
+            GenerationFailed(FailureKind.FAILED, '["a", 1]', 0.1),
+        ),
+        (
+            answer(200, {"status": "failed", "error": "content policy"}),
+            GenerationFailed(FailureKind.REFUSED, "content policy"),
+        ),
         (answer(200, {"status": "succeeded", "output": {"image": "u"}, "cost": -1}), Finished(("u",), None, None)),
-        (answer(200, {"status": "completed", "error": "no"}), Broken(Kind.FAILED, "no")),
+        (answer(200, {"status": "completed", "error": "no"}), GenerationFailed(FailureKind.FAILED, "no")),
         (answer(200, {"status": "succeeded", "output": {}}), Finished((), None, None)),
         (
             answer(200, {"status": "succeeded", "output": {"image": "u"}, "cost": "0.15", "finished_at": 5}),
@@ -155,8 +161,8 @@ def test_what_says_neither_yes_nor_no_is_lost(status: int) -> None:
         (answer(200, {"request_id": "R1", "status": "completed"}), Completed()),
         (answer(200, {"request_id": "r-2", "status": "completed"}), Misdirected("r-2")),
         (answer(404, {"request_id": "r-2", "error_code": 404001}), Misdirected("r-2")),
-        (answer(200, {"status": "completed", "error_message": "no"}), Broken(Kind.FAILED, "no")),
-        (answer(200, {"status": "completed", "output": {"error": "no"}}), Broken(Kind.FAILED, "no")),
+        (answer(200, {"status": "completed", "error_message": "no"}), GenerationFailed(FailureKind.FAILED, "no")),
+        (answer(200, {"status": "completed", "output": {"error": "no"}}), GenerationFailed(FailureKind.FAILED, "no")),
         (
             answer(200, {"status": "completed", "output": {"images": [f"u{n}" for n in range(2000)]}}),
             Finished(tuple(f"u{n}" for n in range(256)), None, None, 1744),
@@ -196,15 +202,15 @@ def test_a_cancellations_answer_is_read_once(given: Answer | WireFault, expected
     ("reply", "proven", "expected"),
     [
         (Accepted("r"), True, Move(State.RUNNING, request_id="r")),
-        (TurnedDown(Kind.INVALID, "m"), True, Move(State.FAILED, Kind.INVALID, "m")),
+        (TurnedDown(FailureKind.INVALID, "m"), True, Move(State.FAILED, FailureKind.INVALID, "m")),
         (Busy("m", 9.0), True, Move(State.PENDING, message="m", delay=9.0, shared=True)),
         (Busy("m", None, shared=False), True, Move(State.PENDING, message="m", delay=2.0)),
         (Unsent("m"), True, Move(State.PENDING, message="m", delay=2.0, shared=True, unreached=True)),
-        (Forbidden("m"), True, Move(State.FAILED, Kind.REFUSED, "m")),
+        (Forbidden("m"), True, Move(State.FAILED, FailureKind.REFUSED, "m")),
         (Forbidden("m"), False, Move(State.PENDING, message="m")),
         (Unauthorized("m"), True, Move(State.PENDING, message="m")),
-        (Broke("m"), True, Move(State.PENDING, message="m")),
-        (Lost("m", {"a": 1}), True, Move(State.UNCERTAIN, Kind.LOST, "m", evidence={"a": 1})),
+        (OutOfCredit("m"), True, Move(State.PENDING, message="m")),
+        (Lost("m", {"a": 1}), True, Move(State.UNCERTAIN, FailureKind.LOST, "m", evidence={"a": 1})),
     ],
 )
 def test_a_submissions_reply_makes_a_move(reply: object, proven: bool, expected: Move) -> None:
@@ -228,35 +234,37 @@ def test_a_running_job_ends_in_each_of_its_ways() -> None:
     assert look(Finished(("a", "b"), 0.1, 5.0))[1] == Move(
         State.FETCHING, outputs=(Output(1, "a"), Output(2, "b")), billed_usd=0.1, completed_at=5.0
     )
-    assert look(Broken(Kind.FAILED, "m", 0.1))[1] == Move(State.FAILED, Kind.FAILED, "m", billed_usd=0.1)
+    assert look(GenerationFailed(FailureKind.FAILED, "m", 0.1))[1] == Move(
+        State.FAILED, FailureKind.FAILED, "m", billed_usd=0.1
+    )
     assert look(Cancelled())[1] == Move(State.CANCELLED, message="cancelled at the server")
 
 
 def test_a_time_out_runs_from_when_it_was_last_seen_to_get_on() -> None:
     at, move = look(Working(), step=100)
-    assert move and (move.kind, at) == (Kind.TIMEOUT, 3700)
+    assert move and (move.kind, at) == (FailureKind.TIMEOUT, 3700)
     moving = [Queued(position) for position in range(100, 0, -1)]
     at, move = look(*moving, Working(), step=100)
-    assert move and (move.kind, at) == (Kind.TIMEOUT, 100 * 101 + 3600)
+    assert move and (move.kind, at) == (FailureKind.TIMEOUT, 100 * 101 + 3600)
     at, move = look(Unknown("dreaming"), step=100)
-    assert move and move.kind is Kind.TIMEOUT
+    assert move and move.kind is FailureKind.TIMEOUT
 
 
 def test_outputs_that_are_late_are_waited_for_ten_minutes() -> None:
     for empty in (Completed(), Finished((), 0.1, None)):
         at, move = look(Working(), empty, step=50)
-        assert move and move.kind is Kind.NO_OUTPUT
+        assert move and move.kind is FailureKind.NO_OUTPUT
         assert 650 <= at <= 700
     back_again = [Finished((), None, None)] * 11 + [Working()] + [Finished((), None, None)] * 11 + [Cancelled()]
     at, move = look(*back_again, step=50)
     assert move and move.to is State.CANCELLED, "a word that goes back starts the wait anew"
-    assert look(Completed(), Broken(Kind.FAILED, "m"), step=50)[0] == 100
+    assert look(Completed(), GenerationFailed(FailureKind.FAILED, "m"), step=50)[0] == 100
     assert [rules.next_look_for_outputs(seconds) for seconds in (0, 1, 10, 100, 500)] == [1, 1, 5, 50, 60]
 
 
 def test_a_request_is_gone_after_ten_minutes_of_not_being_known() -> None:
     at, move = look(Working(), Missing("x"), step=50)
-    assert move and move.kind is Kind.GONE
+    assert move and move.kind is FailureKind.GONE
     assert 600 <= at <= 800
     assert look(Missing("x"), Missing("x"), Finished(("u",), None, None), step=50)[1] == Move(
         State.FETCHING, outputs=(Output(1, "u"),)
@@ -265,7 +273,7 @@ def test_a_request_is_gone_after_ten_minutes_of_not_being_known() -> None:
 
 def test_a_result_that_cannot_be_had_times_out_once_the_queue_says_completed() -> None:
     at, move = look(Completed(), Unavailable("x", reached=True), step=100)
-    assert move and (move.kind, at) == (Kind.TIMEOUT, 3700)
+    assert move and (move.kind, at) == (FailureKind.TIMEOUT, 3700)
     assert look(Unavailable("x", reached=True), step=100)[1] is None
 
 
@@ -274,17 +282,17 @@ def test_an_unavailable_service_never_ends_a_job() -> None:
 
 
 def test_a_dead_url_is_given_up_only_after_a_fresh_one_was_tried() -> None:
-    trouble = rules.Trouble().dead(0.0)
+    trouble = rules.DownloadTrouble().dead(0.0)
     assert not trouble.to_refresh(599.0, 1800.0)
     assert trouble.to_refresh(600.0, 1800.0)
     assert not trouble.expired(10_000.0)
-    renewed = rules.Trouble(refreshed=True).dead(600.0)
+    renewed = rules.DownloadTrouble(refreshed=True).dead(600.0)
     assert not renewed.expired(1199.0)
     assert renewed.expired(1200.0)
 
 
 def test_three_times_the_same_wrong_bytes_are_enough() -> None:
-    trouble = rules.Trouble()
+    trouble = rules.DownloadTrouble()
     for digest in "aabb":
         trouble = trouble.wrong(digest, 0.0)
     assert not trouble.bad()
@@ -293,33 +301,33 @@ def test_three_times_the_same_wrong_bytes_are_enough() -> None:
 
 
 def test_a_file_that_does_not_come_is_given_up_once_a_fresh_result_did_not_help() -> None:
-    got, trouble = Interrupted("HTTP 500"), rules.Trouble().interrupted(10.0)
+    got, trouble = Interrupted("HTTP 500"), rules.DownloadTrouble().interrupted(10.0)
     assert rules.given_up(trouble, got, 1809.0, 1800.0) is None
     assert rules.given_up(trouble, got, 1810.0, 1800.0) is None and trouble.to_refresh(1810.0, 1800.0)
     early = trouble.renewed(1000.0)
     assert rules.given_up(early, got, 1900.0, 1800.0) is None and early.to_refresh(1900.0, 1800.0)
     again = trouble.renewed(1811.0).interrupted(1812.0)
     move = rules.given_up(again, got, 1812.0, 1800.0)
-    assert move and (move.to, move.kind) == (State.FAILED, Kind.UNFETCHED)
+    assert move and (move.to, move.kind) == (State.FAILED, FailureKind.UNFETCHED)
     assert not again.to_refresh(1812.0, 1800.0)
     silent = trouble.renewed(1811.0, 500.0).interrupted(1812.0)
     assert rules.given_up(silent, got, 1812.0, 1800.0) is None, "the API's own silence does not count"
-    never = rules.given_up(trouble, Never("file:///x is not an http URL"), 10.0, 1800.0)
-    assert never and never.kind is Kind.UNFETCHED
+    never = rules.given_up(trouble, UrlUnusable("file:///x is not an http URL"), 10.0, 1800.0)
+    assert never and never.kind is FailureKind.UNFETCHED
 
 
-def _interrupted(times: int) -> rules.Trouble:
-    trouble = rules.Trouble()
+def _interrupted(times: int) -> rules.DownloadTrouble:
+    trouble = rules.DownloadTrouble()
     for _ in range(times):
         trouble = trouble.interrupted(0.0)
     return trouble
 
 
 def test_only_a_failed_generation_is_bought_again_and_only_if_allowed() -> None:
-    for kind in Kind:
+    for kind in FailureKind:
         job = Job(Spec("a", "n", "m", {}), State.FAILED, kind, "m", attempt=1)
         assert rules.bought_again(job, Retry()) is None
-        assert (rules.bought_again(job, Retry(attempts=2)) is not None) == (kind is Kind.FAILED)
+        assert (rules.bought_again(job, Retry(attempts=2)) is not None) == (kind is FailureKind.FAILED)
 
 
 @pytest.mark.parametrize(

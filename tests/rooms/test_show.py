@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from batcher.cli.fitted import fitted
+from batcher.cli.wrap import wrapped
 from batcher.events import Held, Moved, Silence, Started
-from batcher.job import Kind, State
+from batcher.job import FailureKind, State
 from batcher.show.board import Board, Money, drawn, line
-from batcher.show.pace import Count, Meter, left
+from batcher.show.eta import RateMeter, SettledCount, left
 from batcher.show.progress import Tally
 
 
@@ -80,7 +80,7 @@ def test_a_tally_follows_the_events() -> None:
         tally.take(moved(now[0], State.SUBMITTING, State.RUNNING))
         tally.take(moved(now[0], State.RUNNING, State.FETCHING, billed_usd=0.3))
         tally.take(moved(now[0], State.FETCHING, State.DONE, billed_usd=0.3))
-    tally.take(moved(now[0], State.PENDING, State.FAILED, kind=Kind.SOURCE, message="gone"))
+    tally.take(moved(now[0], State.PENDING, State.FAILED, kind=FailureKind.SOURCE, message="gone"))
     tally.take(Held(now[0], "no room", 5.0, 3))
     board = tally.board()
     assert {state: count for state, count in board.states.items() if count} == {"pending": 1, "done": 13, "failed": 1}
@@ -106,14 +106,14 @@ def test_a_job_that_this_run_does_not_count_is_not_counted() -> None:
 
 @given(st.integers(0, 10_000), st.integers(-500, 500), st.floats(0, 600), st.integers(0, 5_000), st.floats(0, 1e5))
 def test_a_guess_is_a_range_or_none(jobs: int, recent: int, seconds: float, all_: int, whole: float) -> None:
-    found = left(jobs, Count(recent, seconds), Count(all_ - 100, whole))
+    found = left(jobs, SettledCount(recent, seconds), SettledCount(all_ - 100, whole))
     assert found is None or 0 <= found[0] <= found[1]
 
 
 def test_the_time_left_is_within_its_range_nine_times_in_ten() -> None:
     chance, held, told = random.Random(5), 0, 0
     for _ in range(200):
-        meter, now, settled, guesses = Meter(0.0, 0), 0.0, 0, []
+        meter, now, settled, guesses = RateMeter(0.0, 0), 0.0, 0, []
         while settled < 400:
             now += chance.expovariate(4.0)
             settled += 1
@@ -136,10 +136,10 @@ class Terminal(io.StringIO):
 def test_lines_are_broken_between_words_and_commands_never(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     said = "2 lost: may have been accepted, and billed; it says what is known, and asks"
-    broken = fitted(said, Terminal())
+    broken = wrapped(said, Terminal())
     assert " ".join(line.strip() for line in broken.splitlines()) == said
     assert len(broken.splitlines()) > 1 and all(len(line) <= 40 for line in broken.splitlines())
     assert [line[:2] == "  " for line in broken.splitlines()] == [False, True, True]
     command = "next: batcher resume runs/a-long-name-of-a-directory.sandbox --max-cost 5.70"
-    assert fitted(command, Terminal()) == command
-    assert fitted(said, io.StringIO()) == said, "what is no terminal gets lines as they are"
+    assert wrapped(command, Terminal()) == command
+    assert wrapped(said, io.StringIO()) == said, "what is no terminal gets lines as they are"

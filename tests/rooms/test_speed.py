@@ -5,6 +5,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,13 +14,13 @@ from hypothesis import example, given
 from hypothesis.strategies import booleans, dictionaries, floats, from_regex, integers, lists, none, recursive, text
 
 from batcher.clock import Clock
-from batcher.job import Image, Kind, Move, Output, Spec, State
+from batcher.job import FailureKind, Image, Move, Output, Spec, State
 from batcher.ledger.database import InlineDatabase, _connected, in_transaction
-from batcher.ledger.enrolment import Choice, enrol
+from batcher.ledger.import_jobs import Choice, import_jobs
 from batcher.ledger.ledger import MIGRATIONS, Ledger, _split, migrate
 from batcher.ledger.rows import spec_of
 from batcher.ledger.sql import script, statements
-from batcher.manifest.identity import Ids, canonical, fingerprint
+from batcher.manifest.job_id import JobIds, canonical, fingerprint
 from batcher.manifest.seen_keys import SeenKeys
 from batcher.manifest.templates import _ENVIRONMENT, BadTemplate, Template
 from tests.bench.books import spec
@@ -46,7 +47,7 @@ def test_an_id_is_that_of_the_whole_canonical_form(inputs: dict[str, object], mo
         whole = rfc8785.dumps({"inputs": inputs, "model": model, "sample": sample})  # type: ignore[dict-item]
     except rfc8785.CanonicalizationError:
         return
-    assert Ids(model).of(canonical(inputs), sample) == hashlib.sha256(whole).hexdigest()[:16]
+    assert JobIds(model).of(canonical(inputs), sample) == hashlib.sha256(whole).hexdigest()[:16]
 
 
 @example(template="a\rb\r\nc", values={})
@@ -106,7 +107,7 @@ async def test_sums_are_what_counting_gives_at_every_step(tmp_path: Path) -> Non
 
     async def take(numbers: range, limit: int | None = None, sample: int | None = None) -> None:
         named = [(spec(n), True) for n in numbers]
-        await ledger.transact(lambda c: enrol(c, named, Choice(limit, sample), 0.0, sure=True), bound=False)
+        await ledger.transact(lambda c: import_jobs(c, named, Choice(limit, sample), 0.0, sure=True), bound=False)
         assert sums(connection) == counted(connection)
 
     await take(range(1, 9), limit=5)
@@ -116,8 +117,8 @@ async def test_sums_are_what_counting_gives_at_every_step(tmp_path: Path) -> Non
     lives = (
         [Move(State.SUBMITTING), Move(State.RUNNING, request_id="a"), Move(State.FETCHING, outputs=(output,), billed_usd=0.25),
          Move(State.DONE, outputs=(output,))],
-        [Move(State.SUBMITTING), Move(State.PENDING, delay=1.0), Move(State.SUBMITTING), Move(State.UNCERTAIN, Kind.LOST, "?")],
-        [Move(State.SUBMITTING), Move(State.FAILED, Kind.REFUSED, "no")],
+        [Move(State.SUBMITTING), Move(State.PENDING, delay=1.0), Move(State.SUBMITTING), Move(State.UNCERTAIN, FailureKind.LOST, "?")],
+        [Move(State.SUBMITTING), Move(State.FAILED, FailureKind.REFUSED, "no")],
         [Move(State.SUBMITTING), Move(State.RUNNING, request_id="b"), Move(State.CANCELLED)],
     )  # fmt: skip
     for job, moves in zip(jobs, lives, strict=False):
@@ -174,7 +175,7 @@ async def test_what_waits_is_read_by_its_index_and_never_sorted(tmp_path: Path, 
     ledger = Ledger(database, Clock())
     await ledger.open()
     await ledger.transact(
-        lambda c: enrol(c, [(spec(n), True) for n in range(50)], Choice(), 0.0, sure=True), bound=False
+        lambda c: import_jobs(c, [(spec(n), True) for n in range(50)], Choice(), 0.0, sure=True), bound=False
     )
     asked = f"EXPLAIN QUERY PLAN {statements('questions.sql')[question]}"
     facts = {} if question == "next_due" else {"now": 1.0, "limit": 9}
@@ -236,19 +237,21 @@ def empty(file: Path, *, of_old: bool = False) -> sqlite3.Connection:
 def test_jobs_written_straight_in_are_the_same_as_staged_ones(tmp_path: Path) -> None:
     named = [(one, one.name != "last") for one in ODD]
     direct, staged = empty(tmp_path / "1"), empty(tmp_path / "2")
-    one = in_transaction(direct, lambda ledger: enrol(ledger, iter(named), Choice(), 5.0, sure=True), bound=False)
+    one = in_transaction(direct, lambda ledger: import_jobs(ledger, iter(named), Choice(), 5.0, sure=True), bound=False)
     other = in_transaction(
-        staged, lambda ledger: enrol(ledger, iter(named), Choice(limit=9), 5.0, sure=True), bound=False
+        staged, lambda ledger: import_jobs(ledger, iter(named), Choice(limit=9), 5.0, sure=True), bound=False
     )
     assert one == other
     assert kept(direct) == kept(staged)
     assert [spec_of(row) for row in direct.execute("SELECT * FROM jobs ORDER BY position")] == ODD
-    again = in_transaction(direct, lambda ledger: enrol(ledger, iter(named[1:]), Choice(), 6.0, sure=True), bound=False)
+    again = in_transaction(
+        direct, lambda ledger: import_jobs(ledger, iter(named[1:]), Choice(), 6.0, sure=True), bound=False
+    )
     assert (again.jobs, direct.execute("SELECT count(*) FROM jobs WHERE listed").fetchone()[0]) == (3, 3)
     old = empty(tmp_path / "3", of_old=True)
     for choice in (Choice(), Choice(limit=2)):
         for ledger in (old, staged):
-            in_transaction(ledger, lambda c, chosen=choice: enrol(c, iter(named), chosen, 5.0, sure=True), bound=False)  # type: ignore[misc]
+            in_transaction(ledger, partial(import_jobs, named=named, choice=choice, now=5.0, sure=True), bound=False)
         assert kept(old)[::2] == kept(staged)[::2], "the same comes of it where ids are a primary key"
     for connection in (direct, staged, old):
         connection.close()
@@ -264,7 +267,7 @@ def test_a_stream_that_breaks_off_leaves_an_empty_ledger_as_it_was(tmp_path: Pat
         raise KeyError("the manifest")
 
     with pytest.raises(KeyError):
-        in_transaction(connection, lambda ledger: enrol(ledger, broken(), Choice(), 0.0, sure=True), bound=False)
+        in_transaction(connection, lambda ledger: import_jobs(ledger, broken(), Choice(), 0.0, sure=True), bound=False)
     assert kept(connection) == before and not connection.in_transaction and before[-1] == 1
     connection.close()
 

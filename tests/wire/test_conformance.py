@@ -12,14 +12,13 @@ import pytest
 
 from batcher.catalog import read_strange_entry
 from batcher.clock import Clock
-from batcher.job import Kind
+from batcher.job import FailureKind
 from batcher.provider import PROVIDERS
 from batcher.provider.calls import Answer, Download, Wire, WireFault
+from batcher.provider.http import HttpWire
 from batcher.provider.provider import Provider, Reference
 from batcher.provider.replies import (
     Accepted,
-    Broke,
-    Broken,
     Busy,
     CancelAsked,
     CancelDone,
@@ -28,8 +27,10 @@ from batcher.provider.replies import (
     Completed,
     Finished,
     Forbidden,
+    GenerationFailed,
     Lost,
     Missing,
+    OutOfCredit,
     PastPage,
     Queued,
     Reached,
@@ -40,8 +41,7 @@ from batcher.provider.replies import (
     Unsent,
     Working,
 )
-from batcher.provider.wire import HttpWire
-from batcher.sandbox.faults import FAULTS, Strikes
+from batcher.sandbox.faults import FAULTS, FaultPoint
 from batcher.sandbox.server import load_models
 from batcher.sandbox.world import Conditions, World
 from tests.nights.memory import MemoryWire
@@ -189,8 +189,8 @@ async def test_what_is_wrong_is_answered_so(tmp_path: Path, api: Provider, way: 
         assert isinstance(await far.submit("no/such"), TurnedDown)
         came: object = await far.submit(output_format="bmp")
         bad = await far.settled(came) if isinstance(came, Accepted) else came  # some judge it only when it is run
-        assert isinstance(bad, TurnedDown | Broken)
-        assert (bad.kind, "invalid input" in bad.message) == (Kind.INVALID, True)
+        assert isinstance(bad, TurnedDown | GenerationFailed)
+        assert (bad.kind, "invalid input" in bad.message) == (FailureKind.INVALID, True)
         assert isinstance(await far.status(far.reference("../../nobody")), Missing)
         assert isinstance(api.read_probe(await far.wire.send(api.probe())), Reached)
 
@@ -201,7 +201,7 @@ async def test_a_wrong_token_and_an_empty_account_are_told_apart(tmp_path: Path,
         assert isinstance(await far.status(far.reference("r")), Unauthorized)
     async with way(api, tmp_path / "poor", {}, balance=0.2) as far:
         assert isinstance(await far.submit(), Accepted)
-        assert isinstance(await far.submit(), Broke)
+        assert isinstance(await far.submit(), OutOfCredit)
         left = api.read_balance(await far.wire.send(api.balance()))
         assert left == pytest.approx(0.05)
 
@@ -221,11 +221,11 @@ async def test_the_catalogue_tells_what_a_model_takes(tmp_path: Path, api: Provi
             assert api.price_list.read(price, far.model) == 0.15
 
 
-@pytest.mark.parametrize(("fault", "kind"), [("fail", Kind.FAILED), ("refuse", Kind.REFUSED)])
-async def test_what_fails_says_why(tmp_path: Path, api: Provider, way: Way, fault: str, kind: Kind) -> None:
+@pytest.mark.parametrize(("fault", "kind"), [("fail", FailureKind.FAILED), ("refuse", FailureKind.REFUSED)])
+async def test_what_fails_says_why(tmp_path: Path, api: Provider, way: Way, fault: str, kind: FailureKind) -> None:
     async with way(api, tmp_path, {fault: 1.0, "stumble": 0.3}) as far:
         broken = await far.settled(await far.submit())
-        assert isinstance(broken, Broken)
+        assert isinstance(broken, GenerationFailed)
         assert (broken.kind, bool(broken.message)) == (kind, True)
 
 
@@ -252,7 +252,7 @@ async def test_past_requests_are_found_by_what_was_asked_for(tmp_path: Path, api
 
 async def test_what_is_called_certain_is(tmp_path: Path, api: Provider) -> None:
     """No answer to a submission, however it was spoilt, is read as a refusal where the request was accepted."""
-    for fault in (one.name for one in FAULTS.values() if one.strikes is Strikes.SUBMISSION):
+    for fault in (one.name for one in FAULTS.values() if one.strikes is FaultPoint.SUBMISSION):
         if fault == "same_id":
             continue
         async with memory(api, tmp_path / fault, {fault: 1.0}) as far:
@@ -263,7 +263,7 @@ async def test_what_is_called_certain_is(tmp_path: Path, api: Provider) -> None:
                 match reply:
                     case Accepted(request_id):
                         assert [entry["id"] for entry in accepted] == [request_id], fault
-                    case TurnedDown() | Busy() | Unsent() | Unauthorized() | Forbidden() | Broke():
+                    case TurnedDown() | Busy() | Unsent() | Unauthorized() | Forbidden() | OutOfCredit():
                         assert accepted == [], f"{fault}: {reply}"
                     case Lost():
                         assert reply.message, fault

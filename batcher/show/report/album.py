@@ -17,8 +17,8 @@ from PIL import Image, ImageOps
 
 from batcher.errors import WrongUse
 from batcher.hosting.inline import open_regular
-from batcher.outputs.store import open_result
-from batcher.pixels import DECODING
+from batcher.outputs.output_folder import open_result
+from batcher.pixel_budget import DECODING
 
 FOLDER: Final = "thumbs"
 THUMB: Final = 400
@@ -32,11 +32,11 @@ _ORIENTATION: Final = 0x0112
 _TURNED: Final = frozenset({5, 6, 7, 8})
 """Orientations of which width and height change places."""
 
-Trouble = Literal["missing", "changed", "unreadable"]
+DownloadTrouble = Literal["missing", "changed", "unreadable"]
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class PictureFacts:
     """What a picture is. Sizes in pixels, as it stands upright."""
 
     width: int
@@ -53,7 +53,7 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class PictureToLook:
     """A picture to be looked at."""
 
     path: Path | str
@@ -71,9 +71,9 @@ class Album:
         if self._folder.is_symlink():
             raise WrongUse(f"{self._folder} is a symbolic link: thumbnails are kept inside the run directory")
         self._folder.mkdir(exist_ok=True)
-        self._looks: dict[str, Look] = {}
+        self._looks: dict[str, PictureFacts] = {}
         self._writing = threading.Lock()
-        self._troubles: dict[str, Trouble] = {}
+        self._troubles: dict[str, DownloadTrouble] = {}
         self._pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 2, thread_name_prefix="thumbs")
         for sha256, look in _remembered(self._folder / "looks.jsonl"):
             self._looks[sha256] = look
@@ -85,24 +85,24 @@ class Album:
         self._pool.shutdown(cancel_futures=True)
         self._file.close()
 
-    def look_at(self, wanted: Iterable[Wanted]) -> None:
+    def look_at(self, wanted: Iterable[PictureToLook]) -> None:
         """Make the thumbnails that are not there yet."""
-        fresh: dict[str, list[Wanted]] = {}
+        fresh: dict[str, list[PictureToLook]] = {}
         for one in wanted:
             if not self._has(one):
                 fresh.setdefault(one.sha256, []).append(one)
         for one, found in self._pool.map(self._first, fresh.values()):
-            if isinstance(found, Look):
+            if isinstance(found, PictureFacts):
                 self._remember(one.sha256, found)
             else:
                 self._troubles[one.sha256] = found
         self._file.flush()
 
     def keep(self, url: str, content: bytes) -> bool:
-        """Look at an original that was fetched, and remember it by its URL; say whether it could be seen."""
-        one = Wanted(Path(), hashlib.sha256(content).hexdigest(), original=True)
+        """Look at an original that was fetched, and remember it by its URL; return whether it could be seen."""
+        one = PictureToLook(Path(), hashlib.sha256(content).hexdigest(), original=True)
         found = self._seen(content, one)
-        if not isinstance(found, Look):
+        if not isinstance(found, PictureFacts):
             return False
         with self._writing, (self._folder / "originals.jsonl").open("a", encoding="utf-8") as file:
             self._remember(one.sha256, found)
@@ -111,15 +111,15 @@ class Album:
         return True
 
     def by_url(self, url: str) -> str | None:
-        """Give the digest of an original that was fetched from there."""
+        """Return the digest of an original that was fetched from there."""
         return self._urls.get(url)
 
-    def of(self, sha256: str) -> Look | None:
-        """Give what a picture looks like, None where it could not be seen."""
+    def of(self, sha256: str) -> PictureFacts | None:
+        """Return what a picture looks like, None where it could not be seen."""
         return self._looks.get(sha256)
 
-    def trouble(self, sha256: str) -> Trouble | None:
-        """Give why a picture could not be seen."""
+    def trouble(self, sha256: str) -> DownloadTrouble | None:
+        """Return why a picture could not be seen."""
         return self._troubles.get(sha256)
 
     @staticmethod
@@ -132,26 +132,26 @@ class Album:
         """Name the large form of an original, relative to the run directory."""
         return f"{FOLDER}/{sha256[:2]}/{sha256[2:26]}-large.webp"
 
-    def _has(self, one: Wanted) -> bool:
+    def _has(self, one: PictureToLook) -> bool:
         names = [self.thumb(one.sha256), *([self.view(one.sha256)] if one.original else [])]
         return one.sha256 in self._looks and all((self._folder.parent / name).is_file() for name in names)
 
-    def _remember(self, sha256: str, look: Look) -> None:
+    def _remember(self, sha256: str, look: PictureFacts) -> None:
         if sha256 not in self._looks:
             self._file.write(json.dumps([sha256, *_facts(look)]) + "\n")
         self._looks[sha256] = look
 
-    def _first(self, same: list[Wanted]) -> tuple[Wanted, Look | Trouble]:
+    def _first(self, same: list[PictureToLook]) -> tuple[PictureToLook, PictureFacts | DownloadTrouble]:
         """Look at the first of some files of one digest that is there; an output may be its own original."""
         original = any(one.original for one in same)
-        found: Look | Trouble = "missing"
+        found: PictureFacts | DownloadTrouble = "missing"
         for one in dict.fromkeys(replace(one, original=original) for one in same):
             found = self._make(one)
-            if isinstance(found, Look):
+            if isinstance(found, PictureFacts):
                 return one, found
         return same[0], found
 
-    def _make(self, one: Wanted) -> Look | Trouble:
+    def _make(self, one: PictureToLook) -> PictureFacts | DownloadTrouble:
         try:
             with self._opened(one.path) as file:
                 content = file.read()
@@ -164,7 +164,7 @@ class Album:
     def _opened(self, path: Path | str) -> BinaryIO:
         return open_regular(path) if isinstance(path, Path) else open_result(self._folder.parent, path)
 
-    def _seen(self, content: bytes, one: Wanted) -> Look | Trouble:
+    def _seen(self, content: bytes, one: PictureToLook) -> PictureFacts | DownloadTrouble:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -172,7 +172,7 @@ class Album:
         except Exception:  # noqa: BLE001 - decoders of damaged pictures raise what they like
             return "unreadable"
 
-    def _drawn(self, content: bytes, one: Wanted) -> Look:
+    def _drawn(self, content: bytes, one: PictureToLook) -> PictureFacts:
         side = VIEW if one.original else THUMB
         with Image.open(io.BytesIO(content)) as opened:
             width, height = opened.size  # before a draft makes it smaller
@@ -190,7 +190,7 @@ class Album:
         self._save(picture, self.thumb(one.sha256), profile)
         plain = picture.convert("RGB")
         tiny = plain.resize((TINY, TINY), Image.Resampling.BOX).tobytes()
-        return Look(*((height, width) if turned else (width, height)), _print(plain), tiny)
+        return PictureFacts(*((height, width) if turned else (width, height)), _print(plain), tiny)
 
     def _save(self, picture: Image.Image, name: str, profile: bytes | None) -> None:
         file = self._folder.parent / name
@@ -208,7 +208,7 @@ def _print(picture: Image.Image) -> str:
     return f"{sum(bit << place for place, bit in enumerate(bits)):016x}"
 
 
-def _facts(look: Look) -> tuple[int, int, str, str]:
+def _facts(look: PictureFacts) -> tuple[int, int, str, str]:
     return look.width, look.height, look.print, base64.b64encode(look.tiny).decode("ascii")
 
 
@@ -226,7 +226,7 @@ def _noted(file: Path) -> Iterator[tuple[str, str]]:
                 continue
 
 
-def _remembered(file: Path) -> Iterator[tuple[str, Look]]:
+def _remembered(file: Path) -> Iterator[tuple[str, PictureFacts]]:
     """Read what was seen before; a line that was cut off is seen again."""
     if not file.is_file():
         return
@@ -235,6 +235,6 @@ def _remembered(file: Path) -> Iterator[tuple[str, Look]]:
             try:
                 sha256, width, height, print_, tiny = json.loads(line)
                 bytes.fromhex(sha256)  # it names files
-                yield sha256, Look(width, height, print_, base64.b64decode(tiny))
+                yield sha256, PictureFacts(width, height, print_, base64.b64decode(tiny))
             except (ValueError, TypeError):
                 continue

@@ -88,7 +88,7 @@ def _up(share: float) -> float:
 
 
 def _nice(value: float) -> float:
-    """Give the next round number that is no less."""
+    """Return the next round number that is no less."""
     if value <= 0:
         return 1.0
     power = 1.0

@@ -10,14 +10,14 @@ from typing import Any, Final
 from batcher.clock import from_rfc3339
 from batcher.job import Job, Output
 from batcher.ledger.reader import Reader
-from batcher.outputs.store import open_result
+from batcher.outputs.output_folder import open_result
 
 MOST: Final = 20
 """Earlier results of one job that a page has."""
 
 
 @dataclass(frozen=True, slots=True)
-class Earlier:
+class EarlierResult:
     """An earlier result. `file`: relative to the run directory; `at`: a stamp."""
 
     file: str
@@ -27,7 +27,7 @@ class Earlier:
     at: float
 
 
-class History:
+class EarlierResults:
     """The earlier results in a run directory. Memory holds the place of each, not the results."""
 
     def __init__(self, reader: Reader, out: Path) -> None:
@@ -38,9 +38,9 @@ class History:
             self._by_row.setdefault(row["row"], array("q")).append(row["place"])
         self._bought_again = _names(out / "replaced")
 
-    def of(self, jobs: Sequence[Job]) -> dict[str, list[Earlier]]:
+    def of(self, jobs: Sequence[Job]) -> dict[str, list[EarlierResult]]:
         """Return the earlier results of these jobs, by job id, the latest first."""
-        found: dict[str, list[Earlier]] = {}
+        found: dict[str, list[EarlierResult]] = {}
         by_row: dict[int, list[Job]] = {}
         for job in jobs:
             if job.spec.row in self._by_row:
@@ -54,7 +54,7 @@ class History:
                     found.setdefault(job.id, []).extend(_of_job(older, outputs))
         return {job_id: sorted(results, key=lambda one: -one.at)[:MOST] for job_id, results in found.items() if results}
 
-    def _replaced(self, job_id: str) -> Iterator[Earlier]:
+    def _replaced(self, job_id: str) -> Iterator[EarlierResult]:
         """Yield what gave way when this job was bought again, as the sidecars beside it tell."""
         for name in sorted(_names(self._out / "replaced" / job_id)):
             if not name.endswith(".json"):
@@ -64,7 +64,7 @@ class History:
                     said = json.loads(opened.read())
                 output = said["output"]
                 kind = PurePosixPath(str(output["file"])).suffix
-                yield Earlier(
+                yield EarlierResult(
                     file=f"replaced/{job_id}/{name.removesuffix('.json')}{kind}",
                     sha256=str(output["sha256"]),
                     mime=str(output["mime"]),
@@ -82,10 +82,10 @@ def _names(folder: Path) -> set[str]:
         return set()
 
 
-def _of_job(job: Job, outputs: Sequence[Output]) -> Iterator[Earlier]:
+def _of_job(job: Job, outputs: Sequence[Output]) -> Iterator[EarlierResult]:
     for output in outputs:
         if output.file and output.sha256:
-            yield Earlier(
+            yield EarlierResult(
                 file=output.file,
                 sha256=output.sha256,
                 mime=output.mime or "",

@@ -106,6 +106,6 @@ def _failures(status: Mapping[str, Any]) -> Figure:
 
 
 def _clock(span: float) -> charts.Say:
-    """Give what writes a time of day, UTC, as exactly as so many seconds need."""
+    """Return what writes a time of day, UTC, as exactly as so many seconds need."""
     end = 19 if span < _SHORT else 16
     return lambda at: f"{(rfc3339(at) or '')[11:end]} UTC"

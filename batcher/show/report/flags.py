@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from batcher.catalog import asked_side
-from batcher.show.report.album import Look
+from batcher.show.report.album import PictureFacts
 
 Flags = dict[str, str]
 """What is odd -> in words."""
@@ -28,8 +28,8 @@ _SAME_MEAN, _SAME_MOST = 2.0, 12
 _TWIN_MEAN: Final = 1.5
 
 
-def flags(inputs: Mapping[str, object], look: Look, original: Look | None) -> Flags:
-    """Give what is odd about an output of these inputs, beside its first original."""
+def flags(inputs: Mapping[str, object], look: PictureFacts, original: PictureFacts | None) -> Flags:
+    """Return what is odd about an output of these inputs, beside its first original."""
     found: Flags = {}
     if look.contrast < _FLAT:
         found["blank"] = "it is of a single colour"
@@ -42,7 +42,7 @@ def flags(inputs: Mapping[str, object], look: Look, original: Look | None) -> Fl
     return found
 
 
-def _shape(asked: object, look: Look) -> str | None:
+def _shape(asked: object, look: PictureFacts) -> str | None:
     width, colon, height = str(asked).partition(":")
     if not (colon and width.isdigit() and height.isdigit() and int(width) and int(height)):
         return None  # `auto`, or none asked for
@@ -50,8 +50,8 @@ def _shape(asked: object, look: Look) -> str | None:
     return None if 1 - _SHAPE < off < 1 + _SHAPE else f"asked for {asked}, came as {look.width} x {look.height}"
 
 
-def _small(inputs: Mapping[str, object], look: Look) -> str | None:
-    """Say that it is well below what was asked for. Models take `2K` as a longer side or as an area: either will do."""
+def _small(inputs: Mapping[str, object], look: PictureFacts) -> str | None:
+    """Return a flag if it is well below what was asked for. `2K` may mean a longer side or an area: either will do."""
     if (found := asked_side(inputs)) is None:
         return None
     asked, side = found
@@ -60,7 +60,7 @@ def _small(inputs: Mapping[str, object], look: Look) -> str | None:
     return None if enough else f"asked for {asked}, came as {look.width} x {look.height}"
 
 
-def _unchanged(look: Look, original: Look) -> bool:
+def _unchanged(look: PictureFacts, original: PictureFacts) -> bool:
     shape = (look.width / look.height) / (original.width / original.height)
     if not 1 - _SHAPE < shape < 1 + _SHAPE:
         return False
@@ -68,14 +68,14 @@ def _unchanged(look: Look, original: Look) -> bool:
     return sum(apart) / len(apart) < _SAME_MEAN and max(apart) < _SAME_MOST
 
 
-class Twins:
+class DuplicateFinder:
     """Finds outputs that are the same picture, by their bytes or by their looks."""
 
     def __init__(self) -> None:
         self._groups: dict[str, tuple[bytes, list[int]]] = {}
 
-    def take(self, place: int, look: Look) -> None:
-        """Take an output in, by its place in the report."""
+    def take(self, place: int, look: PictureFacts) -> None:
+        """Add an output, by its position in the report."""
         if look.contrast < _FLAT:
             return
         tiny, group = self._groups.setdefault(look.print, (look.tiny, []))
@@ -83,5 +83,5 @@ class Twins:
             group.append(place)
 
     def groups(self) -> list[list[int]]:
-        """Give the places of those that are the same."""
+        """Return the places of those that are the same."""
         return [group for _, group in self._groups.values() if len(group) > 1]

@@ -10,9 +10,9 @@ from urllib.parse import quote
 from batcher.clock import rfc3339
 from batcher.job import Job, Output, State
 from batcher.outputs.sidecar import shortened, sidecar_file
-from batcher.show.report.album import Album, Look, Wanted
-from batcher.show.report.earlier import Earlier, History
-from batcher.show.report.flags import Flags, Twins, flags
+from batcher.show.report.album import Album, PictureFacts, PictureToLook
+from batcher.show.report.earlier import EarlierResult, EarlierResults
+from batcher.show.report.flags import DuplicateFinder, Flags, flags
 
 _AT_ONCE: Final = 200
 _SHOWN: Final = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/avif", "image/bmp", "image/svg+xml")
@@ -25,7 +25,7 @@ Shown = tuple[Job, list[Output]]
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class ReportPaths:
     """Where things are. `root`: what the manifest's paths count from; `out`: the run directory."""
 
     out: Path
@@ -33,13 +33,13 @@ class Places:
 
 
 @dataclass(slots=True)
-class Words:
+class TextTable:
     """Each text once, by number: prompts and values come again and again."""
 
     texts: dict[str, int] = field(default_factory=dict)
 
     def number(self, text: str) -> int:
-        """Give a text's number. A very long one is cut: the sidecar has all of it."""
+        """Return a text's number. A very long one is cut: the sidecar has all of it."""
         if len(text) > _LONGEST:
             text = text[:_LONGEST] + "…"
         return self.texts.setdefault(text, len(self.texts))
@@ -48,19 +48,19 @@ class Words:
 class Gallery:
     """Makes cards of jobs, and counts what it sees on the way."""
 
-    def __init__(self, places: Places, album: Album, history: History) -> None:
+    def __init__(self, places: ReportPaths, album: Album, history: EarlierResults) -> None:
         self._places = places
         self._history = history
         self._album = album
-        self._twins = Twins()
-        self.words = Words()
+        self._twins = DuplicateFinder()
+        self.words = TextTable()
         self.cards = 0
         self.flags: dict[str, int] = {}
         self.elsewhere: set[str] = set()
         """Originals that are not here."""
 
     def cards_of(self, jobs: Iterable[Shown]) -> Iterator[Card]:
-        """Give a card for each output, or one for a job that has none; thumbnails are made on the way."""
+        """Return a card for each output, or one for a job that has none; thumbnails are made on the way."""
         stream = iter(jobs)
         while some := list(islice(stream, _AT_ONCE)):
             earlier = self._history.of([job for job, _ in some])
@@ -77,21 +77,21 @@ class Gallery:
                     self.cards += 1
 
     def twins(self) -> list[list[int]]:
-        """Give the groups of cards whose pictures are the same."""
+        """Return the groups of cards whose pictures are the same."""
         groups = self._twins.groups()
         if groups:
             self.flags["twin"] = sum(map(len, groups))
         return groups
 
-    def _wanted(self, jobs: Iterable[Shown], earlier: Mapping[str, Sequence[Earlier]]) -> Iterator[Wanted]:
+    def _wanted(self, jobs: Iterable[Shown], earlier: Mapping[str, Sequence[EarlierResult]]) -> Iterator[PictureToLook]:
         for results in earlier.values():
-            yield from (Wanted(one.file, one.sha256) for one in results if one.mime in _SHOWN)
+            yield from (PictureToLook(one.file, one.sha256) for one in results if one.mime in _SHOWN)
         for job, outputs in jobs:
             for image in job.spec.images:
-                yield Wanted(self._places.root / image.path, image.sha256, original=True)
+                yield PictureToLook(self._places.root / image.path, image.sha256, original=True)
             for output in outputs:
                 if output.file and output.sha256 and (output.mime or "") in _SHOWN:
-                    yield Wanted(output.file, output.sha256)
+                    yield PictureToLook(output.file, output.sha256)
 
     def _card(self, job: Job, output: Output | None, count: int) -> Card:
         spec = job.spec
@@ -118,7 +118,7 @@ class Gallery:
         return card | (self._after(job, output) if output else {})
 
     def _inputs(self, job: Job) -> Mapping[str, object]:
-        """Give what the job sends beside its prompt, its images and what is a variable already."""
+        """Return what the job sends beside its prompt, its images and what is a variable already."""
         images = {image.field[0] for image in job.spec.images}
         return {
             name: shortened(value)
@@ -142,7 +142,7 @@ class Gallery:
             found.append(card)
         return found
 
-    def _older(self, results: Sequence[Earlier]) -> list[Card]:
+    def _older(self, results: Sequence[EarlierResult]) -> list[Card]:
         """Return what the page shows of a job's earlier results; what is not there any more is left out."""
         found: list[Card] = []
         for one in results:
@@ -180,7 +180,7 @@ class Gallery:
         return card | ({"flags": odd} if odd else {})
 
     def _trouble(self, output: Output) -> Flags:
-        """Say what keeps a file from being shown; one that was seen before may be gone since."""
+        """Return what keeps a file from being shown; one that was seen before may be gone since."""
         match self._album.trouble(str(output.sha256)) or self._since(output):
             case "missing":
                 return {"missing": "its file is not there any more: batcher verify fetches it again while it can"}
@@ -198,14 +198,14 @@ class Gallery:
             return "missing"
         return None if size == output.bytes else "changed"
 
-    def _first_original(self, job: Job) -> Look | None:
+    def _first_original(self, job: Job) -> PictureFacts | None:
         local = {image.path: image.sha256 for image in job.spec.images}
         digests = (local.get(source) or self._album.by_url(source) for source in job.spec.sources)
         return next((look for digest in digests if digest and (look := self._album.of(digest))), None)
 
 
 def variables(job: Job) -> dict[str, str]:
-    """Give what tells a job from others: its variables and plain inputs as text, its model, original and sample."""
+    """Return what tells a job from others: its variables and plain inputs as text, its model, original and sample."""
     spec = job.spec
     found = {name: _text(value) for name, value in spec.vars.items()}
     found |= {name: _text(value) for name, value in spec.inputs.items() if name != "prompt" and _plain(value)}
@@ -231,5 +231,5 @@ def _took(job: Job) -> float | None:
 
 
 def _address(file: str) -> str:
-    """Give a file's address relative to the page: a name may hold what means something in an address."""
+    """Return a file's address relative to the page: a name may hold what means something in an address."""
     return quote(file.encode("utf-8", "surrogateescape"))

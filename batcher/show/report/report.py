@@ -16,10 +16,10 @@ from batcher.clock import Clock, rfc3339
 from batcher.ledger.reader import Reader
 from batcher.settings import SANDBOX
 from batcher.show.report.album import Album
-from batcher.show.report.earlier import History
+from batcher.show.report.earlier import EarlierResults
 from batcher.show.report.figures import Figure, figures
 from batcher.show.report.flags import WORDS
-from batcher.show.report.gallery import Gallery, Places, Shown
+from batcher.show.report.gallery import Gallery, ReportPaths, Shown
 from batcher.show.status import status_of
 from batcher.show.words import next_command
 from batcher.version import __version__
@@ -56,7 +56,7 @@ def write_report(out: Path, *, most: int = MOST, told: Told | None = None) -> Wr
         places = spread_places(every, most)
         album = Album(out)
         try:
-            gallery = Gallery(Places(out, Path(str(meta.get("root") or "."))), album, History(reader, out))
+            gallery = Gallery(ReportPaths(out, Path(str(meta.get("root") or "."))), album, EarlierResults(reader, out))
             jobs = _counted(reader.shown(places), len(places), told)
             head = {
                 "name": status["name"],
@@ -78,7 +78,7 @@ def write_report(out: Path, *, most: int = MOST, told: Told | None = None) -> Wr
 
 
 def spread_places(places: "array[int]", most: int) -> "array[int]":
-    """Give no more than `most` of the places, evenly spread."""
+    """Return no more than `most` of the places, evenly spread."""
     if len(places) <= most:
         return places
     return array("q", (places[(2 * n + 1) * len(places) // (2 * most)] for n in range(most)))
@@ -144,7 +144,7 @@ def _filled(template: str, facts: Mapping[str, str]) -> str:
 
 
 def _policy(style: str, script: str) -> str:
-    """Give the page's Content-Security-Policy: it loads pictures beside it, runs its own script, and reaches nobody."""
+    """Return the page's Content-Security-Policy: it loads pictures beside it, runs its own script, reaches nobody."""
     hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script)]
     return (
         "default-src 'none'; img-src 'self' file: data:; media-src 'self' file:; "
