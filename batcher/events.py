@@ -53,6 +53,8 @@ class Held:
     seconds: float
     window: int | None = None
     """Jobs that the server is thought to take at once."""
+    reached: bool = True
+    """The server has said so; False: nothing could be heard of it."""
 
 
 @dataclass(frozen=True, slots=True)

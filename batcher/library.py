@@ -393,7 +393,7 @@ def _seconds(name: str, given: Duration | None) -> float | None:
 
 def _usd(given: float | None) -> float | None:
     if given is not None and not 0 <= given < float("inf"):
-        raise WrongUse(f"max_cost_usd={given!r}: is no amount of dollars")
+        raise WrongUse(f"max_cost_usd={given!r}: is not an amount in dollars")
     return None if given is None else float(given)
 
 

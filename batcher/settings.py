@@ -42,7 +42,7 @@ def time_of_day(value: object) -> object:
         return value
     if found := re.fullmatch(r"([01]?\d|2[0-3]):([0-5]\d)", value.strip()):
         return f"{int(found[1]):02}:{found[2]}"
-    raise ValueError("is no time of day: write 03:00 or 21:30, this machine's time")
+    raise ValueError("is not a time of day: write 03:00 or 21:30, this machine's time")
 
 
 TimeOfDay = Annotated[

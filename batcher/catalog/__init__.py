@@ -214,7 +214,7 @@ def _explain(error: jsonschema_rs.ValidationError, inputs: Mapping[str, object])
         case jsonschema_rs.ValidationErrorKind.MinItems(limit=limit) if isinstance(value, list):
             return where, f"has {len(value)} items, the model takes at least {limit}"
         case jsonschema_rs.ValidationErrorKind.AdditionalProperties(unexpected=names):
-            return ", ".join(names), "is no input of the model"
+            return ", ".join(names), "is not an input of the model"
         case _:
             return where, error.message if len(error.message) < 300 else error.message[:300] + "..."  # noqa: PLR2004
 

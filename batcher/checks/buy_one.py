@@ -314,7 +314,9 @@ def _format(order: Order, content: bytes | str) -> Check:
     try:
         media = examine(content)
     except NotMedia as wrong:
-        return bad("format", f"what came is no image or video: {wrong}", "a run tries three times, then fails the job")
+        return bad(
+            "format", f"what came is not an image or video: {wrong}", "a run tries three times, then fails the job"
+        )
     size = f", {media.width} x {media.height}" if media.width else ""
     if order.extension and media.extension != order.extension:
         message = f"{media.extension}{size}, where {order.extension} was asked for"

@@ -43,7 +43,7 @@ COMMANDS: Final[dict[str, _Entry]] = {
     "resume": _entry("Go on with the run in a directory.", "resume"),
     "status": _entry("Where a run stands; --by VAR: who cost what.", "status"),
     "jobs": _entry("List jobs: id, state, name, request, error.", "jobs"),
-    "retry": _entry("Let failed or uncertain jobs go on.", "retry"),
+    "retry": _entry("Queue failed or uncertain jobs again.", "retry"),
     "cancel": _entry("Cancel what is still queued at the server.", "cancel"),
     "pause": _entry("End the run at work, until `resume`.", "pause"),
     "adopt": _entry("Give a job the request id that you found.", "adopt"),

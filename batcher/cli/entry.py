@@ -49,7 +49,7 @@ def _no_text() -> str:
 
 def _run() -> int:
     if said := _no_text():
-        say(f"batcher: {said} has bytes that are no UTF-8; rename it, or give it another name")
+        say(f"batcher: {said} has bytes that are not UTF-8; rename it, or give it another name")
         return EXIT_USAGE
     try:
         result = app(standalone_mode=False)

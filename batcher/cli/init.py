@@ -38,7 +38,7 @@ def init(
         path = path / "batch.yaml"
     if path.suffix.lower() not in {*_TABLES, ".yaml", ".yml"}:
         named = command("init", path.with_name(f"{path.name}.yaml"))
-        raise WrongUse(f"{path} is no folder that is there, and no name of a manifest", f"name one: {named}")
+        raise WrongUse(f"{path} is neither an existing folder nor the name of a manifest", f"name one: {named}")
     notes: list[str] = []
     options: list[str] = []
     if path.suffix.lower() in _TABLES:
@@ -52,7 +52,7 @@ def init(
         with path.open("x", encoding="utf-8") as file:
             file.write(starter)
     except FileExistsError:
-        raise WrongUse(f"{path} is there already", "give another name: batcher init NAME.yaml") from None
+        raise WrongUse(f"{path} exists already", "give another name: batcher init NAME.yaml") from None
     except OSError as error:
         raise WrongUse(f"{path} cannot be written: {error.strerror}") from None
     _write_schema(path.parent / SCHEMA)

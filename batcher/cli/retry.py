@@ -88,7 +88,7 @@ def _ask(out: o.Out, which: RetrySelection, *, yes: bool) -> tuple[RetrySelectio
                 found.take(job, target, which)
     if which.job and not found.count:
         raise WrongUse(
-            f"there is no job {which.job} that can be retried so",
+            f"no job {which.job} can be retried in this way",
             f"see: {command('jobs', out)}; an uncertain one needs --state uncertain, a done one --again",
         )
     which = replace(which, only=found.only, told_at=None if found.only is not None else told_at)

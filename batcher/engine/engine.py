@@ -480,7 +480,9 @@ class Engine:
         self._changed.set()
         if held is not None:
             window = int(self._pace.window.size)
-            await self._ledger.say(Held(self._clock.now(), after.message or "", round(held, 3), window))
+            await self._ledger.say(
+                Held(self._clock.now(), after.message or "", round(held, 3), window, reached=not move.unreached)
+            )
 
     def _release_held(self) -> None:
         """Go on with the jobs that waited until something was known of latencies."""

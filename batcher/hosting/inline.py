@@ -84,7 +84,7 @@ class ImageFactsCache:
         except (OSError, ValueError):  # a NUL byte in its name
             raise ImageNotUsable(f"{path} does not exist", "missing") from None
         if not stat.S_ISREG(found.st_mode):
-            raise ImageNotUsable(f"{path} is no regular file", "missing")
+            raise ImageNotUsable(f"{path} is not a regular file", "missing")
         key = str(path)
         for known in (self.fresh.get(key), self._known.get(key)):
             if known and known[:2] == (found.st_size, found.st_mtime_ns):
@@ -99,7 +99,7 @@ def open_regular(path: Path) -> io.BufferedReader:
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise OSError(errno.EINVAL, "is no regular file")
+        raise OSError(errno.EINVAL, "is not a regular file")
     return os.fdopen(fd, "rb")
 
 
@@ -163,7 +163,7 @@ def _unreadable(name: str, head: bytes) -> ImageNotUsable:
     if not head:
         return ImageNotUsable(f"{name} is empty; copy it anew")
     helps = "convert it, or give an https URL"
-    return ImageNotUsable(f"{name} is no JPEG, PNG or WebP that can be read; {helps}", "no picture")
+    return ImageNotUsable(f"{name} is not a JPEG, PNG or WebP that can be read; {helps}", "no picture")
 
 
 def _converted(kind: str) -> str:
@@ -197,7 +197,7 @@ def why_no_data_uri(text: str, kinds: Collection[str]) -> str | None:
     head, comma, body = text.partition(",")
     kind = head.partition(":")[2].partition("/")[0].strip().lower()
     if not comma or kind not in kinds:
-        return f"is a data URI that is no {' or '.join(sorted(kinds))}; it begins with {text[:40]!r}"
+        return f"is a data URI that is not an {' or '.join(sorted(kinds))}; it begins with {text[:40]!r}"
     if not head.rstrip().lower().endswith(";base64"):
         return "is a data URI without `;base64`"
     if len(body) > MAX_REQUEST:

@@ -19,7 +19,7 @@ def adoptable(connection: sqlite3.Connection, job_id: str, request_id: str) -> J
     """Return the job that may adopt the request. Raises WrongUse where it may not, and says why."""
     row = connection.execute(statements("questions.sql")["job"], {"id": job_id}).fetchone()
     if row is None:
-        raise WrongUse(f"there is no job {job_id}")
+        raise WrongUse(f"no job has the id {job_id}")
     job = job_of(row)
     if job.state not in _FROM:
         raise WrongUse(f"job {job_id} is {job.state}: only uncertain and failed jobs adopt a request")

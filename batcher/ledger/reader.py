@@ -31,7 +31,7 @@ class Reader:
         self.out = out
         file = out / "ledger.sqlite"
         if not has_ledger(out):
-            raise NotFound(f"{out} is no run directory: there is no ledger.sqlite in it{_near(out)}")
+            raise NotFound(f"{out} is not a run directory: there is no ledger.sqlite in it{_near(out)}")
         try:
             self._connection, version = _opened(file, "mode=ro")
         except sqlite3.OperationalError as error:
@@ -280,5 +280,5 @@ def bring_forward(out: Path) -> None:
 def _unfit(version: int, out: Path) -> LedgerUnreadable | NotFound:
     """Name a ledger that is empty, older or newer than what can be read."""
     if version == 0:
-        return NotFound(f"{out} is no run directory yet: its ledger.sqlite has nothing in it")
+        return NotFound(f"{out} is not a run directory yet: its ledger.sqlite has nothing in it")
     return newer(version)

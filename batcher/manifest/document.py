@@ -43,7 +43,7 @@ class RowsGlob(_Section):
     def _form_of_glob(cls, value: object) -> object:
         if isinstance(value, str) or (isinstance(value, list) and value and all(isinstance(one, str) for one in value)):
             return value
-        raise ValueError("is no pattern of files, no folder and no list of these")
+        raise ValueError("is not a file pattern, a folder or a list of these")
 
 
 class OutputSection(_Section):
@@ -97,7 +97,7 @@ class Document(_Section):
     def _name_of_provider(cls, value: str | None) -> str | None:
         known = value and value.lower()
         if known and known not in PROVIDERS:
-            raise ValueError(f"`{value}` is no provider{did_you_mean(known, [*PROVIDERS])}")
+            raise ValueError(f"`{value}` is not a provider{did_you_mean(known, [*PROVIDERS])}")
         return known
 
     @field_validator("prices", mode="before")
@@ -112,11 +112,11 @@ class Document(_Section):
             named = {str(key): item for key, item in value.items()}
             return RowsGlob(**named) if "glob" in named else RowsFile(**named)
         if value is not None and not isinstance(value, str | list | dict | RowsFile | RowsGlob):
-            raise ValueError("is no file, no `{glob: ...}` and no list of mappings")
+            raise ValueError("is not a file, a `{glob: ...}` or a list of mappings")
         if isinstance(value, list):
             for index, job in enumerate(value):
                 if not isinstance(job, dict):
-                    raise ValueError(f"item {index + 1} is no mapping of names to values")  # noqa: TRY004 - pydantic's form
+                    raise ValueError(f"item {index + 1} is not a mapping of names to values")  # noqa: TRY004 - pydantic's form
             return [{str(key): item for key, item in job.items()} for job in value]
         return value
 
@@ -140,7 +140,7 @@ def read_document(marked: YamlWithLines, file: str, faults: Faults) -> tuple[Doc
                 "",
                 "is empty: a manifest needs at least `model` and `inputs`"
                 if marked.value is None
-                else "is no mapping: a manifest is `key: value` lines such as `model:` and `inputs:`",
+                else "is not a mapping: a manifest is `key: value` lines such as `model:` and `inputs:`",
             )
         )
         return None, False
@@ -163,7 +163,7 @@ def _note(error: dict[str, Any], marked: YamlWithLines, file: str, faults: Fault
     field = ".".join(map(str, path))
     message = str(error["msg"]).removeprefix("Value error, ")
     if error["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
-        message = "is no key of a manifest" + did_you_mean(str(path[-1]), _keys_at(path[:-1]))
+        message = "is not a key of a manifest" + did_you_mean(str(path[-1]), _keys_at(path[:-1]))
     elif error["type"] != "value_error":
         message = f"is {error['input']!r:.80}: {message[0].lower()}{message[1:]}"
     faults.add(Fault(file, marked.line(*path), field, message))

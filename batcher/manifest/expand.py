@@ -164,10 +164,10 @@ class Expansion:
             columns = jobs.columns if isinstance(jobs, RowsFile) else {}
             renamed = {name for name, heading in columns.items() if heading in header}
             self._recipe.misspelt = self._recipe.misspelt or len(renamed) < len(columns)
-            return header | renamed | set(row.values) | set(row.empty), f"no column of {rows.label}"
+            return header | renamed | set(row.values) | set(row.empty), f"not a column of {rows.label}"
         if isinstance(jobs, list):
             return {str(key) for job in jobs for key in job}, "in no job"
-        return {*row.values, *row.empty}, "nothing that is known of a file" if jobs else "no variable"
+        return {*row.values, *row.empty}, "not known of a file" if jobs else "not a variable"
 
     def _check_without_rows(self) -> None:
         """Note what is wrong with inputs and matrix, whatever the rows may be, for these cannot be read."""

@@ -105,7 +105,7 @@ class InputBuilder:
         for name in required if isinstance(required, list) and not self.misspelt else ():
             if name in given:
                 continue
-            message = f"is missing, and the model requires it: there is {where} of that name, and it is not in `inputs`"
+            message = f"is missing, and the model requires it: it is {where}, and not in `inputs`"
             near = get_close_matches(name, columns, n=1, cutoff=0.6)
             meant = f"; did you mean `{near[0]}`?" if near else ""
             self._faults.add(Fault(self._manifest.file, 1, name, message + meant))
@@ -172,7 +172,7 @@ class InputBuilder:
     def _read_sets(self, sets: Mapping[str, str]) -> dict[str, str]:
         for name in sets:
             if name not in self._model.properties:
-                message = f"is no input of {self._model.called}" + self._meant(name)
+                message = f"is not an input of {self._model.called}" + self._meant(name)
                 self._faults.add(Fault("--set", 1, name, message))
                 self.misspelt = True
         return {name: text for name, text in sets.items() if name in self._model.properties}
@@ -187,7 +187,7 @@ class InputBuilder:
 
     def _check_names_of_inputs(self) -> None:
         for name in [name for name in self._inputs if name not in self._model.properties]:
-            message = f"is no input of {self._model.called}" + self._meant(name)
+            message = f"is not an input of {self._model.called}" + self._meant(name)
             line = self._manifest.marked.line("inputs", name)
             self._faults.add(Fault(self._manifest.file, line, f"inputs.{name}", message))
             self.misspelt = True

@@ -101,7 +101,7 @@ def open_manifest(file: str, *, name: str | None = None, stdin: IO[bytes] | None
         path = Path(file).absolute()
         root = path.parent
         if not is_text(str(path)):
-            raise WrongUse(f"{str(path)!a} has bytes that are no UTF-8 in its name: rename it, or a folder above it")
+            raise WrongUse(f"{str(path)!a} has bytes that are not UTF-8 in its name: rename it, or a folder above it")
         if not path.is_file():
             raise _no_file(file, path)
     try:
@@ -131,7 +131,7 @@ def _no_file(file: str, path: Path) -> NotFound:
         return NotFound(
             f"{file} is a folder, and no manifest", f"to write one about the photos in it: {command('init', file)}"
         )
-    return NotFound(f"{file} does not exist{_near(path)}" if not path.exists() else f"{file} is no file")
+    return NotFound(f"{file} does not exist{_near(path)}" if not path.exists() else f"{file} is not a file")
 
 
 def _near(path: Path) -> str:
@@ -172,7 +172,7 @@ def rows_are_there(document: Document, root: Path, marked: YamlWithLines, file: 
     if rows_file is not None:
         suffix = Path(rows_file).suffix.lower()
         if suffix not in _ROWS:
-            faults.add(Fault(file, line, "jobs", f"{rows_file} is no CSV or JSONL file (.csv, .tsv, .txt, .jsonl)"))
+            faults.add(Fault(file, line, "jobs", f"{rows_file} is not a CSV or JSONL file (.csv, .tsv, .txt, .jsonl)"))
         elif not (root / rows_file).is_file():
             faults.add(Fault(file, line, "jobs", f"{rows_file} does not exist in {root}"))
     elif isinstance(document.jobs, RowsGlob):
@@ -181,7 +181,7 @@ def rows_are_there(document: Document, root: Path, marked: YamlWithLines, file: 
             try:
                 matches = any(True for _ in glob_rows(pattern, root))
             except (ValueError, OSError) as error:
-                faults.add(Fault(file, line, "jobs.glob", f"{pattern!r} is no pattern that can be matched: {error}"))
+                faults.add(Fault(file, line, "jobs.glob", f"{pattern!r} cannot be matched as a pattern: {error}"))
             else:
                 if not matches:
                     faults.add(Fault(file, line, "jobs.glob", f"{pattern} matches no file in {root}"))

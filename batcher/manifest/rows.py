@@ -70,7 +70,7 @@ class Rows:
             self._faults.add(Fault(self.label, _bad_line(self.path), "", self._not_text(error)))
         except LookupError:
             self._faults.add(
-                Fault(self.label, 1, "encoding", f"`{self._form.encoding}` is no encoding; try utf-8 or cp1252")
+                Fault(self.label, 1, "encoding", f"`{self._form.encoding}` is not an encoding; try utf-8 or cp1252")
             )
         except OSError as error:
             self._faults.add(Fault(self.label, 1, "", f"cannot be read: {error.strerror}"))
@@ -111,7 +111,7 @@ class Rows:
                     yield self._row(number, line, header, cells)
                 line = reader.line_num + 1
         except csv.Error as error:
-            raise BadRows(reader.line_num, f"is no CSV that can be read on from here: {error}") from None
+            raise BadRows(reader.line_num, f"cannot be read as CSV from here on: {error}") from None
         except StopIteration:
             raise BadRows(1, "has no header line") from None
 
@@ -207,11 +207,11 @@ def _read_jsonl(text: TextIO) -> Iterator[Row]:
         try:
             value = json.loads(content, parse_constant=_no_constant, object_pairs_hook=_each_once)
         except (ValueError, RecursionError) as error:
-            said = str(error) if isinstance(error, _Twice) else f"is no JSON: {error}"
+            said = str(error) if isinstance(error, _Twice) else f"is not JSON: {error}"
             yield Row(number, line, {}, (content.strip(),), problem=said)
             continue
         if not isinstance(value, dict):
-            yield Row(number, line, {}, (content.strip(),), problem="is no JSON object")
+            yield Row(number, line, {}, (content.strip(),), problem="is not a JSON object")
         elif "\\ud" in content.lower() and not _writable(value):
             problem = "has half a character (a lone surrogate, \\ud800 to \\udfff)"
             yield Row(number, line, {}, (content.strip(),), problem=problem)
@@ -253,7 +253,7 @@ def _writable(value: object) -> bool:
 
 
 def _no_constant(word: str) -> object:
-    raise ValueError(f"{word} is no JSON value")
+    raise ValueError(f"{word} is not a JSON value")
 
 
 def _chained(first: str, rest: TextIO) -> Iterator[str]:
@@ -285,5 +285,5 @@ def glob_rows(patterns: str | Sequence[str], root: Path) -> Iterator[Row]:
     """Yield a row for each file that matches. Raises what `globs.files` does."""
     for number, file in enumerate(globs.files(patterns, root), start=1):
         path = (file.relative_to(root) if file.is_relative_to(root) else file).as_posix()
-        problem = "" if is_text(path) else "has bytes that are no UTF-8 in its name: rename it"
+        problem = "" if is_text(path) else "has bytes that are not UTF-8 in its name: rename it"
         yield Row(number, 1, {"path": path, "stem": file.stem}, problem=problem, file=path)

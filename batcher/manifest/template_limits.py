@@ -19,7 +19,7 @@ from jinja2 import Environment, StrictUndefined, TemplateSyntaxError, Undefined,
 from jinja2.exceptions import SecurityError
 from jinja2.filters import make_attrgetter
 from jinja2.nodes import EvalContext
-from jinja2.runtime import Context
+from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from batcher.manifest.cells import EMPTY, of_the_row
@@ -56,23 +56,55 @@ MAX_WIDTH: Final = 10_000
 """That anything is padded to."""
 _PAD: Final = 100
 _PADDING: Final = frozenset({"center", "ljust", "rjust", "zfill", "expandtabs"})
-_REFUSED_METHODS: Final = frozenset({"format", "format_map", "translate", "maketrans", "encode", "to_bytes"})
+_METHODS: Final[Mapping[type, frozenset[str]]] = {
+    str: frozenset(
+        {
+            *("capitalize", "casefold", "lower", "swapcase", "title", "upper", "strip", "lstrip", "rstrip", "replace"),
+            *("removeprefix", "removesuffix", "split", "rsplit", "splitlines", "partition", "rpartition", "join"),
+            *("count", "find", "rfind", "index", "rindex", "startswith", "endswith", "isalnum", "isalpha", "isascii"),
+            *("isdecimal", "isdigit", "isidentifier", "islower", "isnumeric", "isprintable", "isspace", "istitle"),
+            *("isupper", *_PADDING),
+        }
+    ),
+    dict: frozenset({"get", "items", "keys", "values"}),
+    list: frozenset({"count", "index"}),
+    tuple: frozenset({"count", "index"}),
+    int: frozenset({"bit_count", "bit_length", "is_integer"}),
+    float: frozenset({"is_integer"}),
+    LoopContext: frozenset(
+        {
+            *("index", "index0", "revindex", "revindex0", "first", "last", "length", "depth", "depth0", "previtem"),
+            *("nextitem", "cycle", "changed"),
+        }
+    ),
+}
+"""What a template may call or read of a value, by its type; the values of a mapping it reads by their keys."""
 _WIDE: Final = re.compile(r"%(\([^)]*\))?[^a-zA-Z%(]*(\d{5,}|\*)")
 _EACH_LINE: Final = frozenset({"indent", "tojson"})
 _TEXTS: Final = frozenset({str, bytes})
 _LEAVES: Final = _TEXTS | {int, float, bool, type(None)}
 """Types of values that have a text of their own, and nothing within them."""
-_REFUSED_FILTERS: Final = ("pprint", "xmlattr", "urlize")
-_PADDING_FILTERS: Final = ("center", "indent", "wordwrap", "truncate", "batch", "slice", "round", "tojson")
-_REFUSED_NODES: Final = (
-    nodes.Macro,
-    nodes.CallBlock,
-    nodes.Include,
-    nodes.Import,
-    nodes.FromImport,
-    nodes.Extends,
-    nodes.Block,
+_FILTERS: Final = frozenset(
+    {
+        *("abs", "attr", "batch", "capitalize", "center", "count", "d", "default", "dictsort", "e", "escape", "first"),
+        *("filesizeformat", "float", "forceescape", "format", "groupby", "indent", "int", "items", "join", "last"),
+        *("length", "list", "lower", "map", "max", "min", "random", "reject", "rejectattr", "replace", "reverse"),
+        *("round", "safe", "select", "selectattr", "slice", "sort", "string", "striptags", "sum", "title", "tojson"),
+        *("trim", "truncate", "unique", "upper", "urlencode", "wordcount", "wordwrap"),
+    }
 )
+"""Filters of Jinja's that templates may use. One that a later Jinja adds is not bounded, so it is not here."""
+_PADDING_FILTERS: Final = ("center", "indent", "wordwrap", "truncate", "batch", "slice", "round", "tojson")
+_NODES: Final = frozenset(
+    {
+        *(nodes.Template, nodes.Output, nodes.TemplateData, nodes.Const, nodes.Name, nodes.List, nodes.Tuple),
+        *(nodes.Dict, nodes.Pair, nodes.Getattr, nodes.Getitem, nodes.Slice, nodes.Call, nodes.Keyword, nodes.Filter),
+        *(nodes.Test, nodes.Compare, nodes.Operand, nodes.And, nodes.Or, nodes.Not, nodes.Neg, nodes.Pos, nodes.Add),
+        *(nodes.Sub, nodes.Mul, nodes.Div, nodes.FloorDiv, nodes.Mod, nodes.Pow, nodes.Concat, nodes.CondExpr),
+        *(nodes.If, nodes.For, nodes.Assign, nodes.AssignBlock, nodes.With, nodes.FilterBlock),
+    }
+)
+"""What a template may be made of. What a later Jinja adds is refused until it is bounded."""
 
 
 class Filling:
@@ -171,15 +203,15 @@ class Bounded(ImmutableSandboxedEnvironment):
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:  # noqa: ANN401
         """Return whether a template may have this attribute."""
-        return attr not in _REFUSED_METHODS and super().is_safe_attribute(obj, attr, value)
+        allowed = any(attr in names for kind, names in _METHODS.items() if isinstance(obj, kind))
+        return allowed and super().is_safe_attribute(obj, attr, value)
 
 
 def bounded() -> Bounded:
     """Make the environment that all templates share."""
     environment = Bounded(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True, finalize=written)
     environment.globals.clear()
-    for name in _REFUSED_FILTERS:
-        environment.filters.pop(name, None)
+    environment.filters = {name: plain for name, plain in environment.filters.items() if name in _FILTERS}
     for name in _PADDING_FILTERS:
         environment.filters[name] = _narrowed(name, environment.filters[name])
     environment.filters["format"] = _formatted
@@ -208,8 +240,9 @@ def guard(environment: Environment, name: str) -> None:
 def checked(environment: Bounded, text: str) -> nodes.Template:
     """Read a template, with its loops counted and its concatenations measured. Raises TemplateSyntaxError."""
     tree = environment.parse(text)
-    for node in tree.find_all(_REFUSED_NODES):
-        raise TemplateSyntaxError(f"{type(node).__name__.lower()} is not used in manifests", node.lineno)
+    for node in tree.find_all(nodes.Node):
+        if type(node) not in _NODES:
+            raise TemplateSyntaxError(f"{type(node).__name__.lower()} is not used in manifests", node.lineno)
     for loop in tree.find_all(nodes.For):
         if loop.recursive:
             raise TemplateSyntaxError("recursive loops are not used in manifests", loop.lineno)

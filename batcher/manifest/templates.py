@@ -52,7 +52,7 @@ class Template:
         try:
             self._template = None if self.plain else _ENVIRONMENT.from_string(checked(_ENVIRONMENT, text))
         except (TemplateError, RecursionError) as error:
-            raise BadTemplate(f"is no template that can be read: {error}") from None
+            raise BadTemplate(f"cannot be read as a template: {error}") from None
         self._parts = None if self.plain else _parts(_ENVIRONMENT.parse(text))
 
     @cached_property
@@ -163,7 +163,7 @@ class Condition:
             self.reads_row = _reads_row(parsed)
             """The columns that it asks for by `row["..."]`."""
         except (TemplateError, RecursionError) as error:
-            raise BadTemplate(f"is no expression that can be read: {error}") from None
+            raise BadTemplate(f"cannot be read as an expression: {error}") from None
 
     def holds(self, values: Mapping[str, object]) -> bool:
         """Return whether it is true of these variables. Raises BadTemplate."""

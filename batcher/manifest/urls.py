@@ -32,7 +32,7 @@ def why_not_fetchable(url: str, *, loopback: bool) -> str:
         parts = urlsplit(url.strip())
         host = parts.hostname or ""
     except ValueError as error:
-        return f"is no URL: {error}"
+        return f"is not a URL: {error}"
     if not host:
         return "has no host"
     if loopback and is_loopback(host):

@@ -80,9 +80,9 @@ def load(text: str) -> YamlWithLines:
         problem = error.problem or str(error)
         if "tag" in problem:
             problem += "; only plain values are read"
-        raise NotYaml(mark.line + 1 if mark else 1, f"is no YAML that can be read: {problem}") from None
+        raise NotYaml(mark.line + 1 if mark else 1, f"cannot be read as YAML: {problem}") from None
     except (yaml.YAMLError, ValueError) as error:
-        raise NotYaml(1, f"is no YAML that can be read: {' '.join(str(error).split())}") from None
+        raise NotYaml(1, f"cannot be read as YAML: {' '.join(str(error).split())}") from None
     except RecursionError:
         raise NotYaml(1, "is nested too deeply") from None
     finally:
@@ -113,7 +113,7 @@ def _refuse_odd(node: yaml.Node) -> None:
             continue
         seen.add(id(one))
         if (name := _ODD.get(one.tag)) is not None:
-            message = f"is no YAML that can be read: it has {name}: write a list or a text"
+            message = f"cannot be read as YAML: it has {name}: write a list or a text"
             raise NotYaml(one.start_mark.line + 1, message)
         waiting.extend(_children(one))
 

@@ -51,7 +51,7 @@ def examine(content: Content) -> MediaType:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             return _image(content)
     except UnidentifiedImageError:
-        raise NotMedia(f"it is no image or video; it begins with {content[:16]!r}") from None
+        raise NotMedia(f"it is not an image or video; it begins with {content[:16]!r}") from None
     except NotMedia:
         raise
     except NotWhole as cut:

@@ -206,7 +206,7 @@ def open_result(out: Path, file: str) -> BufferedReader:
         os.close(fd)
     if not stat.S_ISREG(os.fstat(opened).st_mode):
         os.close(opened)
-        raise OSError(errno.EINVAL, "is no regular file")
+        raise OSError(errno.EINVAL, "is not a regular file")
     return os.fdopen(opened, "rb")
 
 

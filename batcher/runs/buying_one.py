@@ -129,7 +129,9 @@ def _own(asked: Asked) -> _Chosen:
     models = [model for model in bundled(name).values() if asked.model in {None, model.id}]
     model = next((one for one in models if one.media), None)
     if model is None:
-        raise WrongUse(f"{asked.model} is no bundled model that edits a picture", "name a manifest whose job is bought")
+        raise WrongUse(
+            f"{asked.model} is not a bundled model that edits a picture", "name a manifest whose job is bought"
+        )
     inputs: dict[str, object] = {"prompt": OWN_PROMPT}
     field = min(model.media)
     inputs[field] = [_picture()] if model.properties[field].get("type") == "array" else _picture()

@@ -32,7 +32,7 @@ def known_provider(name: str | None) -> str | None:
     if name is None:
         return None
     if (known := name.lower()) not in PROVIDERS:
-        raise WrongUse(f"--provider {name}: is no provider{did_you_mean(known, [*PROVIDERS])}")
+        raise WrongUse(f"--provider {name}: is not a provider{did_you_mean(known, [*PROVIDERS])}")
     return known
 
 
@@ -71,7 +71,7 @@ def model_id(manifest: Manifest, option: str | None) -> str:
 def unknown_model(manifest: Manifest, name: str, known: list[str]) -> ManifestFaulty:
     """Make the fault of a model that nobody knows."""
     line = manifest.marked.line("model")
-    return faulty(manifest, Fault(manifest.file, line, "model", f"`{name}` is no model" + did_you_mean(name, known)))
+    return faulty(manifest, Fault(manifest.file, line, "model", f"`{name}` is not a model" + did_you_mean(name, known)))
 
 
 def nothing_selected(manifest: Manifest, selection: Selection) -> ManifestFaulty:

@@ -51,7 +51,7 @@ async def open_directory(
     dependencies = dependencies or Dependencies()
     fresh = not has_ledger(out)
     if fresh and not make:
-        raise NotFound(f"{out} is no run directory: there is no ledger.sqlite in it")
+        raise NotFound(f"{out} is not a run directory: there is no ledger.sqlite in it")
     async with AsyncExitStack() as stack:
         if fresh:
             _make(out, rebuild=rebuild)
@@ -83,7 +83,7 @@ async def open_made(out: Path) -> AsyncIterator[RunDirectory]:
 async def open_ledger(out: Path, *, dependencies: Dependencies | None = None) -> AsyncIterator[Ledger]:
     """Hold a run directory's ledger alone, for what needs no API."""
     if not has_ledger(out):
-        raise NotFound(f"{out} is no run directory: there is no ledger.sqlite in it")
+        raise NotFound(f"{out} is not a run directory: there is no ledger.sqlite in it")
     async with _held(out, dependencies or Dependencies()) as ledger:
         yield ledger
 

@@ -63,7 +63,7 @@ def write_rows(meta: Mapping[str, Any], reasons: Reasons, file: Path) -> int:
         file.unlink(missing_ok=True)
         raise
     except FileExistsError:
-        raise WrongUse(f"{file} is there already", "give another name") from None
+        raise WrongUse(f"{file} exists already", "give another name") from None
     except OSError as error:
         raise WrongUse(f"{file} cannot be written: {error.strerror}") from None
     return count - (kind in _CSV)

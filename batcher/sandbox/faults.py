@@ -61,7 +61,7 @@ _OF_SUBMISSIONS: Final = {
     "refusal_with_id": "accepted, and answered 400 with the request id",
     "cut_clean": "accepted, and the answer ends after the request id, in good order",
     "junk": "accepted, in an answer with junk around its JSON",
-    "bad_byte": "accepted, in an answer with a byte that is no UTF-8",
+    "bad_byte": "accepted, in an answer with a byte that is not UTF-8",
     "absurd": "accepted, in an answer with a number of 6,000 digits and 100,000 nested lists",
     "buried_id": "accepted, in an answer whose request id is not where it belongs",
     "html": "200 with a page of HTML in the place of the JSON, accepted",

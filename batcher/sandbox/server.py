@@ -214,7 +214,7 @@ class Sandbox:
             case "file_loop":
                 raise web.HTTPFound(str(request.url))
             case "file_wrong":
-                content = b"this is no image, whatever was promised\n"
+                content = b"this is not an image, whatever was promised\n"
             case "file_bomb":
                 content = bomb()
             case "file_away" if "127.0.0.1" in request.host:

@@ -93,7 +93,8 @@ def range_of(left: tuple[float, float] | None) -> str:
 def bill(board: Board) -> str:
     """Write what it costs, so far and at the end."""
     cost = board.money
-    parts = [f"{money(cost.billed)} {'pretended' if board.rehearsal else 'billed'} so far"]
+    billed = money(cost.billed)
+    parts = [f"simulated cost {billed} so far" if board.rehearsal else f"{billed} billed so far"]
     if cost.end and board.settled < board.total:
         low, high = map(money, cost.end)
         parts.append(f"{low} at the end" if low == high else f"{low} to {high} at the end")

@@ -17,7 +17,7 @@ from batcher.money import expected_end
 from batcher.settings import SANDBOX
 from batcher.show.board import Board, Money, drawn, line, named
 from batcher.show.eta import RateMeter, left
-from batcher.show.words import counts, duration, money, waiting
+from batcher.show.words import counts, held, money, waiting
 from batcher.terminal_text import plain
 
 EVERY: Final = 10.0
@@ -45,8 +45,8 @@ class Tally:
         self._last = ""
         self._holds = 0
         self._window: int | None = None
-        self._hold: tuple[float, str] | None = None
-        """Until when submissions wait, and why."""
+        self._hold: tuple[float, str, bool] | None = None
+        """Until when submissions wait, why, and whether the server has said so."""
         self._silence = ""
         self._waits: dict[str, str] = {}
         """By job: what it waits for."""
@@ -62,10 +62,10 @@ class Tally:
                 self._meter = RateMeter(self._now(), self._settled)
             case Moved():
                 self._take_move(event)
-            case Held(why=why, seconds=seconds, window=window):
+            case Held(why=why, seconds=seconds, window=window, reached=reached):
                 self._holds += 1
                 self._window = window
-                self._hold = (self._now() + seconds, why)
+                self._hold = (self._now() + seconds, why, reached)
             case Silence(message=message, since=since):
                 self._silence = message if since is not None else ""
             case Waiting():
@@ -112,7 +112,8 @@ class Tally:
         elif to_come < sum(states.values()) - settled:
             trouble.append(f"the limit pays for about {to_come:,} more of {sum(states.values()) - settled:,}")
         if self._hold and now < self._hold[0]:
-            trouble.append(f"submissions wait {duration(self._hold[0] - now)}: {self._hold[1]}")
+            until, why, reached = self._hold
+            trouble.append(held(why, until - now, reached=reached))
         if self._waits:
             trouble.append(waiting(len(self._waits), next(reversed(self._waits.values()))))
         ceiling = started.concurrency if started else 0
@@ -183,8 +184,8 @@ class PlainProgress:
         match event:
             case Started(name=name, provider=provider, vendor=vendor, states=states):
                 self._say(f"{name} on {named(provider, vendor)}: {counts(states)}")
-            case Held(why=why, seconds=seconds):
-                self._say(f"submissions wait {duration(seconds)}: {why}")
+            case Held(why=why, seconds=seconds, reached=reached):
+                self._say(held(why, seconds, reached=reached))
             case Warned(message=message) | Silence(message=message):
                 self._say(f"warning: {message}")
             case Changed(settings=settings):

@@ -16,7 +16,7 @@ from batcher.pacing.budget import restored
 from batcher.settings import SANDBOX
 from batcher.show.board import Board, Money, named
 from batcher.show.eta import RECENT, SettledCount, left
-from batcher.show.words import duration, left_behind, money, waiting
+from batcher.show.words import held, left_behind, money, waiting
 from batcher.terminal_text import command, plain
 
 _COLUMN: Final = 48
@@ -179,7 +179,7 @@ def _trouble(reader: Reader, now: float) -> _Trouble:
             continue
         holds, window = holds + 1, facts.get("window")
         until = row["at"] + facts["seconds"]
-        hold = f"submissions wait {duration(until - now)}: {facts['why']}" if now < until else ""
+        hold = held(facts["why"], until - now, reached=facts.get("reached", True)) if now < until else ""
     return _Trouble(holds, window, tuple(one for one in (silence, stopping, hold) if one), bool(stopping))
 
 

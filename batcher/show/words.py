@@ -101,6 +101,13 @@ def counts(states: Mapping[str, int]) -> str:
     return ", ".join(found) or "no jobs"
 
 
+def held(why: str, seconds: float, *, reached: bool) -> str:
+    """Return why nothing is submitted for some seconds; `reached`: the server has said so."""
+    if not reached:
+        return f"cannot reach the API; trying again in {duration(seconds)}"
+    return f"the API takes no more for now ({why}); trying again in {duration(seconds)}"
+
+
 def summary(found: Mapping[str, Any], out: Path, took: float | None = None) -> list[str]:
     """Return the summary of a run: what is done, what is not and why, and the command that goes on. `took`: seconds."""
     states, cost = found["states"], found["cost_usd"]
@@ -112,10 +119,10 @@ def summary(found: Mapping[str, Any], out: Path, took: float | None = None) -> l
     if others := found["total"] - found["selected"]:
         lines.append(f"{jobs(others)} more of the manifest {'is' if others == 1 else 'are'} not selected by this run")
     if found["files"]:
-        lasted = "" if took is None else f"; this start took {duration(took)}"
+        lasted = "" if took is None else f"; took {duration(took)}"
         lines.append(f"{found['files']:,} files, {size(found['bytes'])}, in {out / 'files'}{lasted}")
     if cost["worst_case"]:
-        parts = [f"{'pretended bill' if rehearsal else 'billed'} {money(cost['billed'])}"]
+        parts = [f"{'simulated cost' if rehearsal else 'billed'} {money(cost['billed'])}"]
         if cost["reserved"]:
             parts.append(f"not billed yet, or bill unknown: {money(cost['reserved'])}")
         if cost["at_risk"]:

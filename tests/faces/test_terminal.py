@@ -46,7 +46,7 @@ def test_faults_go_to_standard_error_and_into_the_plan(batcher: Batcher, api: Ap
     (batcher.folder / "m.yaml").write_text(f"model: {MODEL}\ninptus: {{}}\n")
     done = batcher("run", "m.yaml")
     assert (done.code, done.out) == (65, "")
-    assert "m.yaml:2: inptus: is no key of a manifest; did you mean `inputs`?" in done.err
+    assert "m.yaml:2: inptus: is not a key of a manifest; did you mean `inputs`?" in done.err
     plan = batcher("plan", "m.yaml", "--json")
     assert plan.code == 65
     assert plan.json()["fault_count"] == 1

@@ -12,6 +12,7 @@ from typing import Any
 from batcher.ledger.reader import Reader
 from batcher.provider import PROVIDERS
 from batcher.sandbox.faults import FAULTS
+from batcher.show import words
 from tests.nights.play import Life, Scenario
 
 UNCERTAIN = "uncertain `lost`"
@@ -180,7 +181,8 @@ def play(case: Case, protocol: str = "runcomfy") -> Observed:
         if not reads and warned:
             reads = json.loads(warned[0])["message"]
         if not reads and held:
-            reads = f"submissions wait: {json.loads(held[0])['why']}"
+            facts = json.loads(held[0])
+            reads = words.held(facts["why"], facts["seconds"], reached=facts["reached"]).partition(";")[0]
         return Observed(f"{job.state}{kind}", code, reads or "", len(accepted), life.loop.now)
 
 

@@ -213,7 +213,7 @@ class Api:
         if status := self.file_statuses.get(f"{request.match_info['id']}/{request.match_info['name']}"):
             return web.Response(status=status)
         if f"{request.match_info['id']}/{request.match_info['name']}" in self.bad_files:
-            return web.Response(body=b"this is no picture")
+            return web.Response(body=b"this is not a picture")
         picture_of = picture(f"{request.match_info['id']} {request.match_info['name']}")
         if self.silent_files:
             self.silent_files -= 1

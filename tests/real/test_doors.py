@@ -144,7 +144,7 @@ def test_only_regular_files_are_read_as_images(batcher: Batcher, kind: str) -> N
     (batcher.folder / "m.yaml").write_text(f"model: {MODEL}\ninputs: {{prompt: x, image_urls: [odd.png]}}\n")
     begun = time.monotonic()
     done = batcher("plan", "m.yaml")
-    assert done.code == 65 and "is no regular file" in done.err, done.err
+    assert done.code == 65 and "is not a regular file" in done.err, done.err
     assert time.monotonic() - begun < 10
 
 
@@ -214,11 +214,11 @@ def test_a_matrix_without_end_is_refused_at_once(batcher: Batcher) -> None:
     ("uri", "says"),
     [
         ("data:image/png;base64," + "A" * (80 * 2**20), "80 MiB"),
-        ("data:text/html;base64,PGh0bWw+", "no image"),
-        ("data:image/png;base64,PGh0bWw+", "no JPEG, PNG or WebP"),
+        ("data:text/html;base64,PGh0bWw+", "not an image"),
+        ("data:image/png;base64,PGh0bWw+", "not a JPEG, PNG or WebP"),
         ("data:image/png,plain", "without `;base64`"),
         ("data:image/png;base64,???", "cannot be decoded"),
-        ("data:,", "no image"),
+        ("data:,", "not an image"),
     ],
 )
 def test_a_data_uri_that_cannot_be_sent_is_a_fault_of_the_manifest(batcher: Batcher, uri: str, says: str) -> None:

@@ -314,7 +314,7 @@ def test_who_is_meant_is_told_by_option_environment_and_manifest(at_fal: Batcher
     assert at_fal("plan", "m.yaml", "--provider", "FAL").code == 0
     (at_fal.folder / "n.yaml").write_text(f"model: {FAL_MODEL}\nprovider: fall\n{manifest}")
     wrong = at_fal("plan", "n.yaml")
-    assert wrong.code == 65 and "n.yaml:2: provider: `fall` is no provider; did you mean `fal`?" in wrong.err
+    assert wrong.code == 65 and "n.yaml:2: provider: `fall` is not a provider; did you mean `fal`?" in wrong.err
     key_id, _, secret = KEY.partition(":")
     done = at_fal("run", "m.yaml", FAL_KEY="", FAL_KEY_ID=key_id, FAL_KEY_SECRET=secret)
     assert done.code == 0, done.err
@@ -491,7 +491,7 @@ def test_a_lost_request_is_adopted_by_hand_as_anywhere(at_fal: Batcher, fal: Fal
 def test_what_only_another_provider_takes_is_said_to_be_its(at_fal: Batcher) -> None:
     (at_fal.folder / "only.yaml").write_text(f"model: {MODEL}\ninputs: {{prompt: a, system_prompt: b}}\n")
     wrong = at_fal("plan", "only.yaml")
-    assert wrong.code == 65 and "system_prompt: is no input of" in wrong.err and "--provider fal" in wrong.err
+    assert wrong.code == 65 and "system_prompt: is not an input of" in wrong.err and "--provider fal" in wrong.err
     photo = Path(__file__).parent.parent.parent / "manifests/photos/mug.jpg"
     (at_fal.folder / "only.csv").write_text(f"prompt,image_urls,system_prompt,sku\na,{photo},b,1\n")
     said = at_fal("plan", "only.csv", "--model", MODEL, "--json").json()["warnings"]

@@ -146,10 +146,10 @@ said([plan.jobs, plan.cost_usd.estimated, plan.cost_usd.limit, plan.faults, plan
         ('batcher.run({"name": "m", "model": MODEL, "jobs": rows(200)})', 64, "yes=True"),
         ('batcher.run({"model": MODEL, "jobs": rows(2)})', 64, "out="),
         ('batcher.run({"name": "m", "model": MODEL, "jobs": rows(2)}, max_time="8")', 64, "has no unit"),
-        ('batcher.run({"name": "m", "model": MODEL, "jobs": rows(2)}, provider="fall")', 64, "is no provider"),
+        ('batcher.run({"name": "m", "model": MODEL, "jobs": rows(2)}, provider="fall")', 64, "is not a provider"),
         ('batcher.run({"name": "m", "model": MODEL, "jobs": [1]})', 64, "no mapping"),
         ('batcher.run("nothing.yaml")', 66, "does not exist"),
-        ('batcher.view("nothing")', 66, "no run directory"),
+        ('batcher.view("nothing")', 66, "not a run directory"),
     ],
 )
 def test_what_would_be_a_question_or_is_wrong_is_an_error_that_says_so(

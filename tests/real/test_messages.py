@@ -31,9 +31,9 @@ def left(batcher: Batcher) -> list[str]:
         (["run", "jobs.csv", "--model", MODEL, "-o", "jobs.csv/deep"], 64, "jobs.csv/deep cannot be made"),
         (["run", "jobs.csv", "--model", MODEL, "-o", "x" * 300], 64, "cannot be made: File name too long"),
         (["plan", "jobs.csv", "--model", MODEL, "-o", "x" * 300], 64, "File name too long"),
-        (["status", "x" * 300], 66, "is no run directory"),
-        (["resume", "x" * 300], 66, "is no run directory"),
-        (["cancel", "jobs.csv"], 66, "is no run directory"),
+        (["status", "x" * 300], 66, "is not a run directory"),
+        (["resume", "x" * 300], 66, "is not a run directory"),
+        (["cancel", "jobs.csv"], 66, "is not a run directory"),
         (["run", "jobs.csv", "--model", MODEL, "--where", "1==2"], 65, "selects no job of the manifest"),
         (["plan", "jobs.csv", "--model", MODEL, "--where", "1==2"], 65, "selects no job of the manifest"),
     ],
@@ -132,7 +132,8 @@ def test_kinds_and_counts_are_named_where_one_is_wrong(batcher: Batcher, api: Ap
     done = batcher("plan", "jobs.csv", "--model", MODEL, "--set", "num_outputs=2")
     assert (
         done.code == 65
-        and "--set:1: num_outputs: is no input of google/nano-banana/pro/edit; did you mean `num_images`?" in done.err
+        and "--set:1: num_outputs: is not an input of google/nano-banana/pro/edit; did you mean `num_images`?"
+        in done.err
     )
 
 
@@ -301,5 +302,5 @@ def test_a_catalogue_that_does_not_answer_is_not_one_without_the_model(
 ) -> None:
     api.catalogue_status = status
     done = batcher("run", batcher.csv(["a"]), "--model", "some/model")
-    assert done.code == code and ("is no model" in done.err) == (status == 404), done.err
+    assert done.code == code and ("is not a model" in done.err) == (status == 404), done.err
     assert not (batcher.folder / "runs").exists()

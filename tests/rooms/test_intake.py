@@ -88,7 +88,7 @@ def test_photos_that_cannot_be_sent_are_called_what_they_are_by_their_paths(yaml
     assert "is a TIFF; " in faults["p/d.tif"] and "magick" in faults["p/d.tif"]
     assert "is a JPEG that is not whole: it ends too soon; copy it anew" in faults["p/cut-a.jpg"]
     assert "not whole" in faults["p/padded-a.jpg"] and "copy it anew" in faults["p/cut-c.webp"]
-    assert "is empty" in faults["p/g.jpg"] and "is no JPEG, PNG or WebP" in faults["p/h.jpg"]
+    assert "is empty" in faults["p/g.jpg"] and "is not a JPEG, PNG or WebP" in faults["p/h.jpg"]
     photos = folder.census.photos
     assert str(photos).startswith("12 photos: 3 usable, 1 GIF, 1 HEIC, 1 TIFF, 5 broken, 1 no picture"), str(photos)
     assert photos.named["p/f.HEIC"] == "HEIC"
@@ -118,10 +118,10 @@ def test_a_photo_of_several_pictures_is_a_jpeg(yaml: Yaml) -> None:
         ("https:///a.jpg", "has no host"),
         ("https://", "has no host"),
         ("https:a.jpg", "has no host"),
-        ("https://[x/a.jpg", "is no URL"),
-        ("data:text/html;base64,PGI+", "is a data URI that is no image"),
-        ("data:image/png;base64,PGI+", "is no JPEG, PNG or WebP"),
-        ("data:,x", "is a data URI that is no image"),
+        ("https://[x/a.jpg", "is not a URL"),
+        ("data:text/html;base64,PGI+", "is a data URI that is not an image"),
+        ("data:image/png;base64,PGI+", "is not a JPEG, PNG or WebP"),
+        ("data:,x", "is a data URI that is not an image"),
     ],
 )
 def test_a_url_that_the_server_cannot_fetch_is_a_fault(yaml: Yaml, url: str, said: str) -> None:
@@ -163,14 +163,16 @@ def test_a_column_is_read_by_any_heading_in_templates_and_in_where(folder: Folde
          "jobs: {file: r.csv, columns: {t: 'My Title'}}\n")  # fmt: skip
     folder.write("r.csv", f"My Title, Image Position ,Image Src,empty\nA,1,{URL},\nB,2,{URL},\n")
     assert [job.inputs["prompt"] for job in folder.jobs()] == ["1 A", "2 B"]
-    assert folder.jobs()[0].vars == {"t": "A", "Image Position": "1", "Image Src": URL}, "the row itself is no variable"
+    assert folder.jobs()[0].vars == {"t": "A", "Image Position": "1", "Image Src": URL}, (
+        "the row itself is not a variable"
+    )
     where = Options(where="row['Image Position'] == '2' and row['empty'] == ''")
     assert [job.inputs["prompt"] for job in folder.jobs(options=where)] == ["2 B"]
     (fault,) = folder.faults(options=Options(where="row['Image Pos'] == '2'"))
-    assert fault == "--where:1: asks for `Image Pos`, which is no column of r.csv; did you mean `Image Position`?"
+    assert fault == "--where:1: asks for `Image Pos`, which is not a column of r.csv; did you mean `Image Position`?"
     yaml("inputs: {prompt: '{{ row[\"Titel\"] }}', image_urls: ['{{ row[\"Image Src\"] }}']}\njobs: r.csv\n")
     (fault,) = folder.faults()
-    assert "inputs.prompt: asks for `Titel`, which is no column of r.csv" in fault
+    assert "inputs.prompt: asks for `Titel`, which is not a column of r.csv" in fault
     folder.write("r.jsonl", json.dumps({"my title": "x", "p": URL}) + "\n" + json.dumps({"p": URL}) + "\n")
     yaml("inputs: {prompt: '{{ row[\"my title\"] }}', image_urls: ['{{ p }}']}\njobs: r.jsonl\n")
     assert folder.faults() == ["r.jsonl:2: prompt: the row has no column `my title`"]
@@ -244,7 +246,7 @@ def test_a_row_that_was_filled_is_set_aside_filled(folder: Folder, yaml: Yaml) -
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("r.csv", "promt,image_urls\n" + f"a,{URL}\n" * 80, "there is no column of r.csv of that name, and it is not in `inputs`; did you mean `promt`?"),
+        ("r.csv", "promt,image_urls\n" + f"a,{URL}\n" * 80, "it is not a column of r.csv, and not in `inputs`; did you mean `promt`?"),
         ("r.jsonl", json.dumps({"image_urls": [URL]}) + "\n" + json.dumps({"image_urls": [URL], "x": 1}) + "\n", "no row of r.jsonl has it"),
     ],
 )  # fmt: skip
@@ -434,7 +436,7 @@ def test_a_photo_whose_name_is_no_text_is_a_fault_of_its_own(folder: Folder, yam
     folder.photo("p/ok.jpg")
     (folder.path / "p" / os.fsdecode(b"b\xe9b.jpg")).write_bytes((folder.path / "p/ok.jpg").read_bytes())
     yaml(OF_PHOTOS + "jobs: {glob: p/}\n")
-    assert "has bytes that are no UTF-8 in its name" in folder.faults()[0]
+    assert "has bytes that are not UTF-8 in its name" in folder.faults()[0]
     rejected: list[str] = []
     jobs = folder.jobs(options=Options(skip_invalid=True), reject=lambda _row, _header, why: rejected.append(why))
     assert len(jobs) == len(rejected) == 1

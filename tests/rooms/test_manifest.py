@@ -135,7 +135,7 @@ def test_where_chooses_rows_by_an_expression(yaml: Yaml) -> None:
     folder = yaml(f"inputs: {{image_urls: [{URL}]}}\njobs: [{{prompt: a, n: 1}}, {{prompt: b, n: 2}}]\n")
     assert [job.inputs["prompt"] for job in folder.jobs(options=Options(where="n > 1"))] == ["b"]
     assert "undefined" in folder.faults(options=Options(where="m > 1"))[0]
-    assert "--where:1: is no expression" in folder.faults(options=Options(where="n >"))[0]
+    assert "--where:1: cannot be read as an expression" in folder.faults(options=Options(where="n >"))[0]
 
 
 def test_bad_rows_are_set_aside_where_asked_for(folder: Folder) -> None:
@@ -150,32 +150,32 @@ def test_bad_rows_are_set_aside_where_asked_for(folder: Folder) -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("inptus: {prompt: a}", "m.yaml:2: inptus: is no key of a manifest; did you mean `inputs`?"),
-        ("limits: {concurency: 3}", "m.yaml:2: limits.concurency: is no key of a manifest; did you mean `concurrency`?"),
+        ("inptus: {prompt: a}", "m.yaml:2: inptus: is not a key of a manifest; did you mean `inputs`?"),
+        ("limits: {concurency: 3}", "m.yaml:2: limits.concurency: is not a key of a manifest; did you mean `concurrency`?"),
         ("limits:\n  concurrency: 0", "m.yaml:3: limits.concurrency: is 0: input should be greater than or equal to 1"),
         ("retry: {job_timeout: soon}", "m.yaml:2: retry.job_timeout: is not a duration: write 90s, 30m or 1h30m"),
-        ("inputs: {promt: a}", f"m.yaml:2: inputs.promt: is no input of {MODEL}; did you mean `prompt`?"),
-        ("inputs: {prompt: '{{ a', image_urls: [b]}", "m.yaml:2: inputs.prompt: is no template that can be read:"),
-        ("inputs: {prompt: '{{ nix }}', image_urls: [b]}", "m.yaml:2: inputs.prompt: asks for `nix`, which is no variable and not in the matrix"),
+        ("inputs: {promt: a}", f"m.yaml:2: inputs.promt: is not an input of {MODEL}; did you mean `prompt`?"),
+        ("inputs: {prompt: '{{ a', image_urls: [b]}", "m.yaml:2: inputs.prompt: cannot be read as a template:"),
+        ("inputs: {prompt: '{{ nix }}', image_urls: [b]}", "m.yaml:2: inputs.prompt: asks for `nix`, which is not a variable and not in the matrix"),
         ("jobs: gone.csv", "m.yaml:2: jobs: gone.csv does not exist in FOLDER"),
-        ("jobs: list.pdf", "m.yaml:2: jobs: list.pdf is no CSV or JSONL file"),
+        ("jobs: list.pdf", "m.yaml:2: jobs: list.pdf is not a CSV or JSONL file"),
         ("jobs: {glob: '*.tif'}", "m.yaml:2: jobs.glob: *.tif matches no file in FOLDER"),
         ("jobs: []", "m.yaml:1: jobs: names no job"),
-        ("jobs: [1]", "m.yaml:2: jobs: item 1 is no mapping of names to values"),
+        ("jobs: [1]", "m.yaml:2: jobs: item 1 is not a mapping of names to values"),
         ("name: a\nname: b", "m.yaml:3: name: stands twice in the same mapping"),
-        ("inputs: {prompt: a}\n x: [", "m.yaml:3: is no YAML that can be read:"),
-        ("inputs: !!python/object:os.system {}", "m.yaml:2: is no YAML that can be read:"),
-        ("jobs: [{x: !!set {a, b}}]", "m.yaml:2: is no YAML that can be read: it has a `!!set`: write a list or a text"),
-        ("jobs: [{x: !!binary aGVsbG8=}]", "m.yaml:2: is no YAML that can be read: it has `!!binary` bytes"),
-        ("jobs: [{x: [!!timestamp 2026-01-01]}]", "m.yaml:2: is no YAML that can be read: it has a `!!timestamp`"),
+        ("inputs: {prompt: a}\n x: [", "m.yaml:3: cannot be read as YAML:"),
+        ("inputs: !!python/object:os.system {}", "m.yaml:2: cannot be read as YAML:"),
+        ("jobs: [{x: !!set {a, b}}]", "m.yaml:2: cannot be read as YAML: it has a `!!set`: write a list or a text"),
+        ("jobs: [{x: !!binary aGVsbG8=}]", "m.yaml:2: cannot be read as YAML: it has `!!binary` bytes"),
+        ("jobs: [{x: [!!timestamp 2026-01-01]}]", "m.yaml:2: cannot be read as YAML: it has a `!!timestamp`"),
         ("matrix: {scene: []}", "m.yaml:2: matrix.scene: is []:"),
         ("inputs: &a [*a]", "m.yaml:2: has an anchor that contains itself"),
         ("inputs: {prompt: a, image_urls: [x.jpg]}", "m.yaml:2: image_urls: x.jpg does not exist"),
         ("inputs: {prompt: a, image_urls: ['s3://b/x']}", "m.yaml:2: image_urls: `s3://b/x` is neither an https URL"),
-        ("inputs: {prompt: a, image_urls: [m.yaml]}", "m.yaml:2: image_urls: m.yaml is no JPEG, PNG or WebP that can be read"),
+        ("inputs: {prompt: a, image_urls: [m.yaml]}", "m.yaml:2: image_urls: m.yaml is not a JPEG, PNG or WebP that can be read"),
         (f"inputs: {{prompt: a, image_urls: [{URL}], resolution: 8K}}", 'm.yaml:2: resolution: is "8K"; the model takes 1K, 2K, 4K'),
         (f"inputs: {{prompt: a, image_urls: {[URL] * 21}}}", "m.yaml:2: image_urls: has 21 items, the model takes at most 20"),
-        ("inputs: {image_urls: [a]}", "m.yaml:1: prompt: is missing, and the model requires it: there is no variable of"),
+        ("inputs: {image_urls: [a]}", "m.yaml:1: prompt: is missing, and the model requires it: it is not a variable"),
         (f"inputs: {{image_urls: [{URL}]}}", "m.yaml:1: prompt: is missing, and the model requires it"),
     ],
 )  # fmt: skip
@@ -192,7 +192,7 @@ def test_a_fault_says_where_and_what_would_be_right(yaml: Yaml, text: str, fault
         (b"prompt,prompt,image_urls\na,b,c\n", "r.csv:1: prompt: is the heading of two columns"),
         (b"prompt,image_urls\na,https://i.invalid/1.png,x\n", "r.csv:2: has 3 cells, the header has 2"),
         (b"prompt,image_urls,\na,https://i.invalid/1.png,x\n", "r.csv:2: has `x` in a column without a heading"),
-        (b'prompt,image_urls\n"a,b\n', "r.csv:2: is no CSV that can be read on from here"),
+        (b'prompt,image_urls\n"a,b\n', "r.csv:2: cannot be read as CSV from here on"),
         (b"prompt,image_urls\n" + b"x" * 300 + b"\0,b\n", "r.csv:2: has a NUL byte"),
         (b"prompt,image_urls\n", "r.csv:1: jobs: names no job"),
     ],
@@ -204,12 +204,12 @@ def test_a_fault_of_a_csv_file_is_named(folder: Folder, content: bytes, fault: s
 @pytest.mark.parametrize(
     ("line", "fault"),
     [
-        ("{", "r.jsonl:1: is no JSON"),
-        ("[1]", "r.jsonl:1: is no JSON object"),
-        ('{"prompt": NaN}', "r.jsonl:1: is no JSON: NaN is no JSON value"),
+        ("{", "r.jsonl:1: is not JSON: "),
+        ("[1]", "r.jsonl:1: is not a JSON object"),
+        ('{"prompt": NaN}', "r.jsonl:1: is not JSON: NaN is not a JSON value"),
         ('{"prompt": "a\\u0000"}', "r.jsonl:1: has a NUL byte"),
         ('{"prompt": "a\\ud83d"}', "r.jsonl:1: has half a character"),
-        ("[" * 20_000, "r.jsonl:1: is no JSON"),
+        ("[" * 20_000, "r.jsonl:1: is not JSON: "),
     ],
 )
 def test_a_fault_of_a_jsonl_file_is_named(folder: Folder, line: str, fault: str) -> None:
@@ -232,7 +232,7 @@ def test_a_missing_column_is_one_fault_and_not_one_a_row(yaml: Yaml) -> None:
     folder = yaml("inputs: {prompt: 'a {{ titel }}', image_urls: ['{{ photo }}']}\njobs: r.csv\n")
     folder.write("r.csv", "title,photo\n" + f"a,{URL}\n" * 10)
     assert folder.faults() == [
-        "m.yaml:2: inputs.prompt: asks for `titel`, which is no column of r.csv and not in the matrix; did you mean `title`?"
+        "m.yaml:2: inputs.prompt: asks for `titel`, which is not a column of r.csv and not in the matrix; did you mean `title`?"
     ]
 
 
@@ -305,8 +305,8 @@ def test_a_manifest_that_is_no_text(folder: Folder) -> None:
     assert folder.write("m.yaml", "model: x\n".encode("utf-16")).faults()[0].startswith("m.yaml:1: has bytes that")
     assert folder.write("m.yaml", b"model: x\nname: a\0\n").faults()[0].startswith("m.yaml:2: has a NUL byte")
     assert folder.write("m.yaml", "").faults()[0].startswith("m.yaml:1: is empty")
-    assert folder.write("m.yaml", "- a\n").faults()[0].startswith("m.yaml:1: is no mapping")
-    assert folder.write("m.yaml", "[" * 5000).faults()[0].startswith("m.yaml:1: is")
+    assert folder.write("m.yaml", "- a\n").faults()[0].startswith("m.yaml:1: is not a mapping")
+    assert folder.write("m.yaml", "[" * 5000).faults()[0].startswith("m.yaml:1: ")
 
 
 @pytest.mark.parametrize("jobs", ["{&glob : '*.png'}", "{? [a] : b}", "{glob: '**png'}", "{glob: ''}", "{1: 2}"])
@@ -351,8 +351,8 @@ jobs:
 """
     faults = folder.write("m.yaml", text).faults()
     assert [fault.partition(";")[0] for fault in faults] == [
-        "m.yaml:2: limits.concurrencie: is no key of a manifest",
-        "m.yaml:4: inputs.promt: is no input of google/nano-banana/pro/edit",
+        "m.yaml:2: limits.concurrencie: is not a key of a manifest",
+        "m.yaml:4: inputs.promt: is not an input of google/nano-banana/pro/edit",
         "m.yaml:7: image_urls: gone.png does not exist",
         "m.yaml:7: image_urls: away.png does not exist",
         'm.yaml:7: resolution: is "9K"',
@@ -389,7 +389,7 @@ def test_a_heading_that_is_not_there_is_said_once(folder: Folder) -> None:
 @pytest.mark.parametrize(
     ("settings", "row", "said"),
     [
-        ("id_ignores: query\n", "{prompt: a, image_urls: ['https://[x/a.png?y']}", "is no URL"),
+        ("id_ignores: query\n", "{prompt: a, image_urls: ['https://[x/a.png?y']}", "is not a URL"),
         ("", '{prompt: a, image_urls: ["a\\0b"]}', "NUL"),
         ("", '{prompt: "a\\0b"}', "NUL"),
         ("", "5", "item 1"),
@@ -475,7 +475,7 @@ def test_a_setting_that_is_wrong_does_not_hide_a_file_that_is_missing(folder: Fo
     for wrong in ("nme", "inptus"):
         faults = folder.write("m.yaml", f"model: google/nano-banana/pro/edit\n{wrong}: x\njobs: gone.csv\n").faults()
         assert [fault.partition(";")[0] for fault in faults] == [
-            f"m.yaml:2: {wrong}: is no key of a manifest",
+            f"m.yaml:2: {wrong}: is not a key of a manifest",
             "m.yaml:3: jobs: gone.csv does not exist in FOLDER",
         ]
 

@@ -125,8 +125,8 @@ def bomb() -> bytes:
 @pytest.mark.parametrize(
     ("content", "why"),
     [
-        (b"<html>an error page</html>", "it is no image or video"),
-        (b"", "it is no image or video"),
+        (b"<html>an error page</html>", "it is not an image or video"),
+        (b"", "it is not an image or video"),
         (FILM[: len(FILM) // 2], "it ends too soon"),
         (FILM[:70], "it ends too soon"),
         (FILM[:4] + b"\x01", "it ends too soon"),

@@ -89,7 +89,9 @@ def test_a_tally_follows_the_events() -> None:
     assert board.money.billed == pytest.approx(3.45)
     assert board.money.end == pytest.approx((3.6, 3.75))
     assert (board.window, board.holds, board.kinds, board.rehearsal) == (3, 1, {"source": 1}, True)
-    assert board.trouble == ("submissions wait 5 s: no room",)
+    assert board.trouble == ("the API takes no more for now (no room); trying again in 5 s",)
+    tally.take(Held(now[0], "ClientConnectorError: refused", 5.0, 3, reached=False))
+    assert tally.board().trouble == ("cannot reach the API; trying again in 5 s",)
     tally.take(Silence(now[0], "nothing since 1", 1.0))
     now[0] += 6
     assert tally.board().trouble == ("nothing since 1",)
@@ -142,4 +144,4 @@ def test_lines_are_broken_between_words_and_commands_never(monkeypatch: pytest.M
     assert [line[:2] == "  " for line in broken.splitlines()] == [False, True, True]
     command = "next: batcher resume runs/a-long-name-of-a-directory.sandbox --max-cost 5.70"
     assert wrapped(command, Terminal()) == command
-    assert wrapped(said, io.StringIO()) == said, "what is no terminal gets lines as they are"
+    assert wrapped(said, io.StringIO()) == said, "what is not a terminal gets lines as they are"

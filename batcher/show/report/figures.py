@@ -100,7 +100,7 @@ def _failures(status: Mapping[str, Any]) -> Figure:
     if cancelled:
         rows.append(("cancelled", float(cancelled), f"{cancelled:,}"))
     if not rows:
-        return Figure("What went wrong", "", "Nothing did.")
+        return Figure("What went wrong", "", "No errors")
     svg = charts.bars(rows, label="Jobs that failed, are uncertain or were cancelled, by kind")
     return Figure("What went wrong", svg, f"{int(sum(count for _, count, _ in rows)):,} of {status['total']:,}")
 

@@ -14,7 +14,7 @@ WORDS: Final = {
     "shape": "wrong shape",
     "size": "too small",
     "unchanged": "looks unchanged",
-    "twin": "has a twin",
+    "twin": "looks identical",
     "missing": "file missing",
     "changed": "file changed",
     "unreadable": "cannot be shown",

@@ -7,10 +7,11 @@ import os
 from array import array
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from html import escape
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final, TextIO
+
+from jinja2 import Environment, StrictUndefined
 
 from batcher.clock import Clock, rfc3339
 from batcher.ledger.reader import Reader
@@ -102,21 +103,19 @@ def _write(
     own = resources.files("batcher.show.report") / "page"
     style, script = ((own / name).read_text("utf-8") for name in ("report.css", "report.js"))
     before, after = (own / "report.html").read_text("utf-8").split("{{data}}")
-    filled = {
-        "title": escape(str(head["name"])),
-        "policy": escape(_policy(style, script), quote=True),
+    facts = {
+        "run": head,
+        "policy": _policy(style, script),
         "style": style,
-        "body": "rehearsal" if head["rehearsal"] else "result",
-        "banner": _banner(rehearsal=head["rehearsal"]),
+        "script": script,
         "made": f"{(rfc3339(Clock().now()) or '')[:16].replace('T', ' ')} UTC",
         "summary": _summary(status, rehearsal=head["rehearsal"]),
-        "some": _some(head),
-        "figures": "".join(map(_figure, drawn)),
-        "next": f"<p class='next'>To go on: <code>{escape(then)}</code></p>" if then else "",
-        "version": escape(__version__),
-        "script": script,
+        "figures": drawn,
+        "next": then,
+        "version": __version__,
     }
-    page.write(_filled(before, filled))
+    templates = Environment(autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
+    page.write(templates.from_string(before).render(facts))
     page.write('{"cards":[')
     page.writelines(("," if n else "") + "\n" + in_page(card) for n, card in enumerate(gallery.cards_of(jobs)))
     page.write('\n],\n"twins":' + in_page(gallery.twins()))
@@ -124,23 +123,13 @@ def _write(
     page.writelines(("," if n else "") + in_page(text) for n, text in enumerate(gallery.words.texts))
     page.write("]")
     page.write(',\n"run":' + in_page(head) + "}")
-    page.write(_filled(after, filled))
+    page.write(templates.from_string(after).render(facts))
 
 
 def in_page(value: object) -> str:
     """Write JSON that cannot end the element it stands in. Halves of pairs become escapes as they are encoded."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _filled(template: str, facts: Mapping[str, str]) -> str:
-    """Put facts into `{{name}}` places, in one pass: what a fact holds is never looked into."""
-    parts = template.split("{{")
-    filled = [parts[0]]
-    for part in parts[1:]:
-        name, _, text = part.partition("}}")
-        filled += [facts[name], text]
-    return "".join(filled)
 
 
 def _policy(style: str, script: str) -> str:
@@ -152,16 +141,8 @@ def _policy(style: str, script: str) -> str:
     )
 
 
-def _banner(*, rehearsal: bool) -> str:
-    if not rehearsal:
-        return ""
-    return (
-        '<div class="rehearsal-band"><strong>Rehearsal</strong>'
-        "<span>made by the sandbox, not the model: no results, nothing was paid</span></div>"
-    )
-
-
-def _summary(status: Mapping[str, Any], *, rehearsal: bool) -> str:
+def _summary(status: Mapping[str, Any], *, rehearsal: bool) -> list[tuple[str, str, str]]:
+    """Return what the head of the page says: a name, a value, and what is to be added to it."""
     states, cost = status["states"], status["cost_usd"]
     at_work = sum(states[name] for name in ("submitting", "running", "fetching"))
     said = [
@@ -171,26 +152,11 @@ def _summary(status: Mapping[str, Any], *, rehearsal: bool) -> str:
         ("failed", f"{states['failed']:,}", ""),
         ("uncertain", f"{states['uncertain']:,}", "may have been billed"),
         ("cancelled", f"{states['cancelled']:,}", ""),
-        ("pretended bill" if rehearsal else "billed", f"${cost['billed']:,.2f}", _not_billed(cost)),
+        ("simulated cost" if rehearsal else "billed", f"${cost['billed']:,.2f}", _not_billed(cost)),
     ]
-    kept = [one for one in said if one[1] not in {"0", "$0.00"} or one[0] == "done"]
-    return "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}{f' <small>{escape(more)}</small>' if more else ''}</dd></div>"
-        for name, value, more in kept
-    )
+    return [one for one in said if one[1] not in {"0", "$0.00"} or one[0] == "done"]
 
 
 def _not_billed(cost: Mapping[str, Any]) -> str:
     more = cost["reserved"] + cost["at_risk"]
     return f"and up to ${more:,.2f} whose bill is not known" if more else ""
-
-
-def _some(head: Mapping[str, Any]) -> str:
-    if head["shown"] == head["jobs"]:
-        return ""
-    return f"<p class='some'>{head['shown']:,} of {head['jobs']:,} jobs are shown, evenly spread over the manifest.</p>"
-
-
-def _figure(figure: Figure) -> str:
-    drawn = figure.svg or '<div class="nothing" aria-hidden="true"></div>'
-    return f"<figure><h3>{escape(figure.title)}</h3>{drawn}<figcaption>{escape(figure.says)}</figcaption></figure>"

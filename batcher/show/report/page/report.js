@@ -289,7 +289,7 @@
   function empty() {
     if (!cards.length) return make("div", { class: "empty" }, make("strong", {}, "No jobs yet"), "The manifest of this run names none.");
     const clear = make("button", { type: "button", onclick: () => { Object.assign(chosen, { search: "", state: "", flag: "", where: {}, page: 0 }); $("search").value = ""; draw(); } }, "Show all");
-    return make("div", { class: "empty" }, make("strong", {}, "Nothing matches"), "No picture is as you asked for.", make("br"), clear);
+    return make("div", { class: "empty" }, make("strong", {}, "Nothing matches"), "No pictures match", make("br"), clear);
   }
 
   function draw(how) {
@@ -454,7 +454,7 @@
     function told() {
       const prompt = words[card.prompt];
       const copy = make("button", { type: "button", onclick: (event) => navigator.clipboard?.writeText(prompt).then(() => { event.target.textContent = "Copied"; }) }, "Copy prompt");
-      const twin = card.twin !== undefined ? make("button", { type: "button", onclick: () => show(cards[card.twin]) }, "Show its twin") : null;
+      const twin = card.twin !== undefined ? make("button", { type: "button", onclick: () => show(cards[card.twin]) }, "Show the identical one") : null;
       const links = [card.src ? make("a", { href: card.src, target: "_blank", rel: "noopener" }, "Open the file") : null,
         card.sidecar ? make("a", { href: card.sidecar, target: "_blank", rel: "noopener" }, "Open its sidecar") : null,
         ...card.before.filter((one) => one.link).map((one) => make("a", { href: one.link, target: "_blank", rel: "noopener noreferrer" }, "Open the original"))];
