@@ -12,7 +12,7 @@ from batcher.engine.status_reader import StatusReader, words_of
 from batcher.job import FailureKind, Job, Move, Output, State
 from batcher.outputs.download import FULL_HANDED, Fetched, fetch
 from batcher.outputs.failures import Failed, Interrupted, UrlRefused, UrlUnusable, Wrong
-from batcher.outputs.sidecar import sidecar, sidecar_file
+from batcher.outputs.sidecar import sidecar, sidecar_file, stem_of
 from batcher.pacing.outage import backoff
 from batcher.provider.replies import Cancelled, Completed, Finished, GenerationFailed, Missing
 
@@ -119,7 +119,7 @@ class Fetcher:
         """Fetch an output, and place it; where it is the only one, with its sidecar."""
         slow_after = self._context.retry.fetch_timeout
         async with self._downloads:  # not held while a dead URL is waited for
-            stem = _stem(job, output)
+            stem = stem_of(job, output)
             store, flights = self._tools.store, self._context.flights
 
             def place(got: Fetched, stem: str) -> Output:
@@ -183,11 +183,6 @@ def _troubled(
 
 def _in_order(placed: Mapping[int, Output]) -> tuple[Output, ...]:
     return tuple(placed[index] for index in sorted(placed))
-
-
-def _stem(job: Job, output: Output) -> str:
-    """Return the name of an output's file in the run directory, without extension."""
-    return f"files/{job.spec.name}" if len(job.outputs) == 1 else f"files/{job.spec.name}-{output.index}"
 
 
 def _needs_result(job: Job) -> bool:

@@ -142,6 +142,12 @@ SELECT jobs.id, jobs.listed, outputs.file FROM outputs JOIN jobs ON jobs.id = ou
 WHERE outputs.file > :stem || '.' AND outputs.file < :stem || '/'
   AND instr(substr(outputs.file, length(:stem) + 2), '.') = 0 AND jobs.id <> :id;
 
+-- name: gave_way
+-- Files that gave way to other jobs', of jobs that the manifest names again since.
+SELECT outputs.job_id FROM outputs JOIN jobs ON jobs.id = outputs.job_id AND jobs.attempt = outputs.number
+WHERE outputs.file >= 'replaced/' AND outputs.file < 'replaced0' AND jobs.listed = 1 AND jobs.state = 'done'
+ORDER BY jobs.position, outputs.idx;
+
 -- name: states
 SELECT state, listed, selected, nullif(kind, '') AS kind, jobs FROM tally WHERE jobs > 0;
 

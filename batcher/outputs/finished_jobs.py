@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -40,7 +41,7 @@ class FinishedJob:
 def finished(folder: Path) -> Iterator[FinishedJob]:
     """Return every job that has a sidecar, at last those of which one is missing or cannot be read: not `whole`."""
     parts: dict[str, dict[int, Mapping[str, Any]]] = {}
-    for file in _sidecars(folder / "files"):
+    for file in chain(_sidecars(folder / "files"), _sidecars(folder / "replaced")):
         said = _read(folder, file)
         if said is None:
             continue
@@ -63,7 +64,7 @@ def _sidecars(folder: Path) -> Iterator[str]:
 def _read(folder: Path, file: str) -> Mapping[str, Any] | None:
     try:
         with open_result(folder, file) as opened:
-            said = json.loads(opened.read())
+            said: dict[str, Any] = json.loads(opened.read())
         output = said["output"]
         texts = (said["job_id"], said["provider"], said["request_id"], output["file"], output["sha256"])
         numbers = (output["index"], output["count"], output["bytes"])
@@ -82,7 +83,11 @@ def _read(folder: Path, file: str) -> Mapping[str, Any] | None:
         and isinstance(timing, dict)
         and isinstance(output.get("mime"), str | None)
     )
-    return said if well and is_inside(output["file"]) else None
+    if not well or not is_inside(output["file"]):
+        return None
+    if file.startswith("replaced/"):  # it tells the name that its file had
+        output["file"] = f"{file.removesuffix('.json')}{Path(output['file']).suffix}"
+    return said
 
 
 def _is_text(text: str) -> bool:

@@ -27,6 +27,11 @@ def sidecar_file(file: str) -> str:
     return str(PurePosixPath(file).with_suffix(".json"))
 
 
+def stem_of(job: Job, output: Output) -> str:
+    """Return the name of an output's file in the run directory, without extension."""
+    return f"files/{job.spec.name}" if len(job.outputs) == 1 else f"files/{job.spec.name}-{output.index}"
+
+
 def sidecar(job: Job, output: Output, count: int, origin: Origin) -> Mapping[str, object]:
     """Build the sidecar of one of a job's `count` files."""
     spec = job.spec

@@ -78,7 +78,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class WireFault:
-    """No answer came. `sent`: a byte of the request may have left."""
+    """No answer came. `sent`: a byte of a submission may have left; nobody asks it of what can be repeated."""
 
     sent: bool
     message: str

@@ -26,6 +26,7 @@ from batcher.runs import costs
 from batcher.runs.commands import Commands
 from batcher.runs.lost_requests import ONCE_MORE_AFTER, LostRequests
 from batcher.runs.restore_pace import restore_pace
+from batcher.runs.restoring import restore_files
 from batcher.runs.run_directory import RunDirectory
 from batcher.runs.stale_copy import left_behind
 from batcher.settings import Policy
@@ -93,6 +94,7 @@ class Run:
         if refused := await self._refused():
             return refused
         await asyncio.to_thread(self.directory.store.prepare)
+        await restore_files(self.directory)
         ballast = self.directory.ledger.ballast = ReservedSpace(self.directory.out)
         meta = await self.directory.meta()
         states = await self._states()

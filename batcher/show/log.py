@@ -12,11 +12,14 @@ import structlog
 from batcher.clock import rfc3339
 from batcher.events import Ended, Event, Moved, Silence, Waiting, facts_of
 from batcher.job import State
+from batcher.ledger.rows import dump
 from batcher.provider.redaction import Redactor
-from batcher.terminal_text import plain
+from batcher.terminal_text import CONTROLS, plain
 
 _SIGNED_IN: Final = re.compile(r"(?i)\b(bearer\s+|key\s+(?=\S+:))\S+")
 """A token in a header, as it is spelt by the providers known."""
+_TO_ESCAPE: Final = re.compile(rf"\\|{CONTROLS.pattern}")
+"""In a line of JSON: what is a control character, or stands there as an escape and may be one."""
 
 
 class Log:
@@ -28,7 +31,7 @@ class Log:
         self._redactor = Redactor(secret)
         self._log = structlog.wrap_logger(
             structlog.WriteLogger(self._file),
-            processors=[self._redact, structlog.processors.JSONRenderer(ensure_ascii=False)],
+            processors=[self._render],
             wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         )
 
@@ -48,8 +51,12 @@ class Log:
         """Close the file."""
         self._file.close()
 
-    def _redact(self, _logger: object, _method: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        return {key: self._clean(value) for key, value in entry.items()}
+    def _render(self, _logger: object, _method: str, entry: MutableMapping[str, Any]) -> str:
+        """Return an entry as a line of JSON; only one that holds something to take out is gone over value by value."""
+        line = dump(entry)
+        if self._redactor.text(line) is line and not (_SIGNED_IN.search(line) or _TO_ESCAPE.search(line)):
+            return line
+        return dump({key: self._clean(value) for key, value in entry.items()})
 
     def _clean(self, value: object) -> object:
         if isinstance(value, str):

@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -246,6 +247,57 @@ def test_an_edited_manifest_runs_only_what_changed(batcher: Batcher, api: Api) -
     said = batcher("plan", batcher.csv([*many[:2], "y", "z"]), "--model", MODEL).out
     assert "22 finished jobs are no longer named" in said and "`run` asks first (--replace-done)" in said
     assert batcher.run_csv(many[:2], "--replace-done").code == 0 and len(api.journal) == 29
+
+
+def prompts_in(folder: Path) -> list[str]:
+    return sorted(json.loads(file.read_text())["inputs"]["prompt"] for file in (folder / "files").glob("*.json"))
+
+
+def named(batcher: Batcher, prompts: Sequence[str], *more: str) -> Done:
+    """Run a manifest whose files are called by their rows, so that another prompt takes an earlier one's name."""
+    rows = [
+        {"sku": f"s{n}", "prompt": prompt, "image_urls": ["https://images.invalid/0.png"]}
+        for n, prompt in enumerate(prompts)
+    ]
+    retry = {"fetch_timeout": "2s"}
+    manifest = {"model": MODEL, "jobs": rows, "output": {"name": "{{ sku }}"}, "retry": retry}
+    (batcher.folder / "m.yaml").write_text(json.dumps(manifest))
+    return batcher("run", "m.yaml", *more)
+
+
+def test_an_edit_that_is_undone_has_its_own_pictures_again(batcher: Batcher, api: Api) -> None:
+    """They stayed in `replaced/`, under the names of which stood the pictures of the other prompts."""
+    out = batcher.folder / "runs/m"
+    for prompts in (
+        ["put a", "put b"],
+        ["place a", "put b"],
+        ["put a", "put b"],
+        ["place a", "place b"],
+        ["put a", "put b"],
+    ):
+        assert named(batcher, prompts).code == 0
+        assert prompts_in(out) == sorted(prompts)
+        assert batcher("status", "runs/m", "--json").json()["files"] == 2
+        assert batcher("verify", "runs/m").code == 0
+    assert len(api.journal) == 4
+    assert named(batcher, ["put a"], "-o", "runs/other").code == 0 and len(api.journal) == 5
+    assert named(batcher, ["place a", "place b"], "-o", "runs/third", "--reuse", "runs/m").code == 0
+    assert len(api.journal) == 5, "what gave way can be taken over as well"
+
+
+def test_an_edit_that_is_undone_fetches_again_what_the_user_threw_away(batcher: Batcher, api: Api) -> None:
+    out = batcher.folder / "runs/m"
+    assert named(batcher, ["put a", "put b"]).code == 0
+    assert named(batcher, ["place a", "place b"]).code == 0
+    shutil.rmtree(out / "replaced")
+    assert named(batcher, ["put a", "put b"]).code == 0
+    assert prompts_in(out) == ["put a", "put b"] and len(api.journal) == 4
+    assert batcher("verify", "runs/m").code == 0
+    assert named(batcher, ["place a", "place b"]).code == 0
+    shutil.rmtree(out / "replaced")
+    api.file_statuses = {f"{one.id}/1": 410 for one in api.journal}
+    lost = named(batcher, ["put a", "put b"])
+    assert lost.code == 1 and "2 failed" in lost.err and len(api.journal) == 4, "and says what cannot be had any more"
 
 
 def test_an_unchanged_manifest_is_not_read_again_and_a_changed_one_is(batcher: Batcher, api: Api) -> None:
