@@ -123,7 +123,8 @@ class Expansion:
         photos = self.census.photos
         if not photos.others or photos.total == 1:
             return ""
-        return f"{photos}; --skip-invalid goes on with what is usable" if photos.usable else str(photos)
+        helps = photos.usable and self._reject is None
+        return f"{photos}; --skip-invalid skips the others" if helps else str(photos)
 
     # What the manifest itself says, checked once.
 
@@ -246,12 +247,14 @@ class Expansion:
             sent[name] = placed.sent
             images += placed.images
             inline += placed.inline
+        priced = True
         for name, message in self._model.faults(sent):
             if name.partition(".")[0] not in unsure and (name in sent or "." in name or not self._recipe.misspelt):
+                priced = priced and name != PRICED_BY
                 yield RowFault(name, message)
         for check in (
             lambda: self._sized(images, inline),
-            lambda: self._priced(sent),
+            lambda: self._priced(sent) if priced else None,  # else it is not the price that is wrong
             lambda: self._chosen(variables),
             lambda: self._content(sent, images),
         ):

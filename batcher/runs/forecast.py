@@ -99,6 +99,10 @@ def _text(number: int) -> str:
     return f"{number & 0xFFFF_FFFF_FFFF_FFFF:016x}"
 
 
+STATES: Final = (State.PENDING, *(state for state in State if state is not State.PENDING))
+"""The states of jobs by number; 0: nothing has begun."""
+
+
 class PlannedJobs:
     """What is kept of the jobs as they stream by: a few bytes of each, and a few to show."""
 
@@ -167,17 +171,17 @@ class PlannedJobs:
             yield self._ids.at(places[start : start + _PAGE])
 
     def compared(self, states_of: StatesOf) -> tuple[bytearray, int]:
-        """Return which of the jobs that `--where` leaves are begun or settled, and how many listed ones are done."""
+        """Return the states of the jobs that `--where` leaves, by numbers in `STATES`; how many listed are done."""
         begun, done = bytearray(), 0
         pages = tee(chain(self._ids.pages(), self._others.pages()))
         for ids, states in zip(pages[0], states_of(pages[1]), strict=True):
             done += sum(state == State.DONE and listed for state, listed in states.values())
-            begun += bytes(states.get(one, (State.PENDING, True))[0] != State.PENDING for one in ids)
+            begun += bytes(STATES.index(states.get(one, (State.PENDING, True))[0]) for one in ids)
         return begun, done
 
     @staticmethod
     def left_of(places: Sequence[int], begun: bytearray) -> "array[int]":
-        """Return the places of the jobs that are not begun."""
+        """Return the places of the jobs that are pending, by the states that `compared` returns."""
         return array("I", (place for place in places if not begun[place]))
 
     def without(self, places: Sequence[int], dropped: Callable[[list[str]], AbstractSet[str]]) -> "array[int]":

@@ -1,6 +1,7 @@
 """What a run would do and cost, and every fault of its manifest. Sends nothing, makes nothing, prints nothing."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -12,6 +13,7 @@ from typing import Any, Final
 from batcher.catalog import Model, bundled, offered, read_entry
 from batcher.errors import BatcherError, Fault, ManifestFaulty, WrongUse
 from batcher.hosting.inline import ImageFactsCache
+from batcher.job import State
 from batcher.ledger.import_jobs import unlists_most
 from batcher.ledger.reader import KnownImages, Reader, has_ledger
 from batcher.manifest.expansion_counts import ExpansionCounts
@@ -36,13 +38,15 @@ from batcher.runs.expanding import (
     vendor,
     warnings,
 )
-from batcher.runs.forecast import PlannedJobs, at_each_provider, bill, expected, space
+from batcher.runs.forecast import STATES, PlannedJobs, at_each_provider, bill, expected, space
 from batcher.runs.remote_catalogue import look_up
 from batcher.runs.reuse import held_by_siblings
 from batcher.runs.run_request import RunRequest
 from batcher.settings import Destination, Endpoint
 from batcher.terminal_text import command
 
+_HELD: Final = (State.FAILED, State.UNCERTAIN, State.CANCELLED)
+"""States in which a job waits for the user's word."""
 _SAMPLED: Final = 16
 """Jobs above which a sample is a good beginning."""
 
@@ -124,6 +128,8 @@ class PlannedRun:
     vendor: str
     reused: int
     begun: int
+    held: Mapping[str, int]
+    """Of the begun, those that wait for the user's word, by state."""
     expected: Mapping[str, Any] | None
     space: Mapping[str, Any]
     samples: Sequence[Mapping[str, Any]]
@@ -168,7 +174,8 @@ async def _plan_into(found: Plan, wanted: RunRequest) -> None:
     kept = seen.kept(wanted.selection.limit, wanted.selection.sample)
     if not kept and jobs.census.jobs:
         raise nothing_selected(manifest, wanted.selection)
-    left, begun, unlisted = _not_begun(out, owner, seen, kept)
+    left, held, unlisted = _not_begun(out, owner, seen, kept)
+    begun = len(kept) - len(left)
     to_buy, near = _not_reusable(wanted.reuse, out, owner, seen, left)
     images, image_bytes = seen.images(to_buy)
     prices = model.prices if manifest.document.prices is None else None
@@ -189,6 +196,7 @@ async def _plan_into(found: Plan, wanted: RunRequest) -> None:
         vendor=owner.vendor,
         reused=len(left) - len(to_buy),
         begun=begun,
+        held=held,
         expected=expected(out, owner.provider, len(to_buy)),
         space=space(out, owner.provider, seen, to_buy),
         samples=seen.samples(),
@@ -231,20 +239,23 @@ def _next(wanted: RunRequest, to_buy: int, begun: int) -> str | None:
     return command("run", Path(wanted.manifest.file), *wanted.words(False), *first)  # noqa: FBT003 - with its selection
 
 
-def _not_begun(out: Path, owner: Destination, seen: PlannedJobs, kept: Sequence[int]) -> tuple[Sequence[int], int, int]:
+def _not_begun(
+    out: Path, owner: Destination, seen: PlannedJobs, kept: Sequence[int]
+) -> tuple[Sequence[int], dict[str, int], int]:
     """Compare the jobs with what the run directory knows.
 
-    Return the places of those that are not begun or settled there, how many others there are, and how many jobs are
-    done there that the manifest no longer names.
+    Return the places of those that are not begun or settled there, how many of the others are held, by state, and how
+    many jobs are done there that the manifest no longer names.
     """
     with suppress(BatcherError), Reader(out) as reader:  # there is none, or none that can be read: `run` says so
         done = sum(row["jobs"] for row in reader.ask("states") if row["listed"] and row["state"] == "done")
         begun, still_done = seen.compared(reader.states_of)
         if reader.owner() != owner:
-            return kept, 0, done - still_done
-        left = seen.left_of(kept, begun)
-        return left, len(kept) - len(left), done - still_done
-    return kept, 0, 0
+            return kept, {}, done - still_done
+        states = Counter(begun[place] for place in kept)
+        held = {state.value: states[STATES.index(state)] for state in _HELD if states[STATES.index(state)]}
+        return seen.left_of(kept, begun), held, done - still_done
+    return kept, {}, 0
 
 
 def _not_reusable(

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from batcher.manifest.photos import kinds
 from batcher.settings import SANDBOX
 from batcher.show.words import duration, jobs, money, rows, size
-from batcher.terminal_text import plain
+from batcher.terminal_text import command, plain
 
 _LONG: Final = 200
 _WHICH: Final = {1: ("the one",), 2: ("first", "last"), 3: ("first", "between", "last")}
@@ -50,8 +51,12 @@ def _facts(found: Mapping[str, Any], *, verbose: bool) -> Iterator[tuple[str, st
         yield "selected", f"{found['selected']:,} of them"
     if found["equal_rows"]:
         yield "equal", f"{found['equal_rows']:,} equal to earlier rows: further samples of the same inputs"
-    if found["begun"]:
-        yield "done", f"{found['begun']:,} are done or under way already, and cost nothing more"
+    if begun := found["begun"] - sum(found["held"].values()):
+        yield "done", f"{begun:,} are done or under way already, and cost nothing more"
+    if found["held"]:
+        held = ", ".join(f"{count:,} {state}" for state, count in found["held"].items())
+        again = command("retry", Path(found["out"]), "--state", next(iter(found["held"])))
+        yield "held", f"{held}: `run` leaves them as they are. To queue them again: {again}"
     if found["reused"]:
         yield "reused", f"{found['reused']:,} are taken over from another run, and cost nothing"
     if (photos := found["photos"])["total"]:

@@ -698,3 +698,11 @@ def test_a_plan_counts_what_the_run_has_done_already(batcher: Batcher, api: Api)
     assert (planned["jobs"], planned["begun"], planned["cost_usd"]["estimated"]) == (3, 2, 0.15)
     assert "2 are done or under way already" in batcher("plan", "jobs.csv", "--model", MODEL).out
     assert batcher("plan", "jobs.csv", "--model", MODEL, "-o", "elsewhere", "--json").json()["begun"] == 0
+    assert batcher.run_csv(["a", "FAIL"]).code == 1
+    assert batcher("plan", "jobs.csv", "--model", MODEL, "--json").json()["held"] == {"failed": 1}
+    said = batcher("plan", "jobs.csv", "--model", MODEL).out
+    assert (
+        "1 are done" in said
+        and "1 failed: `run` leaves them" in said
+        and "batcher retry runs/jobs --state failed" in said
+    )

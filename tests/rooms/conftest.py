@@ -33,9 +33,11 @@ class Folder:
         Image.effect_noise(size, 60).convert("RGB").save(self.path / name, kind)
         return self
 
-    def jobs(self, name: str = "m.yaml", options: Options | None = None, reject: Any = None) -> list[Spec]:
+    def jobs(
+        self, name: str = "m.yaml", options: Options | None = None, reject: Any = None, *, capped: bool = False
+    ) -> list[Spec]:
         manifest = open_manifest(str(self.path / name))
-        jobs = Expansion(manifest, bundled()[MODEL], ImageFactsCache(), options or Options(), reject)
+        jobs = Expansion(manifest, bundled()[MODEL], ImageFactsCache(), options or Options(), reject, capped=capped)
         self.census = jobs.census
         return [spec for spec, chosen in jobs if chosen]
 

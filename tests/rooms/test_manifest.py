@@ -228,6 +228,17 @@ def test_all_faults_are_said_at_once_and_past_fifty_counted(folder: Folder) -> N
     assert faults[1].startswith("r.csv:4: image_urls: nowhere.png does not exist")
 
 
+def test_a_row_whose_class_is_unknown_is_a_row_that_is_skipped_under_a_cap_too(folder: Folder) -> None:
+    """It has no price either, which was taken for a fault of the manifest, and stopped the run."""
+    folder.write("r.csv", f"prompt,image_urls,resolution\na,{URL},1K\nb,{URL},5K\n")
+    reasons: list[str] = []
+    text = f"model: {MODEL}\njobs: r.csv\nlimits: {{max_cost_usd: 5}}\n"
+    jobs = folder.write("m.yaml", text).jobs(
+        "m.yaml", Options(skip_invalid=True), lambda _row, _header, reason: reasons.append(reason), capped=True
+    )
+    assert len(jobs) == 1 and len(reasons) == 1 and "5K" in reasons[0] and "price" not in reasons[0]
+
+
 def test_a_missing_column_is_one_fault_and_not_one_a_row(yaml: Yaml) -> None:
     folder = yaml("inputs: {prompt: 'a {{ titel }}', image_urls: ['{{ photo }}']}\njobs: r.csv\n")
     folder.write("r.csv", "title,photo\n" + f"a,{URL}\n" * 10)
