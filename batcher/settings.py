@@ -177,4 +177,4 @@ class Endpoint:
         if not self.token:
             raise self.missing()
         if self.problem:
-            raise TokenMissing(self.problem, "copy it anew, without what is not part of it", self.token_name)
+            raise TokenMissing(self.problem, "copy it again, without what is not part of it", self.token_name)

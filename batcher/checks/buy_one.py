@@ -177,7 +177,7 @@ def findings(api: Provider, order: Order, bought: Bought, *, host: str, headers:
     """
     yield _submission(bought)
     own = sorted(name for name in headers if name.startswith("x-"))
-    yield good("headers", f"of its own: {', '.join(own)}" if own else "none of its own")
+    yield good("headers", f"the vendor's own: {', '.join(own)}" if own else "no headers of the vendor's own")
     if not isinstance(bought.submitted, Accepted):
         return
     yield _follow_ups(bought.submitted, host)
@@ -209,7 +209,7 @@ def _submission(bought: Bought) -> Check:
 
 def _follow_ups(submitted: Accepted, host: str) -> Check:
     if not submitted.follow:
-        return good("follow-up", "the URLs to ask by are as they are built here, or none is given")
+        return good("follow-up", "status URLs are as this program builds them, or none is given")
     named = ", ".join(sorted(submitted.follow))
     elsewhere = sorted({urlsplit(url).netloc for url in submitted.follow.values()} - {host})
     if elsewhere:
@@ -225,11 +225,13 @@ def _states(bought: Bought) -> Check:
         return bad("states", f"a state that no one has described: {words}", "a run waits it out under job_timeout")
     silent = [reply for reply in bought.polls if isinstance(reply, Unavailable)]
     if silent:
-        return bad("states", f"{len(silent)} of {len(bought.polls)} looks said nothing: {silent[0].message}", _REPEATS)
-    return good("states", f"{', then '.join(bought.words)}, in {len(bought.polls)} looks")
+        return bad(
+            "states", f"{len(silent)} of {len(bought.polls)} checks brought no answer: {silent[0].message}", _REPEATS
+        )
+    return good("states", f"{', then '.join(bought.words)}, in {len(bought.polls)} checks")
 
 
-_REPEATS: Final = "a run repeats such looks"
+_REPEATS: Final = "a run repeats such checks"
 
 
 def _early(api: Provider, bought: Bought) -> Check:
@@ -238,13 +240,13 @@ def _early(api: Provider, bought: Bought) -> Check:
         return unknown("early result", "the job had ended before it could be asked for")
     told = isinstance(bought.early, Queued | Working)
     if told:
-        return good("early result", f"asked for too early, a result says {type(bought.early).__name__.lower()}")
+        return good("early result", f"asked for too early, the result answers {type(bought.early).__name__.lower()}")
     if api.traits.result_tells_state:
         said = getattr(bought.early, "message", type(bought.early).__name__)
         return bad(
             "early result", f"it does not tell the state: {said}", "a run then asks for the status, at one more request"
         )
-    return good("early result", "it is refused, as assumed: the status is asked for first")
+    return good("early result", "asked for too early, the result is refused, as assumed")
 
 
 def _end(bought: Bought) -> Check:
@@ -327,7 +329,7 @@ def _format(order: Order, content: bytes | str) -> Check:
 def _cancel(bought: Bought) -> Check:
     match bought.cancelled:
         case CancelTooLate(message):
-            return good("cancel", f"of what has ended is refused: {message or 'without a word'}")
+            return good("cancel", f"cancelling a finished job is refused: {message or 'no reason given'}")
         case CancelDone() | CancelAsked():
             return bad(
                 "cancel", "of what has ended is answered as if it could be", "a run believes its state, not this"
@@ -338,7 +340,7 @@ def _cancel(bought: Bought) -> Check:
 
 def _stranger(bought: Bought) -> Check:
     if isinstance(bought.strange, Missing):
-        return good("unknown id", f"is said to be missing: {bought.strange.message}")
+        return good("unknown id", f"the API says that it does not know it: {bought.strange.message}")
     said = getattr(bought.strange, "message", type(bought.strange).__name__)
     return bad("unknown id", f"is answered: {said}", "a request that is gone is waited for until job_timeout")
 

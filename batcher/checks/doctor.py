@@ -57,7 +57,7 @@ def token(found: FoundToken, api: Provider, now: float) -> Check:
     if not found.secret:
         return bad("token", "there is none", api.traits.token_hint)
     if found.problem:
-        return bad("token", found.problem, "copy it anew, without what is not part of it")
+        return bad("token", found.problem, "copy it again, without what is not part of it")
     ends = from_rfc3339(found.expires_at) if found.expires_at else None
     if ends is None:
         return good("token", f"found: {found.source}")
@@ -82,7 +82,7 @@ async def reach(wire: Wire, api: Provider, clock: Clock) -> AsyncIterator[Check]
         case Unavailable(message):
             yield bad("api", f"reached, and it answers {message}", "look at the vendor's status")
         case Reached():
-            yield good("api", "reached, and it takes the token")
+            yield good("api", "reached; it accepts the token")
     yield _clock(answer, now)
 
 

@@ -19,7 +19,7 @@ def adopt(
     request_id: Annotated[str, typer.Option("--request-id", help="The request id in the vendor's history.")],
     json: o.Json = False,
 ) -> None:
-    """Return an uncertain or failed job the request id that you found in the vendor's history; nothing is bought.
+    """Continue an uncertain or failed job under a request id that you found in the vendor's history; nothing is bought.
 
     Example: batcher adopt runs/products --job 0f3a... --request-id 7c1e...
     """

@@ -22,10 +22,10 @@ def cancel(out: o.Out, *, json: o.Json = False) -> None:
     if json:
         typer.echo(json_.dumps({"left_to_run_at_work": True} if done.by_run else asdict(found)))
     elif done.by_run:
-        typer.echo("the run that is at work cancels what is queued, and ends")
+        typer.echo("the run at work cancels what is queued, and ends")
     elif not found.cancelled and not found.running:
         typer.echo("nothing to cancel: no job is at the server")
     else:
-        typer.echo(f"{jobs(found.cancelled)} cancelled; {found.running} cannot be, and run on at the server")
+        typer.echo(f"{jobs(found.cancelled)} cancelled; {found.running:,} not, which run on at the server")
         if found.running:
             typer.echo(f"next: {command('resume', out)}")

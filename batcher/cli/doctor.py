@@ -39,7 +39,7 @@ def doctor(
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask about the price of the one job.")] = False,
     json: o.Json = False,
 ) -> int:
-    """Check token, balance, reach of the API and of the images, clock and space; exit 1 where something is wrong.
+    """Check token, balance, clock, space, and that API and images can be reached; exit 1 if something is wrong.
 
     With --buy-one, -o names the file of exchanges. Example: batcher doctor products.yaml
     """

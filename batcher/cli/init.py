@@ -29,8 +29,8 @@ def init(
     """Write a commented starter manifest; a file that is there is never overwritten.
 
     Where the folder, or one in it, holds photos, the manifest begins with these. Of a table, such as a shop's export
-    (products.csv), it reads the columns and writes products.yaml. Beside it goes a JSON Schema, by which editors
-    complete and check what is written.
+    (products.csv), it reads the columns and writes products.yaml. A JSON Schema is written beside it, by which
+    editors complete and check the manifest.
 
     Example: batcher init products.csv
     """

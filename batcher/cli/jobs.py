@@ -25,7 +25,9 @@ from batcher.terminal_text import command, plain
 State = Annotated[str | None, typer.Option("--state", help="Only jobs in this state.", autocompletion=complete.state)]
 KindOption = Annotated[
     str | None,
-    typer.Option("--kind", help="Only jobs that failed, or are uncertain, in this way.", autocompletion=complete.kind),
+    typer.Option(
+        "--kind", help="Only jobs with this kind of error, as `status` lists them.", autocompletion=complete.kind
+    ),
 ]
 JobId = Annotated[str | None, typer.Option("--job", help="Only this job.")]
 

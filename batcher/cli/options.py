@@ -47,15 +47,13 @@ Provider = Annotated[
     typer.Option(
         "--provider",
         envvar="BATCHER_PROVIDER",
-        help="Who makes the results, as `provider:` in the manifest; the page on providers lists them.",
+        help="Who makes the results: runcomfy (the default) or fal; overrides `provider:` in the manifest.",
         autocompletion=complete.provider,
     ),
 ]
 Sets = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set", help="field=value: an input for every job; may stand more than once. [env: BATCHER_SET, one a line]"
-    ),
+    typer.Option("--set", help="field=value: an input for every job; can be repeated. [env: BATCHER_SET, one a line]"),
 ]
 Concurrency = Annotated[
     int | None,
@@ -79,7 +77,7 @@ Reuse = Annotated[
     typer.Option(
         "--reuse",
         envvar="BATCHER_REUSE",
-        help="Take over finished results of another run directory: nothing is bought; may stand more than once.",
+        help="Take over finished results of another run directory: nothing is bought; can be repeated.",
     ),
 ]
 MaxCost = Annotated[
@@ -101,11 +99,17 @@ Until = Annotated[
 ]
 PatienceOption = Annotated[
     str | None,
-    typer.Option("--patience", envvar="BATCHER_PATIENCE", help="How long a silent service is waited for: 6h."),
+    typer.Option(
+        "--patience", envvar="BATCHER_PATIENCE", help="How long to wait for a service that does not answer: 6h."
+    ),
 ]
 Sandbox = Annotated[
     bool,
-    typer.Option("--sandbox", envvar="BATCHER_SANDBOX", help="Rehearse on the embedded sandbox: no token, no cost."),
+    typer.Option(
+        "--sandbox",
+        envvar="BATCHER_SANDBOX",
+        help="Rehearse on the embedded sandbox: no token, no cost. BATCHER_SANDBOX_ARGS gives its options.",
+    ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask about a cost above limits.confirm_above_usd.")]
 ReplaceDone = Annotated[

@@ -41,7 +41,7 @@ def retry(
     kind: KindOption = None,
     job: JobId = None,
     again: Annotated[
-        bool, typer.Option("--again", help="Buy anew, whatever came of them; with --job a done one too.")
+        bool, typer.Option("--again", help="Buy again, whatever came of them; with --job, a finished one too.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask about jobs that may be billed twice.")] = False,
     json: o.Json = False,
@@ -58,7 +58,7 @@ def retry(
     which, kinds = _ask(out, which, yes=yes)
     waited = _left_out(out, which)
     if again and which.job is None and not which.only and not json:
-        typer.echo("what is done is bought anew only by its name: add --job ID", err=True)
+        typer.echo("finished jobs are bought again one at a time: add --job ID", err=True)
     _tell(out, asyncio.run(controlling.retry(out, which)), kinds, as_json=json)
     if not json:
         _warn_of_those_left(out, which, waited)
@@ -165,6 +165,13 @@ def _say_evidence(out: o.Out) -> None:
         )
 
 
+def _uncertain(out: o.Out) -> str:
+    """Return how many jobs are uncertain, which are queued again only where that is asked for."""
+    with Reader(out) as reader:
+        count = sum(row["jobs"] for row in reader.ask("states") if row["state"] == State.UNCERTAIN)
+    return f": {jobs(count)} uncertain, see --state uncertain" if count else ""
+
+
 def _tell(out: o.Out, done: Done[JobsRetried], kinds: str, *, as_json: bool) -> None:
 
     moved = done.result.jobs
@@ -175,4 +182,4 @@ def _tell(out: o.Out, done: Done[JobsRetried], kinds: str, *, as_json: bool) -> 
     elif moved:
         typer.echo(f"{jobs(moved)} will go on{kinds}; next: {command('resume', out)}")
     else:
-        typer.echo(f"nothing to try again; what became of each job: {command('jobs', out)}")
+        typer.echo(f"nothing to try again{_uncertain(out)}; what became of each job: {command('jobs', out)}")

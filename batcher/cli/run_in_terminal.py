@@ -77,7 +77,7 @@ def listen_to_signals(run: Run) -> None:
         pressed += 1
         run.stop(number)
         if pressed == 1:
-            say("stopping: waiting for submissions on their way and files in hand; once more drops them,")
+            say("stopping: waiting for submissions on their way and files in hand; once more abandons them,")
             say("and what was being submitted then may be billed all the same")
         elif pressed == 2:  # noqa: PLR2004 - the second
             say("dropped: what was being submitted may be billed; the next start holds such jobs as uncertain")

@@ -54,7 +54,7 @@ class RunOptions:
     by_environment: frozenset[str]
 
     def __call__(self, whole: bool = False) -> list[str]:
-        """Return the options again, those of the environment left out; `whole`: no selection."""
+        """Return the options again, those of the environment left out; `whole`: all that `--where` leaves."""
         chosen = self.selection
         given = {
             "--out": self.out,
@@ -62,7 +62,7 @@ class RunOptions:
             "--provider": self.provider,
             "--limit": None if whole else chosen.limit,
             "--sample": None if whole else chosen.sample,
-            "--where": None if whole else chosen.where,
+            "--where": chosen.where,
             "--concurrency": self.limits.concurrency,
             "--max-cost": self.limits.max_cost,
             "--max-time": self.limits.max_time,

@@ -9,7 +9,7 @@ from batcher.cli import options as o
 from batcher.errors import EXIT_OK, EXIT_SETTLED
 from batcher.runs import verifying
 from batcher.runs.verifying import Verification
-from batcher.show.words import size
+from batcher.show.words import files, size
 from batcher.terminal_text import plain
 
 
@@ -37,9 +37,9 @@ def _show(found: Verification) -> None:
     for lost in mended.lost:
         typer.echo(plain(f"job {lost.job_id}: {lost.message}"))
     whole, again = found.verified.files - len(found.damaged), len(mended.fetched) + len(mended.written)
-    parts = [f"{whole:,} were whole"]
+    parts = [f"{whole:,} whole"]
     if again:
-        parts.append(f"{again:,} are mended")
+        parts.append(f"{again:,} mended")
     if still := len(found.damaged) - again:
-        parts.append(f"{still:,} are not")
-    typer.echo(f"{found.verified.files:,} files ({size(found.verified.bytes)}): {', '.join(parts)}")
+        parts.append(f"{still:,} not")
+    typer.echo(f"{files(found.verified.files)} ({size(found.verified.bytes)}): {', '.join(parts)}")

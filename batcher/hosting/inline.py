@@ -129,7 +129,7 @@ def _look_into(file: IO[bytes], name: str) -> ImageFacts:
                 image.verify()
         _check_whole(file, found)
     except NotWhole as cut:
-        raise ImageNotUsable(f"{name} is a {found} that is not whole: {cut}; copy it anew") from None
+        raise ImageNotUsable(f"{name} is a {found} that is cut off ({cut}): copy it again") from None
     except (UnidentifiedImageError, Pillow.DecompressionBombError, OSError, SyntaxError, ValueError, EOFError) as error:
         if isinstance(error, OSError) and error.errno:
             raise
@@ -158,10 +158,10 @@ def _unreadable(name: str, head: bytes) -> ImageNotUsable:
     begins = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
     if begins:
         return ImageNotUsable(
-            f"{name} begins like a {begins}, and cannot be read: it is cut off or damaged; copy it anew"
+            f"{name} begins like a {begins}, and cannot be read: it is cut off or damaged; copy it again"
         )
     if not head:
-        return ImageNotUsable(f"{name} is empty; copy it anew")
+        return ImageNotUsable(f"{name} is empty; copy it again")
     helps = "convert it, or give an https URL"
     return ImageNotUsable(f"{name} is not a JPEG, PNG or WebP that can be read; {helps}", "no picture")
 

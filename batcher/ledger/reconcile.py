@@ -12,7 +12,7 @@ from batcher.ledger.rows import job_of
 from batcher.ledger.sql import statements
 from batcher.ledger.submission_journal import JournalEntry
 
-WHY: Final = "submitted by another copy of this run, as a witness says; what came of it is not known here"
+WHY: Final = "submitted by another copy of this run on this machine; what came of it is not known here"
 
 
 @dataclass(frozen=True, slots=True)

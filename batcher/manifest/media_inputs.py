@@ -117,7 +117,7 @@ class MediaInputs:
         if "://" in text:
             raise RowFault(field, f"`{text}` is neither an https URL nor a local file")
         if not text.strip():
-            raise RowFault(field, "is an empty text where an image is wanted")
+            raise RowFault(field, "is empty, where an image is required")
         path_of_it = self._manifest.root / text
         try:
             look = self._looks.at(path_of_it)

@@ -45,7 +45,7 @@ def after_fault(fault: WireFault) -> SubmitReply:
         return Unsent(fault.message)
     if request_id := salvaged_id(fault.came):
         return Accepted(request_id)
-    why = f"sent, and no answer that can be read came: {fault.message}"
+    why = f"sent, and no readable answer came: {fault.message}"
     evidence: dict[str, object] = {"phase": "waiting for the answer", "exception": fault.message}
     return _hinting(why, evidence, fault.message + fault.came[:_EVIDENCE].decode("utf-8", "replace"))
 

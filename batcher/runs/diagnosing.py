@@ -19,6 +19,7 @@ from batcher.provider.sign_in import FoundToken, destination, look_for_token, re
 from batcher.runs.dependencies import http_wire
 from batcher.runs.expanding import expansion, model_id, options_at, out_dir, vendor
 from batcher.runs.planning import find_model
+from batcher.show.words import rows
 from batcher.terminal_text import command
 
 
@@ -102,5 +103,5 @@ async def _expand(named: _Named, manifest: str, asked: Asked) -> Check:
     except ManifestFaulty as faulty:
         return bad("manifest", f"{faulty.faults[0]}", f"{faulty.count} in all: {command('plan', Path(manifest))}")
     named.cost = None if None in costs else sum(cost or 0.0 for cost in costs)
-    left_out = f"; {len(rejected):,} bad rows are left out" if rejected else ""
+    left_out = f"; {rows(len(rejected))} with faults would be skipped" if rejected else ""
     return good("manifest", f"{len(costs):,} jobs, {named.outputs:,} outputs{left_out}")

@@ -58,6 +58,8 @@ class LostRequests:
         """Requests that were looked at and are none of ours."""
         self._unreadable = False
         """The list may not be read with this token."""
+        self._told = False
+        """The user knows that the list could not be read."""
 
     async def uncertain(self) -> list[Job]:
         """Return the jobs whose submissions may have been accepted."""
@@ -137,9 +139,7 @@ class LostRequests:
             page = self._history.read(await self._tools.wire.send(self._history.page(model_id, since, end, cursor)))
             if not isinstance(page, PastPage):
                 self._unreadable = isinstance(page, Unauthorized)
-                await self._directory.note_down(
-                    f"the list of past requests since {rfc3339(since)} could not be read: {page.message}"
-                )
+                await self._tell_unreadable(f"the list of past requests could not be read: {page.message}")
                 return list(listed.values()), False
             listed |= {one.request_id: one for one in page.requests}
             cursor = page.cursor
@@ -149,6 +149,11 @@ class LostRequests:
             f"the list of past requests since {rfc3339(since)} has more than {len(listed):,}: the rest was not read"
         )
         return list(listed.values()), False
+
+    async def _tell_unreadable(self, message: str) -> None:
+        """Warn the user once that lost submissions stay uncertain; later times go into the log alone."""
+        await (self._directory.note_down(message) if self._told else self._directory.warn(message))
+        self._told = True
 
     async def _matches(
         self, model_id: str, lost: Sequence[LostAttempt], near: Sequence[PastRequest]

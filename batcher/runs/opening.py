@@ -204,10 +204,10 @@ async def _endpoint(
     return endpoint
 
 
-def discard(out: Path) -> None:
+def discard(out: Path, *, keep_reasons: bool) -> None:
     """Remove a directory that was made for a manifest that turned out to be wrong; only what a start makes.
 
-    What says why rows were rejected stays, where that left none; and all of it where results were taken over already.
+    With `keep_reasons`, what says why rows were rejected stays. All of it stays where results were taken over already.
     """
     if not os.path.isdir(out) or ((out / "files").is_dir() and any((out / "files").iterdir())):  # noqa: PTH112
         return
@@ -221,6 +221,8 @@ def discard(out: Path) -> None:
         "summary.json",
     ):
         (out / name).unlink(missing_ok=True)
+    if not keep_reasons:
+        (out / "rejected.csv").unlink(missing_ok=True)
     shutil.rmtree(out / SANDBOX, ignore_errors=True)
     with contextlib.suppress(OSError):
         out.rmdir()

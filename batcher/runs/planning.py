@@ -220,7 +220,7 @@ def _said_before(
                     f"{out} belongs to {known['manifest']}: `run` asks for another directory, or for this by -o"
                 )
             if reader.owner() not in {None, owner}:
-                said.append(f"{out} holds results of {known['provider']}: `run` refuses it, choose another with -o")
+                said.append(f"{out} holds results of {known['provider']}; `run` will refuse it: choose another with -o")
             done = sum(row["jobs"] for row in reader.ask("states") if row["listed"] and row["state"] == "done")
     except BatcherError:
         return said
@@ -271,7 +271,7 @@ def _not_reusable(
         return to_buy, []
     near = held_by_siblings(out, owner, lambda: seen.id_pages(left)).items()
     return left, [
-        f"{sibling} has results of {count:,} of these: --reuse {sibling} takes them over, unbought"
+        f"{sibling} has results of {count:,} of these: --reuse {sibling} takes them over, at no cost"
         for sibling, count in near
     ]
 

@@ -54,7 +54,7 @@ async def _note_strange_place(directory: RunDirectory, meta: Mapping[str, Any], 
     host, known = platform.node(), meta.get("host")
     if not seen and await directory.ledger.ask("any_attempt"):
         where = f"; it was last worked on by {known}" if known and known != host else ""
-        words = f"this machine has no witness of what this run submitted{where}"
+        words = f"this machine has no record of what this run submitted{where}"
         await directory.ledger.say(Noted(directory.dependencies.clock.now(), words))
     if known != host:
         await directory.note({"host": host})

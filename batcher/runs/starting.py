@@ -118,7 +118,7 @@ async def begin(
     except BaseException as error:
         undone = not begun or isinstance(error, ManifestFaulty | TokenMissing | NotMeant)
         if fresh and not rebuild and undone:
-            discard(out)
+            discard(out, keep_reasons=isinstance(error, ManifestFaulty))
         raise
 
 
@@ -222,7 +222,7 @@ async def _take_over(opened: RunDirectory, folders: Sequence[Path], say: Say) ->
         sibling = max(near, key=near.__getitem__)
         others = f" (and {len(near) - 1} more have some)" if len(near) > 1 else ""
         said = f"{sibling} has results of {jobs(near[sibling])} of these{others}"
-        say(f"note: {said}: --reuse {sibling} takes them over, unbought")
+        say(f"note: {said}: --reuse {sibling} takes them over, at no cost")
     return 0
 
 
@@ -245,7 +245,8 @@ async def _check_manifest(opened: RunDirectory, wanted: RunRequest) -> None:
 def _facts(wanted: RunRequest, settings: Policy) -> dict[str, object]:
     manifest = wanted.manifest
     again = None
-    if wanted.words is not None and manifest.file != "-":
+    narrowed = wanted.selection.limit is not None or wanted.selection.sample is not None
+    if wanted.words is not None and manifest.file != "-" and (narrowed or not wanted.selection.where):
         again = command("run", Path(manifest.file), *wanted.words(True))  # noqa: FBT003 - the whole manifest
     return {
         "name": manifest.name,

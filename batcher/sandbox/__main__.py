@@ -16,8 +16,8 @@ from batcher.sandbox.server import balance, serve
 from batcher.sandbox.world import Conditions
 
 _SHORT: Final = ("fail", "busy", "lose", "reset", "stumble", "tear")
-_OUTAGE: Final = "nothing listens for so many seconds; may stand more than once"
-_FAULT: Final = "a fault, and how often it strikes, from 0 to 1; may stand more than once; the names are below"
+_OUTAGE: Final = "nothing listens for so many seconds; can be repeated"
+_FAULT: Final = "a fault, and how often it strikes, from 0 to 1; can be repeated; the names are below"
 
 
 def share(text: str) -> tuple[str, float]:
@@ -48,7 +48,7 @@ def within(low: float, high: float = math.inf, kind: Callable[[str], float] = fl
             if low <= number <= high and math.isfinite(number):
                 return number
         bounds = f"from {low:g} to {high:g}" if math.isfinite(high) else f"{low:g} or more"
-        raise argparse.ArgumentTypeError(f"{text} is no {'whole ' if kind is int else ''}number, {bounds}")
+        raise argparse.ArgumentTypeError(f"{text} is not a {'whole ' if kind is int else ''}number {bounds}")
 
     return read
 
@@ -77,18 +77,28 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--dir", type=Path, default=Path("sandbox"), help="where its state is kept")
     made.add_argument("--slots", type=within(1, 1e6, int), default=8, help="jobs it works on at once")
     made.add_argument("--latency", type=within(0), default=2.0, help="median seconds a job takes")
-    made.add_argument("--sigma", type=within(0), default=0.5, help="spread of that: log-normal")
+    made.add_argument("--sigma", type=within(0), default=0.5, help="spread of the latency, which is log-normal")
     made.add_argument("--speed", type=within(1e-6), default=1.0, help="divides the latency")
     made.add_argument(
-        "--max-outstanding", type=within(0, kind=int), default=0, help="above this many: 429; 0: no limit"
+        "--max-outstanding",
+        type=within(0, kind=int),
+        default=0,
+        help="most requests in the queue; more get 429; 0: no limit",
     )
-    made.add_argument("--balance", type=balance, default=balance("none"), help="USD until 402")
+    made.add_argument(
+        "--balance",
+        type=balance,
+        default=balance("none"),
+        help="USD in the account: submissions get 402 when it is spent",
+    )
     made.add_argument("--token", default="", help="the only token taken; empty: any")
-    made.add_argument("--seed", type=within(-math.inf, kind=int), default=0, help="of everything drawn by chance")
+    made.add_argument("--seed", type=within(-math.inf, kind=int), default=0, help="random seed")
     made.add_argument(
         "--list-lag", type=within(0), default=0.0, help="seconds after which the list of past requests shows one"
     )
-    made.add_argument("--rate", type=within(0), default=0.0, help="submissions a second; above: 429; 0: no limit")
+    made.add_argument(
+        "--rate", type=within(0), default=0.0, help="most submissions a second; more get 429; 0: no limit"
+    )
     made.add_argument("--outage", type=outage, action="append", default=[], metavar="AFTER:SECONDS", help=_OUTAGE)
     made.add_argument("--fault", type=share, action="append", default=[], metavar="NAME=SHARE", help=_FAULT)
     for name in _SHORT:

@@ -11,7 +11,7 @@ from batcher.show.words import duration, jobs, money, rows, size
 from batcher.terminal_text import command, plain
 
 _LONG: Final = 200
-_WHICH: Final = {1: ("the one",), 2: ("first", "last"), 3: ("first", "between", "last")}
+_WHICH: Final = {1: ("the one",), 2: ("first", "last"), 3: ("first", "middle", "last")}
 
 
 def lines(found: Mapping[str, Any], *, verbose: bool = False) -> Iterator[str]:
@@ -63,7 +63,7 @@ def _facts(found: Mapping[str, Any], *, verbose: bool) -> Iterator[tuple[str, st
         named = " (-v names them)" if photos["others"] and not verbose else ""
         yield "photos", f"{photos['total']:,}: {kinds(photos['usable'], photos['others'])}{named}"
     if found["rejected"]:
-        yield "rejected", f"{found['rejected']:,} bad rows would be skipped"
+        yield "rejected", f"{rows(found['rejected'])} would be skipped: faults in them"
     if not found["to_buy"]:
         yield "left", "nothing: no job would be bought"
         if found["begun"]:
@@ -101,7 +101,7 @@ def _cost(cost: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _at_each_provider(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Return what the same jobs cost at each provider that offers the model, where there are several."""
     several = found["providers"] if len(found["providers"]) > 1 else []
-    for name, one in zip(["at each", *[""] * len(several)], several, strict=False):
+    for name, one in zip(["providers", *[""] * len(several)], several, strict=False):
         how = "as planned" if one["provider"] == found["vendor"] else f"--provider {one['provider']}"
         lacks = f"; it does not take {', '.join(one['lacks'])}" if one["lacks"] else ""
         yield name, f"{money(one['estimated'])} at {one['provider']} ({one['model']}), {how}{lacks}"
@@ -109,7 +109,7 @@ def _at_each_provider(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _time(expected: Mapping[str, Any] | None) -> str:
     if expected is None:
-        return "not known: no earlier run tells the pace; a --sample of five or more would"
+        return "not known yet: a --sample of six would tell the pace"
     low, high = map(duration, expected["seconds"])
     return f"{low} to {high}, at the pace of {expected['from']}"
 

@@ -51,6 +51,8 @@ class Board:
     """That the server was found to take, where it is fewer."""
     holds: int = 0
     """How often the server had no room."""
+    stopping: bool = False
+    """Nothing more is submitted, so that what is left is not what is worked on."""
     trouble: tuple[str, ...] = ()
     """What stands in the way now: an outage, a hold."""
     kinds: Mapping[str, int] = field(default_factory=dict)
@@ -90,6 +92,10 @@ def range_of(left: tuple[float, float] | None) -> str:
     return f"{low} left" if low == high else f"{low} to {high} left"
 
 
+def _range(board: Board) -> str:
+    return "" if board.stopping else range_of(board.left)
+
+
 def bill(board: Board) -> str:
     """Write what it costs, so far and at the end."""
     cost = board.money
@@ -108,7 +114,7 @@ def line(board: Board) -> str:
     share = f" ({100 * board.settled // board.total} %)" if board.total else ""
     parts = [f"{board.settled:,} of {board.total:,} settled{share}: {counts(board.states)}"]
     if board.settled < board.total:
-        parts += [one for one in (rate_of(board.rate), range_of(board.left)) if one]
+        parts += [one for one in (rate_of(board.rate), _range(board)) if one]
     if board.money.billed or board.money.end:
         parts.append(bill(board))
     return "; ".join([*parts, *board.trouble])
@@ -126,7 +132,7 @@ def drawn(board: Board, width: int) -> "RenderableType":
     title = Text(plain(board.name), style="bold", overflow="ellipsis", no_wrap=True)
     title.append(f" on {board.where}", style="not bold")
     head.add_row(title, duration(board.elapsed) if board.elapsed is not None else "")
-    below = [Text(f"  {one}", overflow="fold") for one in (range_of(board.left), bill(board))]
+    below = [Text(f"  {one}", overflow="fold") for one in (_range(board), bill(board)) if one]
     below += [Text(f"  ! {plain(one)}", style="yellow", overflow="ellipsis", no_wrap=True) for one in board.trouble]
     return Group(head, _stages(board, width), *below)
 

@@ -129,6 +129,7 @@ class Tally:
             ceiling=ceiling,
             window=self._window if self._window is not None and self._window < ceiling else None,
             holds=self._holds,
+            stopping=bool(self._stopping),
             trouble=tuple(trouble),
             kinds=dict(self._kinds),
             last=self._last,

@@ -67,7 +67,9 @@ def _without_a_word(reader: Reader, states: Mapping[str, int]) -> Stopped | None
     """Return why nothing is at work where the last start did not come to say so: it was killed, or the power went."""
     if reader.meta().get("ended") is not False or is_locked(reader.out):
         return None
-    message = "; ".join(["nothing is at work: the last start ended without a word", *left_behind(states)])
+    message = "; ".join(
+        ["nothing is at work: the last run ended unexpectedly (killed, or a crash)", *left_behind(states)]
+    )
     return Stopped("interrupted", message, 0, command("resume", reader.out), retryable=True)
 
 
@@ -153,6 +155,7 @@ def board_of(reader: Reader, now: float) -> Board:
         ceiling=int(policy.get("limits", {}).get("concurrency") or 0),
         window=trouble.window,
         holds=trouble.holds,
+        stopping=trouble.stopping,
         trouble=words,
         kinds=status["errors"],
     )

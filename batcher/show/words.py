@@ -72,11 +72,13 @@ def left_behind(states: Mapping[str, int]) -> list[str]:
     """Return what is to be said of jobs that a run left on their way, by how far they had come."""
     said = []
     if running := states.get(State.RUNNING, 0):
-        said.append(f"{running:,} run on at the server")
+        said.append(f"{running:,} {'runs' if running == 1 else 'run'} on at the server")
     if fetching := states.get(State.FETCHING, 0):
-        said.append(f"{fetching:,} have ended there, and are fetched by the next start")
+        are = "has ended there, and is" if fetching == 1 else "have ended there, and are"
+        said.append(f"{fetching:,} {are} fetched by the next start")
     if cut := states.get(State.SUBMITTING, 0):
-        said.append(f"{cut:,} were being submitted: they may be billed, and the next start holds them as uncertain")
+        were = "was being submitted: it" if cut == 1 else "were being submitted: they"
+        said.append(f"{cut:,} {were} may be billed, and the next start holds that as uncertain")
     return said
 
 
@@ -93,6 +95,11 @@ def jobs(count: int) -> str:
 def rows(count: int) -> str:
     """Write a number of rows."""
     return f"{count:,} row{'' if count == 1 else 's'}"
+
+
+def files(count: int) -> str:
+    """Write a number of files."""
+    return f"{count:,} file{'' if count == 1 else 's'}"
 
 
 def counts(states: Mapping[str, int]) -> str:
@@ -120,13 +127,13 @@ def summary(found: Mapping[str, Any], out: Path, took: float | None = None) -> l
         lines.append(f"{jobs(others)} more of the manifest {'is' if others == 1 else 'are'} not selected by this run")
     if found["files"]:
         lasted = "" if took is None else f"; took {duration(took)}"
-        lines.append(f"{found['files']:,} files, {size(found['bytes'])}, in {out / 'files'}{lasted}")
+        lines.append(f"{files(found['files'])}, {size(found['bytes'])}, in {out / 'files'}{lasted}")
     if cost["worst_case"]:
         parts = [f"{'simulated cost' if rehearsal else 'billed'} {money(cost['billed'])}"]
         if cost["reserved"]:
             parts.append(f"not billed yet, or bill unknown: {money(cost['reserved'])}")
         if cost["at_risk"]:
-            parts.append(f"at risk in uncertain jobs: {money(cost['at_risk'])}")
+            parts.append(f"at risk, for submissions whose answers were lost: {money(cost['at_risk'])}")
         lines.append("; ".join(parts))
     if cost["limit"] is not None and cost["worst_case"] > cost["limit"] + 0.005:
         over = money(cost["worst_case"] - cost["limit"])
@@ -142,7 +149,7 @@ def summary(found: Mapping[str, Any], out: Path, took: float | None = None) -> l
         if example and example["message"]:
             lines.append(f"    as {example['name']}: {_cut(example['message'])}")
     if found["rejected"]:
-        lines.append(f"{found['rejected']:,} rows rejected, see {out / 'rejected.csv'}")
+        lines.append(f"{rows(found['rejected'])} rejected, see {out / 'rejected.csv'}")
     if found["stopped"]:
         lines.append(f"stopped ({found['stopped']['reason']}): {found['stopped']['message']}")
     if then := next_command(found, out):
@@ -164,7 +171,7 @@ def next_command(found: Mapping[str, Any], out: Path) -> str | None:
     if found["waiting"]:  # let go on by the user, or never begun
         return command("resume", out)
     if states["failed"]:
-        return _after_failures(found["errors"], out)
+        return _after_failures(found["errors"], out, cancelled=bool(states["cancelled"]))
     if states["uncertain"]:
         return command("resume", out) if _lists_requests(found) else command("retry", out, "--state", "uncertain")
     if states["cancelled"]:
@@ -174,13 +181,15 @@ def next_command(found: Mapping[str, Any], out: Path) -> str | None:
     return None
 
 
-def _after_failures(errors: Mapping[str, int], out: Path) -> str:
+def _after_failures(errors: Mapping[str, int], out: Path, *, cancelled: bool) -> str:
     """Return the command that lets go on what can be helped; else the one that writes the rows that need an edit."""
     helped = [kind for kind in _HELPED if kind in errors]
     if not helped:
         return command("jobs", out, "--state", "failed", "--rows", "failed-rows.csv")
     others = {"invalid", "refused"} & set(errors)
     retries = [command("retry", out, "--kind", kind) for kind in helped] if others else [command("retry", out)]
+    if cancelled:
+        retries.append(command("retry", out, "--state", "cancelled"))
     return " && ".join([*retries, command("resume", out)])
 
 

@@ -45,7 +45,7 @@ def test_a_plan_is_a_bill(catalogue: Batcher, api: Api) -> None:
     assert plan["settings"]["confirm_above_usd"] == {"value": 2, "from": "manifest"}
     assert catalogue("plan", "m.yaml", "-j", "7", "--json").json()["settings"]["concurrency"]["from"] == "option"
     said = catalogue("plan", "m.yaml", "--max-cost", "3").out
-    for word in ("12 x 1K at $0.15", "12 x 4K at $0.30", "pays for about 13", "first ", "between ", "last ", "bottle on slate",
+    for word in ("12 x 1K at $0.15", "12 x 4K at $0.30", "pays for about 13", "first ", "middle ", "last ", "bottle on slate",
                  "next: batcher run m.yaml --max-cost 3 --sample 6"):  # fmt: skip
         assert word in said
     assert api.requests == []

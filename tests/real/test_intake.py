@@ -1,5 +1,6 @@
 """What people bring to the command line: folders of mixed photos, shops' tables, images that are none."""
 
+import json
 from datetime import datetime, timedelta
 
 import pytest
@@ -107,7 +108,7 @@ def test_a_doctor_names_every_image_that_is_none(batcher: Batcher, api: Api) -> 
     (batcher.folder / "jobs.csv").write_text("prompt,image_urls\n" + rows + "bad,nowhere.png\n")
     done = batcher("doctor", "jobs.csv", "--model", MODEL, "--skip-invalid", "--json")
     checks = {one["check"]: one for one in done.json()}
-    assert checks["manifest"]["message"] == "4 jobs, 4 outputs; 1 bad rows are left out"
+    assert checks["manifest"]["message"] == "4 jobs, 4 outputs; 1 row with faults would be skipped"
     assert len(checks["images"]["each"]) == 3 and "web page" in checks["images"]["each"][-1], checks["images"]
 
 
@@ -170,7 +171,7 @@ def test_a_narrowed_run_unlists_nothing_that_it_could_not_look_at(batcher: Batch
     assert "1 job that are done are no longer named" in edited.err or "no longer named: their files stay" in edited.err
 
 
-def test_a_job_that_is_named_again_is_looked_after_where_its_file_lies(batcher: Batcher, api: Api) -> None:
+def test_a_job_that_is_named_again_has_its_file_again_which_is_looked_after(batcher: Batcher, api: Api) -> None:
     text = (
         f"model: {MODEL}\ninputs: {{prompt: PROMPT, image_urls: [https://i.invalid/1.png]}}\noutput: {{name: same}}\n"
     )
@@ -178,10 +179,11 @@ def test_a_job_that_is_named_again_is_looked_after_where_its_file_lies(batcher: 
         (batcher.folder / "m.yaml").write_text(text.replace("PROMPT", prompt))
         assert batcher("run", "m.yaml").code == 0
     assert len(api.journal) == 2
-    (old,) = (batcher.folder / "runs/m/replaced").rglob("*.png")
+    (old,) = (batcher.folder / "runs/m/files").rglob("*.png")
+    assert json.loads(old.with_suffix(".json").read_text())["inputs"]["prompt"] == "one"
     old.unlink()
     verified = batcher("verify", "runs/m")
-    assert verified.code == 1 and "replaced/" in verified.out and old.exists(), "it is fetched again, not bought"
+    assert verified.code == 1 and "files/same" in verified.out and old.exists(), "it is fetched again, not bought"
     assert len(api.journal) == 2
 
 

@@ -63,7 +63,10 @@ def test_after_a_kill_status_says_that_nothing_is_at_work_and_what_is_at_the_ser
     end(process, signal.SIGKILL)
     stopped = batcher("status", "runs/jobs", "--json").json()["stopped"]
     assert stopped["reason"] == "interrupted" and stopped["retryable"]
-    assert stopped["message"] == "nothing is at work: the last start ended without a word; 2 run on at the server"
+    assert (
+        stopped["message"]
+        == "nothing is at work: the last run ended unexpectedly (killed, or a crash); 2 run on at the server"
+    )
     assert "budget" not in batcher("status", "runs/jobs").out
     assert "nothing is at work" in batcher("status", "runs/jobs").out
     api.queued = False
@@ -80,8 +83,8 @@ def test_what_is_being_fetched_is_not_said_to_run_at_the_server(batcher: Batcher
     )
     end(process, signal.SIGTERM)
     message = batcher("status", "runs/jobs", "--json").json()["stopped"]["message"]
-    assert "1 run on at the server" in message
-    assert "1 have ended there, and are fetched by the next start" in message
+    assert "1 runs on at the server" in message
+    assert "1 has ended there, and is fetched by the next start" in message
 
 
 def hangs_up(api: Api, request: web.Request, body: dict[str, object]) -> web.StreamResponse | None:

@@ -82,7 +82,7 @@ def answer(status: int, body: object, headers: dict[str, str] | None = None, *, 
         (
             WireFault(sent=True, message="reset"),
             Lost(
-                "sent, and no answer that can be read came: reset",
+                "sent, and no readable answer came: reset",
                 {"phase": "waiting for the answer", "exception": "reset"},
             ),
         ),

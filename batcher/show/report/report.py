@@ -159,4 +159,4 @@ def _summary(status: Mapping[str, Any], *, rehearsal: bool) -> list[tuple[str, s
 
 def _not_billed(cost: Mapping[str, Any]) -> str:
     more = cost["reserved"] + cost["at_risk"]
-    return f"and up to ${more:,.2f} whose bill is not known" if more else ""
+    return f"and up to ${more:,.2f} not billed yet" if more else ""
