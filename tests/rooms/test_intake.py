@@ -87,7 +87,7 @@ def test_photos_that_cannot_be_sent_are_called_what_they_are_by_their_paths(yaml
     assert "heif-convert" in faults["p/f.HEIC"] and "sips" in faults["p/f.HEIC"]
     assert "is a TIFF; " in faults["p/d.tif"] and "magick" in faults["p/d.tif"]
     assert "is a JPEG that is cut off (it ends too soon): copy it again" in faults["p/cut-a.jpg"]
-    assert "cut off" in faults["p/padded-a.jpg"] and "copy it anew" in faults["p/cut-c.webp"]
+    assert "cut off" in faults["p/padded-a.jpg"] and "copy it again" in faults["p/cut-c.webp"]
     assert "is empty" in faults["p/g.jpg"] and "is not a JPEG, PNG or WebP" in faults["p/h.jpg"]
     photos = folder.census.photos
     assert str(photos).startswith("12 photos: 3 usable, 1 GIF, 1 HEIC, 1 TIFF, 5 broken, 1 no picture"), str(photos)
