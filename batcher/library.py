@@ -15,11 +15,12 @@ from typing import Any, Final, TypedDict, TypeVar, Unpack
 
 from batcher.errors import ManifestFaulty, NotMeant, WrongUse
 from batcher.events import Event
-from batcher.job import Job
+from batcher.job import FailureKind, Job, State
 from batcher.ledger.import_jobs import TooManyUnlisted
 from batcher.ledger.reader import Reader
 from batcher.ledger.rows import event_of
 from batcher.manifest.expand import Options
+from batcher.manifest.faults import did_you_mean
 from batcher.manifest.manifest import Manifest, open_manifest
 from batcher.manifest.mapping_manifest import forget, mapping_manifest
 from batcher.runs import descriptors, planning
@@ -271,7 +272,14 @@ class View:
         return status(self.out)
 
     def jobs(self, state: str | None = None, kind: str | None = None) -> Iterator[JobView]:
-        """Yield the jobs that the manifest names, in its order; only those in this state, or of this kind."""
+        """Yield the jobs that the manifest names, in its order; only those in this state, or of this kind of failure.
+
+        Raises WrongUse where there is no such state or kind.
+        """
+        if state is not None and state not in set(State):
+            raise WrongUse(f"state={state!r}: there is no such state{did_you_mean(state, {*State})}")
+        if kind is not None and kind not in set(FailureKind):
+            raise WrongUse(f"kind={kind!r}: there is no such kind{did_you_mean(kind, {*FailureKind})}")
         with Reader(self.out) as reader:
             for job, files in reader.jobs(state, kind, listed=True):
                 yield _job_view(job, tuple(self.out / file for file in files))
@@ -374,8 +382,10 @@ def _opened(manifest: ManifestLike, out: Path | None) -> Manifest:
     return open_manifest(str(manifest), name=name)
 
 
-def _sets(given: Mapping[str, Any]) -> dict[str, str]:
-    """Return inputs as the command line has them: a text as it is, else JSON."""
+def _sets(given: object) -> dict[str, str]:
+    """Return inputs as the command line has them: a text as it is, else JSON. Raises WrongUse."""
+    if not isinstance(given, Mapping):
+        raise WrongUse(f"set={given!r}: must be a mapping of inputs to values")
     return {name: one if isinstance(one, str) else json.dumps(one, ensure_ascii=False) for name, one in given.items()}
 
 

@@ -25,6 +25,8 @@ def mapping_manifest(given: Mapping[str, Any], *, name: str | None = None) -> Ma
     said = {key: value for key, value in given.items() if key != "jobs"}
     jobs, spool = given.get("jobs"), None
     if jobs is not None and not isinstance(jobs, str | Mapping):
+        if not isinstance(jobs, Iterable):
+            raise WrongUse(f"jobs is {type(jobs).__name__}: give mappings, a file's name, or {{'glob': pattern}}")
         spool = _spooled(jobs)
         jobs = {"file": str(spool)}
     value = _plain(said) | ({} if jobs is None else {"jobs": _plain(jobs)})

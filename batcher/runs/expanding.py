@@ -32,7 +32,7 @@ def known_provider(name: str | None) -> str | None:
     if name is None:
         return None
     if (known := name.lower()) not in PROVIDERS:
-        raise WrongUse(f"--provider {name}: is not a provider{did_you_mean(known, [*PROVIDERS])}")
+        raise WrongUse(f"`{name}` is not a provider{did_you_mean(known, [*PROVIDERS])}")
     return known
 
 

@@ -326,7 +326,8 @@ def test_signals_end_a_run_whose_cancellations_hang(batcher: Batcher, api: Api, 
     until(lambda: any(path.endswith("/cancel") for _, path in api.requests))
     begun = time.monotonic()
     os.killpg(process.pid, signal.SIGTERM)
-    time.sleep(0.5)
+    assert process.stderr
+    assert any("stopping" in line for line in process.stderr), "it has heard of the first"
     os.killpg(process.pid, signal.SIGTERM)
     process.communicate(timeout=30)
     api.hangs = False

@@ -153,10 +153,12 @@ async def test_an_id_that_cannot_be_saved_is_printed_and_saved_when_there_is_roo
     ledger = await ledger_on(disk, ballast=False)
     filler = fill(disk, 0)
     saving = asyncio.create_task(accept(ledger))
-    await asyncio.sleep(1.5)
+    said = ""
+    async with asyncio.timeout(20):
+        while not all(f"request id r-{n}, which cannot be saved" in said for n in range(3)):
+            await asyncio.sleep(0.01)
+            said += capsys.readouterr().err
     assert not saving.done()
-    said = capsys.readouterr().err
-    assert all(f"request id r-{n}, which cannot be saved" in said for n in range(3))
     with pytest.raises(Exception, match="could not be written"):
         await ledger.record((await ledger.under_way(State.SUBMITTING))[0], Move(State.PENDING, message="y" * 50_000))
     filler.unlink()

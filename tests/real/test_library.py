@@ -147,6 +147,8 @@ said([plan.jobs, plan.cost_usd.estimated, plan.cost_usd.limit, plan.faults, plan
         ('batcher.run({"model": MODEL, "jobs": rows(2)})', 64, "out="),
         ('batcher.run({"name": "m", "model": MODEL, "jobs": rows(2)}, max_time="8")', 64, "has no unit"),
         ('batcher.run({"name": "m", "model": MODEL, "jobs": rows(2)}, provider="fall")', 64, "is not a provider"),
+        ('batcher.plan({"name": "m", "model": MODEL, "jobs": 5})', 64, "jobs is int"),
+        ('batcher.plan({"name": "m", "model": MODEL, "jobs": rows(2)}, set="a=b")', 64, "must be a mapping"),
         ('batcher.run({"name": "m", "model": MODEL, "jobs": [1]})', 64, "no mapping"),
         ('batcher.run("nothing.yaml")', 66, "does not exist"),
         ('batcher.view("nothing")', 66, "not a run directory"),

@@ -3,7 +3,6 @@
 import shlex
 import signal
 import sqlite3
-import time
 
 import pytest
 
@@ -133,7 +132,8 @@ def test_a_job_without_a_price_that_comes_back_is_not_bought_under_a_limit(
     end(process, signal.SIGTERM)
     process = batcher.start("resume", "runs/m", "--max-cost", "1")
     until(lambda: api.requests[-1][1].startswith("/v1/requests/r-3"))
-    time.sleep(1)
+    asked = len(api.requests)
+    until(lambda: len(api.requests) > asked)  # it watches
     assert "2 jobs will go on" in batcher("retry", "runs/m").out
     api.delay = 0.1
     _, err = process.communicate(timeout=60)
