@@ -5,15 +5,25 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 EXIT_OK: Final = 0
+"""Every job is done."""
 EXIT_SETTLED: Final = 1
+"""Everything has settled; some jobs are failed, uncertain or cancelled."""
 EXIT_USAGE: Final = 64
+"""Wrong arguments. This and the codes below follow sysexits.h."""
 EXIT_MANIFEST: Final = 65
+"""Faults in the manifest."""
 EXIT_MISSING: Final = 66
+"""No such manifest or run directory."""
 EXIT_UNREACHABLE: Final = 69
+"""The API was out of reach for longer than the user waits."""
 EXIT_BUG: Final = 70
+"""A defect of this program."""
 EXIT_STOPPED: Final = 75
+"""Stopped with work left; the run can go on."""
 EXIT_TOKEN: Final = 77
+"""No token, or one that is refused."""
 SIGNAL_BASE: Final = 128
+"""The exit code of a run that a signal ended is this and the signal's number."""
 
 
 class BatcherError(Exception):

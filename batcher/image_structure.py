@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 _MARK: Final = 0xFF
+"""The byte that begins a JPEG's marker (ITU T.81, B.1.1.2)."""
 _START_OF_SCAN: Final = 0xDA
+"""The marker after which a JPEG's picture follows (ITU T.81, table B.1)."""
 
 Content = bytes | mmap.mmap
 """A whole file, in memory or mapped."""

@@ -9,6 +9,7 @@ from typing import Final
 CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 """Control characters, line and paragraph separators, and what turns the direction of writing round."""
 _NARROW: Final = 0xFF
+"""The last character that is written with two hexadecimal digits."""
 _ANSI_C: Final = re.compile(r"(?:[\w@%+=:,./ -]|'[^']*'|\$'(?:[^'\\]|\\.)*')*")
 """Words of a shell that are plain or quoted so that it changes nothing in them."""
 

@@ -38,9 +38,11 @@ from batcher.provider.replies import (
 LONGEST: Final = 900.0
 """Seconds that the job may take."""
 _LOOK: Final = 1.0
+"""Seconds between two checks of the one job."""
 _LATE: Final = 120.0
 """Seconds that late outputs are waited for, and that the list of past requests is read again."""
 _LIST_AGAIN: Final = 10.0
+"""Seconds between two readings of the list of past requests, which shows a request late."""
 _STRANGE: Final = "00000000-0000-0000-0000-000000000000"
 _DIFFERS: Final = 0.005
 """USD that a bill may differ from its estimate by."""

@@ -19,8 +19,11 @@ from batcher.provider.sign_in import FoundToken
 MOST_IMAGES: Final = 10_000
 """Remote images that are looked at; of more, so many spread evenly."""
 _AT_ONCE: Final = 32
+"""Images that are asked for at once."""
 _SKEW: Final = 60.0
+"""Seconds that the machine's clock may differ from the server's."""
 _SOON: Final = 12 * 3600.0
+"""Seconds: a token that expires within a night is said to."""
 _OUTPUT_BYTES: Final = 8 * 2**20
 """Generous for one output of 4K."""
 

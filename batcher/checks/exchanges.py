@@ -73,9 +73,9 @@ class RecordingWire:
             self._write(begun, {"method": "GET", "path": url, "body": None}, said)
             yield got
 
-    def stood_still(self) -> None:
+    def on_suspend(self) -> None:
         """Return what is on its way more time."""
-        self._wire.stood_still()
+        self._wire.on_suspend()
 
     async def refresh(self) -> None:
         """Drop connections that may have died unnoticed."""

@@ -16,6 +16,7 @@ from batcher.outputs.sidecar import sidecar_file
 from batcher.paths import is_inside
 
 _AT_ONCE: Final = 256
+"""Files that are handed to the threads at once: enough to keep two busy, little memory."""
 LEADS_OUT: Final = "leads out"
 """In the place of a job's state: its file is not of this run directory, and is not mended."""
 

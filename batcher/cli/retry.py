@@ -23,6 +23,7 @@ from batcher.show.words import jobs, money
 from batcher.terminal_text import command, plain
 
 _SHOWN = 5
+"""Messages and hints that are printed before a question."""
 _NAMED = 20_000
 """Jobs that are named one by one to whoever moves them: some four megabytes."""
 

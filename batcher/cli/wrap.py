@@ -7,6 +7,7 @@ from typing import Final, TextIO
 _PASTED: Final = ("next: ", "look at it: ", "files/")
 """What stands in lines that hold a command or a name, which is pasted whole."""
 _NARROWEST: Final = 20
+"""Columns: a narrower terminal is written past its edge, rather than a word a line."""
 
 
 def wrapped(line: str, stream: TextIO, hang: int = 2) -> str:

@@ -67,7 +67,7 @@ class Supervisor(Protocol):
         """Stop the run, for one of the reasons in HALTS."""
         ...
 
-    def hear(self) -> None:
+    def check_outage(self) -> None:
         """Look at how long the server has been silent."""
         ...
 
@@ -104,10 +104,10 @@ class Context:
         if delay:
             await asyncio.sleep(delay)
 
-    def strained(self, why: str) -> None:
+    def record_trouble(self, why: str) -> None:
         """Record that the server gave nothing useful."""
-        self.pace.patience.strained(loop_now(), why)
-        self.head.hear()
+        self.pace.outage.record_trouble(loop_now(), why)
+        self.head.check_outage()
 
     async def api_answers(self) -> bool:
         """Return whether the API answers at all, so that what it does not say of one request is not its silence."""
@@ -120,7 +120,7 @@ class Context:
 
         `seconds` until the next try; `left`: until it is given up, None if that is not known.
         """
-        silent = self.pace.patience.since
+        silent = self.pace.outage.since
         if silent is not None and loop_now() - silent > SILENT:
             return
         now = self.tools.clock.now()

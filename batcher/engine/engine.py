@@ -27,10 +27,12 @@ from batcher.settings import Policy
 GRACE: Final = 8.0
 """Seconds that files in hand have after a signal, once the last submission was answered."""
 _BODIES_AT_ONCE: Final = 128 * 2**20
+"""Bytes of local images in requests that are not accepted yet: two of the largest requests."""
 _LAST_FEW: Final = 16
 """Of jobs in flight, or an eighth of the window: with so few left, each may be the one that the run ends with."""
 _UNDECIDED: Final = "are uncertain, and you have not decided about them yet"
 _IDLE: Final = 30.0
+"""Seconds after which the ledger is read again though nothing was told: only a move by another process needs it."""
 _SOON: Final = 0.25
 """Seconds."""
 _AHEAD: Final = 64
@@ -67,15 +69,15 @@ class Engine:
         self._told: set[asyncio.Task[None]] = set()
         self._probe: asyncio.Task[None] | None = None
         self._searching = False
-        self._hearing: asyncio.TimerHandle | None = None
+        self._outage_timer: asyncio.TimerHandle | None = None
         """When a silence of the server is next looked at: to be told, or to end the run."""
         self.halted: Halt | None = None
 
-    def obey(self, policy: Policy) -> None:
+    def apply_policy(self, policy: Policy) -> None:
         """Go by other limits and patience from now on."""
         self._policy = policy
-        self._pace.obey(policy)
-        self._steps.obey(policy.retry)
+        self._pace.apply_policy(policy)
+        self._steps.apply_policy(policy.retry)
         self._changed.set()
 
     @property
@@ -94,9 +96,9 @@ class Engine:
 
     def decided(self) -> None:
         """Count what becomes uncertain from now on: the user has decided about the rest."""
-        self._pace.caution.decided()
+        self._pace.circuit_breaker.decided()
 
-    def broaden(self, *, broad: bool) -> None:
+    def prefer_breadth(self, *, broad: bool) -> None:
         """Return every row its first job before any its second, or go by the manifest's order."""
         if broad != self._pace.budget.broad:
             self._pace.budget.broad = broad
@@ -106,27 +108,27 @@ class Engine:
         """Stop submitting, for one of the reasons in HALTS."""
         self.stop(Halt(reason, message, *HALTS[reason]))
 
-    def hear(self) -> None:
+    def check_outage(self) -> None:
         """Stop after a silence longer than the user's patience; tell once since when it lasts, and when it is over."""
-        patience, now = self._pace.patience, _loop_now()
-        if patience.exhausted(now):
-            self.halt("unreachable", patience.why)
-        if patience.to_tell(now):
-            lasts = now - patience.since if patience.since is not None else 0.0
+        outage, now = self._pace.outage, _loop_now()
+        if outage.exhausted(now):
+            self.halt("unreachable", outage.why)
+        if outage.to_tell(now):
+            lasts = now - outage.since if outage.since is not None else 0.0
             since = self._clock.now() - lasts
-            message = f"the server has given nothing useful since {rfc3339(since)}: {patience.why}"
+            message = f"the server has given nothing useful since {rfc3339(since)}: {outage.why}"
             self._tell(Silence(self._clock.now(), message, since))
-        elif patience.over():
+        elif outage.over():
             self._tell(Silence(self._clock.now(), "the server answers again", None))
-        self._hear_again(patience.next_look(now))
+        self._check_outage_in(outage.next_check(now))
 
-    def _hear_again(self, seconds: float | None) -> None:
+    def _check_outage_in(self, seconds: float | None) -> None:
         """Look at the silence once more then: what waits for the server may wait for longer than the user would."""
-        if self._hearing:
-            self._hearing.cancel()
-        self._hearing = None
+        if self._outage_timer:
+            self._outage_timer.cancel()
+        self._outage_timer = None
         if seconds is not None and (self.halted is None or self.halted.drain < Drain.SIGNAL):
-            self._hearing = asyncio.get_running_loop().call_later(seconds, self.hear)
+            self._outage_timer = asyncio.get_running_loop().call_later(seconds, self.check_outage)
 
     def warn(self, message: str) -> None:
         """Tell the user something that stops nothing."""
@@ -169,8 +171,8 @@ class Engine:
         finally:
             self._searching = False
             self._changed.set()
-        self._pace.caution.found(sum(one.kind is not FailureKind.CRASH for one in found))
-        if found and self.halted and self.halted.reason == "uncertain" and not self._pace.caution.too_uncertain:
+        self._pace.circuit_breaker.found(sum(one.kind is not FailureKind.CRASH for one in found))
+        if found and self.halted and self.halted.reason == "uncertain" and not self._pace.circuit_breaker.too_uncertain:
             self.halted = None
             self._steps.go_on()
         return found
@@ -183,9 +185,9 @@ class Engine:
                     self._changed.clear()
                     await self._changed.wait()
 
-    def stood_still(self, seconds: float) -> None:
+    def on_suspend(self, seconds: float) -> None:
         """Charge no job for a time in which nothing could be heard, and ask the server before going on."""
-        self._steps.stood_still(seconds)
+        self._steps.on_suspend(seconds)
         if self._probe is None or self._probe.done():
             self._probe = asyncio.create_task(self._find_server(self._pace.window.closed_until), name="probe")
             self._pace.window.closed_until = math.inf
@@ -208,7 +210,7 @@ class Engine:
                 self._went_wrong("the run", error)
             await self._drain()
         finally:
-            self._hear_again(None)
+            self._check_outage_in(None)
             for flight in self._flights:
                 if flight.timer:
                     flight.timer.cancel()
@@ -259,8 +261,8 @@ class Engine:
 
     async def _take_up(self) -> None:
         """Go on with what an earlier process left."""
-        if self._pace.caution.too_uncertain:
-            self.halt("uncertain", f"{self._pace.caution.uncertain} submissions {_UNDECIDED}")
+        if self._pace.circuit_breaker.too_uncertain:
+            self.halt("uncertain", f"{self._pace.circuit_breaker.uncertain} submissions {_UNDECIDED}")
         if self._find_lost is None:  # else they are looked for first
             await self.resubmit()
         for state in (State.FETCHING, State.RUNNING):
@@ -291,10 +293,10 @@ class Engine:
         if scarce := self._steps.scarce(self._flights.occupying + self._flights.states[State.FETCHING]):
             self.stop(Halt("disk", scarce, EXIT_STOPPED, Drain.FINISH))  # what is there is room enough for
             return 0
-        if self._pace.budget.rose:
-            self._pace.budget.rose = False
+        if self._pace.budget.price_changed:
+            self._pace.budget.price_changed = False
             left = float((await self._ledger.ask("left_estimate"))[0][0])
-            self.broaden(broad=self._pace.budget.short_of(left))
+            self.prefer_breadth(broad=self._pace.budget.short_of(left))
         await self._read_ahead(room)
         bodies = self._flights.starting_bytes
         started = 0
@@ -336,7 +338,7 @@ class Engine:
             return
         self.halt(
             "budget",
-            f"the next job may cost {self._pace.price(job):.2f} USD, and {self._pace.budget.spoken_for:.2f} "
+            f"the next job may cost {self._pace.price(job):.2f} USD, and {self._pace.budget.committed:.2f} "
             f"of max_cost_usd {limit:.2f} is already spent or reserved",
         )
 
@@ -344,11 +346,11 @@ class Engine:
         if self._searching:
             return 0
         starting = self._flights.starting
-        if self._pace.caution.single_file and starting:
+        if self._pace.circuit_breaker.single_file and starting:
             return 0
         now = _loop_now()
         room = min(self._pace.window.room(self._flights.occupying, starting, now), self._pace.speed.room(now))
-        return min(room, 1) if self._pace.caution.single_file else room
+        return min(room, 1) if self._pace.circuit_breaker.single_file else room
 
     async def _next_chance(self) -> float:
         """Return the seconds after which there may be room or work without anything having moved."""
@@ -468,15 +470,15 @@ class Engine:
     async def _note(self, before: Job, after: Job, move: Move) -> None:
         self._release_held()
         held = self._pace.saw(before, after, move, self._flights.running, _loop_now())
-        caution = self._pace.caution
-        if caution.too_uncertain and self.halted is None and not self._searching:
+        breaker = self._pace.circuit_breaker
+        if breaker.too_uncertain and self.halted is None and not self._searching:
             for found in await self.search():
                 self.take(found.job)
-            if caution.too_uncertain:
-                self.halt("uncertain", f"{caution.uncertain} submissions {_UNDECIDED}: {after.message}")
-        if caution.too_many_failures:
-            self.halt("failures", f"{caution.failures_in_a_row} jobs failed in a row; the last: {after.message}")
-        self.hear()
+            if breaker.too_uncertain:
+                self.halt("uncertain", f"{breaker.uncertain} submissions {_UNDECIDED}: {after.message}")
+        if breaker.too_many_failures:
+            self.halt("failures", f"{breaker.failures_in_a_row} jobs failed in a row; the last: {after.message}")
+        self.check_outage()
         self._changed.set()
         if held is not None:
             window = int(self._pace.window.size)

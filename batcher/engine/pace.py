@@ -19,7 +19,7 @@ from batcher.pacing.polling import (
     PRICE_LAST,
     PRICE_QUEUED,
     LatencyModels,
-    next_look,
+    next_check,
 )
 from batcher.pacing.window import Rate, Speed, Window
 from batcher.settings import Policy
@@ -46,9 +46,9 @@ class Pace:
     window: Window
     speed: Speed
     rate: Rate
-    patience: Outage
+    outage: Outage
     budget: Budget
-    caution: CircuitBreaker
+    circuit_breaker: CircuitBreaker
     usual: LatencyModels
     flights: Flights = field(default_factory=Flights)
     warmup: Warmup = field(default_factory=Warmup)
@@ -79,7 +79,7 @@ class Pace:
         self.warmup.left(flight)
         flight.seen_at_work = None
 
-    def next_look(self, job: Job, age: float, *, first: bool) -> float:
+    def next_check(self, job: Job, age: float, *, first: bool) -> float:
         """Return the wait before a job of this age, not finished just now, is looked at (again).
 
         A few are looked at when they have hardly begun, for that alone tells whether the server has a queue.
@@ -87,8 +87,8 @@ class Pace:
         known = self.usual.of(kind(job))
         self._first_looks += first
         if first and self._first_looks % _EARLY_LOOKS == 0 and not self.window.limited and (curve := known.curve):
-            return min(_EARLY * curve.usual, next_look(age, known, PRICE_QUEUED))
-        return next_look(age, known, self._price())
+            return min(_EARLY * curve.usual, next_check(age, known, PRICE_QUEUED))
+        return next_check(age, known, self._price())
 
     def _price(self) -> float:
         """Return the price of a look, in usual latencies."""
@@ -98,7 +98,7 @@ class Pace:
             return PRICE_AWAITED * min(1.0, self.window.size / _FEW_SLOTS)
         return PRICE if self.queue is None else PRICE_QUEUED if self.queue else PRICE_EMPTIED
 
-    def saw_place(self, flight: Flight, age: float, *, waits: bool) -> None:
+    def record_queue_position(self, flight: Flight, age: float, *, waits: bool) -> None:
         """Record whether a job of that age waits in the server's queue, or is at work already."""
         flight.seen_at_work = age
         curve = self.usual.of(kind(flight.job)).curve
@@ -119,18 +119,18 @@ class Pace:
         """Set aside what a job may cost."""
         self.budget.reserve(job.id, kind(job), job.spec.estimated_usd)
 
-    def obey(self, policy: Policy) -> None:
+    def apply_policy(self, policy: Policy) -> None:
         """Go by other limits from now on."""
         self.window.widen(policy.limits.concurrency)
         self.rate.change(policy.limits.requests_per_second)
         self.budget.change_limit(policy.limits.max_cost_usd)
-        self.patience.limit = policy.retry.patience
-        self.caution.max_uncertain = policy.retry.max_uncertain
-        self.caution.max_failures = policy.retry.max_failures
+        self.outage.limit = policy.retry.patience
+        self.circuit_breaker.max_uncertain = policy.retry.max_uncertain
+        self.circuit_breaker.max_failures = policy.retry.max_failures
 
     def saw(self, before: Job, after: Job, move: Move, running: int, now: float) -> float | None:
         """Record a move that is on disk; return the seconds of a hold that begins with it, or None."""
-        self.caution.saw(before.state, after.state, after.kind)
+        self.circuit_breaker.saw(before.state, after.state, after.kind)
         if before.state is not State.SUBMITTING:
             if before.state is State.PENDING and after.state is not State.SUBMITTING:
                 self.budget.release(after.id)
@@ -143,10 +143,10 @@ class Pace:
             if self.window.accepted(running):
                 self.speed.too_fast(now)
             self.speed.accepted(now)
-            self.patience.eased()
+            self.outage.record_answer()
         elif after.state is State.FAILED and after.kind in {FailureKind.INVALID, FailureKind.REFUSED}:
             self.window.turned_down()
-            self.patience.eased()
+            self.outage.record_answer()
             self.budget.release(after.id)
         elif after.state is State.PENDING:
             self.budget.release(after.id)
@@ -156,7 +156,7 @@ class Pace:
     def _turned_away(self, move: Move, running: int, now: float) -> float | None:
         if not move.delay:
             return None
-        self.patience.strained(now, move.message or "")
+        self.outage.record_trouble(now, move.message or "")
         if move.unreached:
             return move.delay if self.window.unreached(now, move.delay) else None
         if move.shared or self.window.refused_alone():

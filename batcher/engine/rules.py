@@ -40,7 +40,9 @@ LATE_OUTPUTS: Final = 600.0
 _LONGEST_LOOK: Final = 60.0
 """Seconds between two looks for late outputs."""
 _WRONG_BYTES: Final = 3
+"""Times that the same wrong bytes come before an output counts as wrong."""
 _REFRESH_EVERY: Final = 10
+"""Interruptions of a download between two questions for a fresh URL."""
 
 
 def after_submit(reply: SubmitReply, wait: float, *, proven: bool) -> Move:

@@ -83,16 +83,18 @@ class StatusReader:
         request_id = request.request_id
         match reply:
             case Unavailable():
-                self._context.strained(reply.message)
+                self._context.record_trouble(reply.message)
             case Misdirected(named):
-                self._context.strained(f"an answer about request {named} came, where {request_id} was asked about")
+                self._context.record_trouble(
+                    f"an answer about request {named} came, where {request_id} was asked about"
+                )
                 self._beware(request_id, named, asked_anew=call.fresh)
             case _:
                 if len(self._answered) < _MISDIRECTED:
                     self._answered.add(request_id)
                 self._misdirected.discard(request_id)
-                self._context.pace.patience.eased()
-                self._context.head.hear()
+                self._context.pace.outage.record_answer()
+                self._context.head.check_outage()
         return reply
 
     def _beware(self, request_id: str, named: str, *, asked_anew: bool) -> None:

@@ -36,7 +36,7 @@ class Steps:
             State.FETCHING: self._fetcher.fetch,
         }
 
-    def obey(self, retry: Retry) -> None:
+    def apply_policy(self, retry: Retry) -> None:
         """Go by other rules from now on."""
         self._context.retry = retry
 
@@ -48,21 +48,21 @@ class Steps:
         """Submit nothing more: a request that is not on its way does not leave."""
         self._context.stopping.set()
 
-    def stood_still(self, seconds: float) -> None:
+    def on_suspend(self, seconds: float) -> None:
         """Charge no job for a time in which nothing could be heard."""
         self._context.suspended += seconds
         for flight in self._context.flights:
             if flight.watched:
                 flight.watched.tells = False
-        self._context.pace.patience.shift(seconds)
-        self._context.tools.wire.stood_still()
+        self._context.pace.outage.shift(seconds)
+        self._context.tools.wire.on_suspend()
 
     async def reach(self) -> None:
         """Ask the server for anything, over fresh connections, until it answers."""
         tools, tries = self._context.tools, 0
         await tools.wire.refresh()
         while isinstance(answer := await tools.wire.send(tools.api.probe()), WireFault):
-            self._context.strained(answer.message)
+            self._context.record_trouble(answer.message)
             await asyncio.sleep(backoff(tries, tools.chance))
             tries += 1
 

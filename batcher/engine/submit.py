@@ -67,7 +67,7 @@ class Submitter:
         model_id = (await context.tools.offer(job.spec.model)).model_id
         call = context.tools.api.submit(model_id, request, context.retry.patience)
         reply = context.tools.api.read_submit(await context.tools.wire.send(call), context.tools.clock.now(), model_id)
-        proven = context.pace.caution.accepted > 0
+        proven = context.pace.circuit_breaker.accepted > 0
         match reply:
             case Accepted():
                 flight.accepted_now = True

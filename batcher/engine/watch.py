@@ -103,7 +103,7 @@ class Watcher:
 
     def _next_look(self, flight: Flight, watched: Watched) -> CheckAgain:
         first, watched.first = watched.first, False
-        return CheckAgain(self._pace.next_look(flight.job, watched.age_at(loop_now()), first=first))
+        return CheckAgain(self._pace.next_check(flight.job, watched.age_at(loop_now()), first=first))
 
     async def _look_at(self, flight: Flight, watched: Watched) -> Move | None:
         job = flight.job
@@ -114,7 +114,7 @@ class Watcher:
             reply = rules.with_words(reply, result, watched.watch, self._context.now())
         if isinstance(reply, Queued | Working):
             watched.before = watched.age_at(loop_now())
-            self._pace.saw_place(flight, watched.before, waits=isinstance(reply, Queued))
+            self._pace.record_queue_position(flight, watched.before, waits=isinstance(reply, Queued))
         watched.watch = watched.watch.seen(reply, self._context.now())
         watched.amiss = amiss(reply)
         if isinstance(reply, Unavailable | Misdirected) and rules.is_overdue(

@@ -24,15 +24,20 @@ from batcher.job import SEED, Image, Spec
 from batcher.pixel_budget import DECODING
 
 MAX_BYTES: Final = 6 * 2**20
+"""Bytes of a local image that is sent as it is (`docs/manifest.md`)."""
 MAX_PIXELS: Final = 32_000_000
+"""Pixels of a local image that is sent."""
 MAX_REQUEST: Final = 64 * 2**20
+"""Bytes of a request with its images inside, where the provider allows no less."""
 _MAGIC: Final = {b"\xff\xd8\xff": "JPEG", b"\x89PNG\r\n\x1a\n": "PNG", b"RIFF": "WebP"}
 _MIME: Final = {"JPEG": "image/jpeg", "MPO": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp"}
 """By Pillow's name. MPO is a JPEG with further pictures behind the first, as phones and stereo cameras write it."""
 _BLOCK: Final = 2**20
+"""Bytes that are read at once."""
 _HEAD: Final = 2**16
 """Bytes around the pixels of an image, and around the images of a request."""
 _QUALITIES: Final = (92, 85, 75, 60)
+"""JPEG qualities that are tried in turn until an image is small enough."""
 
 
 _HEIC: Final = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})

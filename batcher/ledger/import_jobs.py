@@ -15,6 +15,7 @@ from batcher.ledger.rows import dump, spec_facts
 from batcher.ledger.sql import statements
 
 _BATCH = 2_500
+"""Jobs that one statement writes."""
 LEAST_UNLISTED: Final = 20
 """Finished jobs that an edit must leave out before it is asked about: fewer are a sample that is tried again."""
 

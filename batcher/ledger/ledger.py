@@ -42,6 +42,7 @@ MIGRATIONS: Final[Sequence[str]] = (
 _GATHER: Final = 0.01
 """Seconds between the beginnings of two commits, unless many changes are waiting."""
 _MANY: Final = 200
+"""Moves that wait, from which a transaction begins at once."""
 _PAGE: Final = 1000
 """Jobs that are let go on in one transaction."""
 _LONGEST_WAIT: Final = 3600.0

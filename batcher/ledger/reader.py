@@ -22,6 +22,7 @@ from batcher.settings import Destination
 _IDS: Final = 10_000
 """Ids that are asked for at once."""
 _PAGE: Final = 500
+"""Jobs that are read at once."""
 
 
 class Reader:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 SIZE: Final = 8 * 2**20
+"""Bytes that are reserved: room for the moves of all requests that may be in flight."""
 _SHARE: Final = 8
 """It takes at most this part of what is free."""
 

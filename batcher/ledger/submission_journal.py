@@ -19,6 +19,7 @@ from batcher.events import Moved
 from batcher.job import State
 
 _BLOCK: Final = 2**18
+"""Bytes that are read at once, from the end backwards."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from typing import Final
 from batcher.errors import Fault, ManifestFaulty
 
 SHOWN: Final = 50
+"""Faults that are named; the others are counted."""
 
 
 class Faults:

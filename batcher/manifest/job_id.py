@@ -10,6 +10,7 @@ import rfc8785
 
 _LONG: Final = struct.Struct("<q")
 _EXACT: Final = 2**53 - 1
+"""The largest whole number that every reader of JSON has exactly (RFC 7493, 2.2)."""
 
 
 NotCanonical: Final = rfc8785.CanonicalizationError

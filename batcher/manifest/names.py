@@ -5,6 +5,7 @@ import unicodedata
 from typing import Final
 
 MAX_PART: Final = 200
+"""Bytes of a part of a file's name: file systems take 255, and an extension is added."""
 _RESERVED: Final = re.compile(r"^(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?$", re.IGNORECASE)
 _FORBIDDEN: Final = re.compile(r'[<>:"\\|?*\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]')
 

@@ -7,6 +7,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 MANY: Final = 4
+"""Images of one request from which their names are compared."""
 _CAMERA: Final = re.compile(r"^(img|dsc[nf]?|p|pict?|photo|image|scan|pxl|mvimg|gopr)?[-_ ]?\d*$", re.IGNORECASE)
 _TELLS: Final = 3
 """Letters that names must share at their beginning to be views of one thing."""

@@ -14,6 +14,7 @@ from batcher.manifest.document import RowsFile
 from batcher.manifest.faults import Faults, did_you_mean
 
 MAX_CELL: Final = 32 * 2**20
+"""Bytes of a cell of a table."""
 _DELIMITERS: Final = ",;\t"
 _UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 

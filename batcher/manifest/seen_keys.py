@@ -7,6 +7,7 @@ from bisect import bisect_left
 from typing import BinaryIO, Final
 
 _RECENT: Final = 50_000
+"""Keys that are held in memory; older ones lie in a file."""
 _WORDS: Final = 2**20
 """The filter has so many, of 64 bits each: 8 MiB. At a million keys one look in five hundred is in vain."""
 _MASKS: Final = tuple(1 << (n & 63) | 1 << (n >> 6) for n in range(2**12))

@@ -55,6 +55,7 @@ _SEQUENCES: Final = frozenset(
 MAX_WIDTH: Final = 10_000
 """That anything is padded to."""
 _PAD: Final = 100
+"""Characters of what a filter pads with."""
 _PADDING: Final = frozenset({"center", "ljust", "rjust", "zfill", "expandtabs"})
 _METHODS: Final[Mapping[type, frozenset[str]]] = {
     str: frozenset(

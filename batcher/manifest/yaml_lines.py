@@ -17,6 +17,7 @@ _ODD: Final = {
 }
 """Tags of values that no JSON has."""
 _MOST_NODES: Final = 2_000_000
+"""Values that a YAML document may unfold to through its aliases."""
 _BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 

@@ -28,6 +28,7 @@ FULL_HANDED: Final = frozenset({errno.EMFILE, errno.ENFILE})
 """Errors of too many open files: they pass when others are closed."""
 _DEAD: Final = frozenset({403, 404, 410})
 MAX_BYTES: Final = 2 * 2**30
+"""Bytes of an output."""
 _GATHERED: Final = 2**20
 """Bytes that go to a thread at once."""
 _SILENT: Final = 60.0

@@ -16,7 +16,9 @@ from batcher.outputs.sidecar import sidecar_file
 from batcher.paths import is_inside
 
 _BLOCK: Final = 2**20
+"""Bytes that are copied at once."""
 _LARGEST: Final = 2**63
+"""One more than the largest whole number that SQLite holds."""
 
 
 @dataclass(frozen=True, slots=True)

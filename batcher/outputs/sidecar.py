@@ -11,6 +11,7 @@ from batcher.job import SEED, Job, Output
 from batcher.version import __version__
 
 _LONG: Final = 256
+"""Characters of a data URI from which a sidecar has its digest instead."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,14 +48,14 @@ class Budget:
     """
 
     limit: float | None
-    spoken_for: float = 0.0
+    committed: float = 0.0
     """Billed, else reserved, of everything submitted.
 
     What is uncertain, or ended at the server without a word, keeps its reservation: it may be billed yet.
     """
     broad: bool = False
     """Money is short: one job of each row goes before a second of any."""
-    rose: bool = False
+    price_changed: bool = False
     """What some class of jobs costs was learned since this was last looked at."""
     classes: dict[Hashable, KnownPrice] = field(default_factory=dict)
     _held: dict[str, _Held] = field(default_factory=dict)
@@ -83,22 +83,22 @@ class Budget:
         needed = self.reservation(kind, estimate)
         if alone:
             needed = min(needed, self.price(kind, estimate))
-        return fits(needed, self.spoken_for, self.limit)
+        return fits(needed, self.committed, self.limit)
 
     @property
     def is_passed(self) -> bool:
         """More is spent or reserved, what has not left yet among it, than the limit allows."""
-        return not fits(0.0, self.spoken_for, self.limit)
+        return not fits(0.0, self.committed, self.limit)
 
     def short_of(self, estimated: float) -> bool:
         """Return whether jobs of that estimate, all that are left, cost more than what is left of the money."""
         if self.limit is None:
             return False
         surplus = sum(held.usd - self.price(held.kind, held.estimate) for held in self._held.values())
-        return not fits(estimated * self.dearest, self.spoken_for - surplus, self.limit)
+        return not fits(estimated * self.highest_ratio, self.committed - surplus, self.limit)
 
     @property
-    def dearest(self) -> float:
+    def highest_ratio(self) -> float:
         """The most that was billed for a dollar of an estimate, of any class of jobs."""
         return max((one.factor for one in self.classes.values()), default=1.0)
 
@@ -109,7 +109,7 @@ class Budget:
 
     def reserve(self, job_id: str, kind: Hashable, estimate: float | None) -> None:
         """Set aside what a job may cost, as it is submitted: no more than what the limit leaves."""
-        self.spoken_for += estimate or 0.0
+        self.committed += estimate or 0.0
         self.hold(job_id, kind, estimate)
 
     def hold(self, job_id: str, kind: Hashable, estimate: float | None) -> None:
@@ -120,29 +120,29 @@ class Budget:
     def _reserve_anew(self, some: Iterable[_Held]) -> None:
         """Set aside what these may cost by what is known now; what is not known yet takes no more than the limit."""
         for held in some:
-            self.spoken_for -= held.usd
+            self.committed -= held.usd
             price = self.price(held.kind, held.estimate)
-            left = price if self.limit is None else self.limit - self.spoken_for
+            left = price if self.limit is None else self.limit - self.committed
             held.usd = max(price, min(self.reservation(held.kind, held.estimate), left))
-            self.spoken_for += held.usd
+            self.committed += held.usd
 
     def release(self, job_id: str) -> None:
         """Release what was reserved: the job was certainly not accepted."""
         if held := self._held.pop(job_id, None):
-            self.spoken_for -= held.usd
+            self.committed -= held.usd
 
     def settle(self, job_id: str, kind: Hashable, estimate: float | None, billed: float | None) -> None:
         """Put the bill in the place of what was set aside, by this process or an earlier one; learn from it."""
         if billed is None:
             return
         held = self._held.pop(job_id, None)
-        self.spoken_for += billed - (held.usd if held else estimate or 0.0)
+        self.committed += billed - (held.usd if held else estimate or 0.0)
         self.learn(kind, held.estimate if held else estimate, billed)
 
     def settle_unbilled(self, job_id: str, *, has_result: bool) -> None:
         """Count a job at its estimate that has ended without a bill; nothing of one that was billed before."""
         if held := self._held.pop(job_id, None):
-            self.spoken_for += held.estimate - held.usd
+            self.committed += held.estimate - held.usd
             if has_result:
                 self.learn(held.kind, held.estimate, None)
 
@@ -161,7 +161,7 @@ class Budget:
             known.bills += 1
             known.factor = max(known.factor, billed / estimate)
         if (known.is_known, known.factor) != before:
-            self.rose = True
+            self.price_changed = True
             self._reserve_anew([held for held in self._held.values() if held.kind == kind])
 
     def noted(self) -> list[list[object]]:
@@ -189,5 +189,5 @@ def restored(
         budget.learn(price_class(row["model"], row["class"]), row["estimated"], row["billed"])
     for row in unbilled:
         budget.hold(row["id"], price_class(row["model"], row["class"]), row["estimated"])
-    budget.rose = False
+    budget.price_changed = False
     return budget

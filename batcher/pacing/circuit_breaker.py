@@ -6,6 +6,7 @@ from typing import Final
 from batcher.job import FailureKind, State
 
 SINGLE_FILE_AFTER: Final = 3
+"""Uncertain submissions in a row after which they go one at a time."""
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ from typing import Final
 from batcher.clock import Chance
 
 LONGEST: Final = 60.0
+"""Seconds: the longest wait between two tries."""
 TELL_AFTER: Final = 20.0
 """Seconds of silence before the user is told of it."""
 
@@ -26,13 +27,13 @@ class Outage:
     told: bool = False
     """The user knows of this silence."""
 
-    def strained(self, now: float, why: str) -> None:
+    def record_trouble(self, now: float, why: str) -> None:
         """Record that the server gave nothing useful."""
         self.why = why
         if self.since is None:
             self.since = now
 
-    def eased(self) -> None:
+    def record_answer(self) -> None:
         """Record a useful answer."""
         self.since = None
 
@@ -54,7 +55,7 @@ class Outage:
         """Return whether it has lasted longer than the user would wait."""
         return self.since is not None and now - self.since >= self.limit
 
-    def next_look(self, now: float) -> float | None:
+    def next_check(self, now: float) -> float | None:
         """Return the seconds until this silence is to be told, or has lasted too long; None where there is none."""
         if self.since is None:
             return None

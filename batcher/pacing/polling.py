@@ -14,6 +14,7 @@ from statistics import NormalDist, linear_regression
 from typing import Final
 
 _SHORTEST: Final = 0.1
+"""Seconds between two checks of a job, at least, where jobs take long enough."""
 _OF_SHORT: Final = 0.01
 """Of the usual latency: the shortest wait of jobs that take less than ten seconds..."""
 _SHORTEST_OF_ALL: Final = 0.03
@@ -21,23 +22,32 @@ _SHORTEST_OF_ALL: Final = 0.03
 _LONGEST: Final = 15.0
 """But for jobs that usually take longer than this: they are looked at no more often than they take."""
 _FIRST_LOOK: Final = 0.5
+"""Seconds after which a job is first checked while nothing is known of latencies."""
 _GROWTH: Final = 0.35
+"""Of a job's age: the wait for its next check while nothing is known."""
 _FEW: Final = 3
+"""Latencies from which there is something to go by."""
 _MANY: Final = 50
 """From so many on their own shape is believed; before, that of a log-normal."""
 _KERNELS: Final = 50
 """Latencies, spread evenly over all that are known, that the shape is drawn from."""
 _FAR: Final = 4.0
+"""Standard deviations beyond which a normal distribution is taken for none or all."""
 _ENOUGH: Final = 10
+"""Latencies of a class from which it is told by its own."""
 _POINTS: Final = 72
+"""Points at which a distribution is kept."""
 _SIGMA_OF_FEW: Final = 0.5
+"""Spread of the latencies' logarithms that is assumed while few are known."""
 _LATE: Final = 0.02
 """Of jobs may take far longer than any did: what is late is looked at ever more rarely, and never left alone."""
 _UNHEARD: Final = 0.1
 """Jobs at work for longer than the usual latency, for each one that has ended, from which on they are reckoned with."""
 _NORMAL: Final = NormalDist()
 _GOLDEN: Final = 0.6180339887498949
+"""The golden ratio's fraction: multiples of it fall evenly between 0 and 1."""
 _HARDLY: Final = 1e-6
+"""Probability below which the gap between two checks tells nothing."""
 PRICE: Final = 0.018
 """Of a request, in usual latencies."""
 PRICE_EMPTIED: Final = 0.035
@@ -256,7 +266,7 @@ def _normal(x: float) -> float:
     return 0.5 + 0.5 * math.erf(x * 0.7071067811865476)
 
 
-def next_look(age: float, known: Latencies, price: float = PRICE) -> float:
+def next_check(age: float, known: Latencies, price: float = PRICE) -> float:
     """Return the wait before a job of this age, seen just now and not finished, is looked at (again).
 
     `price`: of a request, in usual latencies. Before anything is known of them the waits grow with the age.

@@ -11,21 +11,31 @@ from dataclasses import dataclass, field
 from typing import Final
 
 _LONE_REFUSALS: Final = 3
+"""Refusals of single jobs in a row, from which they are taken for one of all."""
 _FIRST_PROBE: Final = 25
 """Acceptances before a limit that was met is tried again; twice as many each time that it still holds."""
 _RAREST_PROBE: Final = 400
+"""Acceptances between two tries of a limit, at most."""
 _STEP: Final = 1.2
+"""Factor by which a speed limit is tried higher, and cut where it is refused again soon."""
 _FINE_STEP: Final = 1.03
+"""The same once it is known well."""
 _SOON: Final = 20.0
+"""Seconds within which a second refusal speaks of the same limit."""
 _NEARLY: Final = 1e-6
+"""Of a token: so little is missing by rounding alone."""
 _GROWTH: Final = 1.1
+"""Factor by which a window grows once tries of one more were accepted several times."""
 _AT_ONCE: Final = 4
 """Submissions on their way at first, and one more for each ten that were accepted: an unknown limit is met by few."""
 _AT_ONCE_SHARE: Final = 10
+"""Acceptances for each further submission that may be on its way at once."""
 _AT_ONCE_MOST: Final = 200
 """Submissions on their way need a connection and its memory each, and more at once are hardly sooner accepted."""
 _BEYOND: Final = 1.5
+"""Factor above a number that is in doubt, up to which acceptances are awaited to clear it."""
 _SAME: Final = 1.2
+"""Factor within which two numbers of jobs count as the same limit."""
 _REMEMBERED: Final = 100
 """Acceptances."""
 _LONG: Final = 8

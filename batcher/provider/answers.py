@@ -19,7 +19,9 @@ FOR_GOOD: Final = frozenset({400, 404, 405, 413, 415, 422, 431})
 MOST_OUTPUTS: Final = 256
 """Outputs of one result that are taken: models make at most a few, and thousands would be a server's error."""
 TIMED_OUT: Final = 408
+"""HTTP status: the server gave up waiting for the request (RFC 9110, 15.5.9)."""
 TROUBLE: Final = 500
+"""The lowest HTTP status that is the server's own trouble."""
 _EVIDENCE: Final = 4096
 """Bytes of an answer that are kept."""
 _LONGEST_WAIT: Final = 3600.0

@@ -111,7 +111,7 @@ class Wire(Protocol):
         """Open a file at any host, without the token. Reading its blocks raises OSError where it breaks off."""
         ...
 
-    def stood_still(self) -> None:
+    def on_suspend(self) -> None:
         """Return what is on its way more time: this process was stopped, or the machine slept."""
         ...
 

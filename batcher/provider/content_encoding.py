@@ -8,6 +8,7 @@ _GZIP: Final = b"\x1f\x8b"
 _LAYERS: Final = 3
 """Compressions of one body, one within the other."""
 _SLICE: Final = 2048
+"""Bytes that are decoded at once: what is damaged costs no more than these."""
 
 
 def unpacked(body: bytes, encoding: str, limit: int) -> bytes:

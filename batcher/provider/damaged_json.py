@@ -17,6 +17,7 @@ _HINTED: Final = re.compile(
     r"""request_?id[\\"']*\s*[:=]\s*[\\"']*([\w][\w.:-]{3,199})|/requests/([\w][\w.:-]{3,199})""", re.IGNORECASE
 )
 _MOST_HINTS: Final = 3
+"""Candidates for a request id that are shown to the user."""
 _WORDS: Final = frozenset({"true", "false", "null", "none"})
 """What stands where an id would, and is none."""
 _CODED: Final = re.compile(rb'"(?:error_)?code"\s*:\s*"?(\d{3,12})')

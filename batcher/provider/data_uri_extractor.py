@@ -9,6 +9,7 @@ from typing import BinaryIO, Final
 
 _BEGIN: Final = b'"data:'
 _MOST_OF_A_HEAD: Final = 256
+"""Characters of a data URI before its comma."""
 _ESCAPES: Final = ((b"\\/", b"/"), (b"\\n", b""), (b"\\r", b""), (b"\\t", b""))
 
 

@@ -81,7 +81,9 @@ _OUT_OF_MONEY: Final = re.compile(r"balance|top.?up", re.IGNORECASE)
 _LOCKED: Final = re.compile(r"\block", re.IGNORECASE)
 _CANCELLED_TYPE: Final = "client_cancelled"
 _CANCELLED_STATUS: Final = 499
+"""HTTP status of a request that was cancelled, beside its error type."""
 _OVERLOADED: Final = 429
+"""HTTP status of too many requests."""
 _STEPS: Final = ("status", "result", "cancel")
 _OUTPUTS: Final = ("images", "image", "videos", "video", "audio", "audio_file", "files", "file")
 """Fields of a result that hold files; of a model that has none of them, whatever holds a URL."""

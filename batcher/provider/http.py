@@ -34,16 +34,20 @@ _IN_MEMORY: Final = 256 * 2**20
 _SMALL: Final = 8 * 2**20
 """An answer up to this size stays in memory as it is."""
 BLOCK: Final = 2**18
+"""Bytes that are handed to a file at once."""
 _SILENT: Final = 60.0
 """Seconds without a byte of a body."""
 MERCY: Final = 30.0
 """Seconds that what is on its way gets after a time in which nothing could be heard."""
 _KEPT: Final = 64 * 2**10
+"""Bytes of an answer that are kept though it is not HTTP."""
 _RAW: ContextVar[bytearray | None] = ContextVar("raw", default=None)
 """Where the connection that is made for a request puts what comes over it."""
 _REFUSED: Final = 401
+"""HTTP status of a token that is not accepted."""
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MOST_REDIRECTS: Final = 10
+"""Redirects that are followed for one file."""
 _UNSENDABLE: Final = frozenset("\r\n\0")
 """Characters that no header can carry."""
 _HOST: Final = re.compile(r"[^\s\x00-\x1f\x7f*]+")
@@ -212,7 +216,7 @@ class HttpWire:
             headers = {name: self._redactor.text(value) for name, value in headers.items()}
         return Answer(response.status, headers, self._redactor.content(bytes(body)), whole)
 
-    def stood_still(self) -> None:
+    def on_suspend(self) -> None:
         """Allow more time to what is on its way."""
         soonest = asyncio.get_running_loop().time() + MERCY
         for limit in self._limits:

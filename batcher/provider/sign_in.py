@@ -24,6 +24,7 @@ _CONTROLS: Final = dict.fromkeys(map(chr, (*range(32), *range(127, 160))), "") |
     "\0": "a NUL",
 }
 _LONGEST_HOST: Final = 253
+"""Characters of a host name (RFC 1035, 2.3.4, without the final dot)."""
 _LABEL: Final = re.compile(r"[\w-]{1,63}")
 """Characters, by RFC 1035."""
 

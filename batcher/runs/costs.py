@@ -43,4 +43,4 @@ async def to_spend(ledger: Ledger, limit: float | None) -> tuple[int, float, flo
     known = await budget(ledger, limit)
     rows = await ledger.ask("states")
     waiting = sum(row["jobs"] for row in rows if row["listed"] and row["selected"] and row["state"] == State.PENDING)
-    return waiting, await left_usd(ledger) * known.dearest, known.spoken_for
+    return waiting, await left_usd(ledger) * known.highest_ratio, known.committed

@@ -13,6 +13,7 @@ _ENOUGH: Final = 1024
 _OWN: Final = 44
 """Descriptors for what is no connection: the ledger's files, folders, outputs that are being written."""
 _POOLS: Final = 3
+"""Pools of connections that share the descriptors that a process may open."""
 
 
 def raise_limit() -> int:

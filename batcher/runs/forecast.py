@@ -24,6 +24,7 @@ from batcher.runs.history import bills, past
 from batcher.settings import SANDBOX, Policy
 
 _SHOWN: Final = 3
+"""Jobs that a plan shows in full."""
 _QUICK, _SLOW = 0.8, 1.3
 """The range around the pace of an earlier run."""
 

@@ -9,6 +9,7 @@ from batcher.ledger.reader import Reader
 from batcher.money import BilledRatios, billed_ratios
 
 _FEW: Final = 5
+"""Jobs that must have ended for a run to tell a pace."""
 _STRETCH: Final = 10.0
 """Seconds; stretches in which nothing ended are pauses, and say nothing of the pace."""
 

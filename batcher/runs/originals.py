@@ -13,11 +13,13 @@ from batcher.show.report.album import Album
 from batcher.show.report.report import spread_places
 
 _AT_ONCE: Final = 8
+"""Originals that are fetched at once."""
 _MOST: Final = 64 * 2**20
 """Bytes of an original."""
 _LONGEST: Final = 120.0
 """Seconds that one may take."""
 _GOOD: Final = 200
+"""HTTP status of a file that is there."""
 
 Told = Callable[[int, int], None]
 

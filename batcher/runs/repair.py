@@ -17,6 +17,7 @@ from batcher.pacing.outage import backoff
 from batcher.provider.replies import Finished
 
 _TRIES: Final = 4
+"""Tries to fetch one file."""
 _SLOW_AFTER: Final = 120.0
 """Seconds after which a file that hardly grows is given up."""
 

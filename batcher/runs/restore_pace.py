@@ -23,9 +23,9 @@ async def restore_pace(ledger: Ledger, policy: Policy) -> Pace:
         window=Window(limits.concurrency),
         speed=Speed(),
         rate=Rate(limits.requests_per_second),
-        patience=Outage(retry.patience),
+        outage=Outage(retry.patience),
         budget=budget,
-        caution=CircuitBreaker(retry.max_uncertain, retry.max_failures, await _undecided(ledger)),
+        circuit_breaker=CircuitBreaker(retry.max_uncertain, retry.max_failures, await _undecided(ledger)),
         usual=usual,
     )
 

@@ -106,7 +106,7 @@ class Run:
             ballast.drop()
         if halt and halt.reason == "budget" and self.engine:
             estimate = await costs.left_usd(self.directory.ledger)
-            self._would_cost = self.engine.budget.spoken_for + estimate * self.engine.budget.dearest
+            self._would_cost = self.engine.budget.committed + estimate * self.engine.budget.highest_ratio
         outcome = self._outcome(await self._states(), await self._others_at_work(), halt)
         await self._close_books(meta, outcome)
         return outcome
@@ -153,12 +153,12 @@ class Run:
             engine.stop(self._early)
         deadline = Deadline(clock, self.policy.limits, partial(engine.halt, "time"))
 
-        def stood_still(seconds: float) -> None:
-            engine.stood_still(seconds)
+        def on_suspend(seconds: float) -> None:
+            engine.on_suspend(seconds)
             deadline.look()
 
         commands = Commands(directory, engine)
-        detector = SuspendDetector(clock, stood_still) if self.directory.dependencies.detects_suspends else None
+        detector = SuspendDetector(clock, on_suspend) if self.directory.dependencies.detects_suspends else None
         try:
             while True:
                 ended = asyncio.Event()

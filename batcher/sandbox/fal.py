@@ -35,6 +35,7 @@ _STATES: Final = {
 }
 _START: Final = ("x-fal-request-start-timeout", "x-fal-request-timeout")
 _MOST_LISTED: Final = 100
+"""Requests on one page of the list of past requests."""
 
 
 class FalFace:

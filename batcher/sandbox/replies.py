@@ -12,6 +12,7 @@ from batcher.sandbox.faults import FaultManner
 PAGE: Final = b"<!doctype html><title>Bad gateway</title><h1>Bad gateway</h1>"
 _PORTAL: Final = b"<!doctype html><title>Welcome</title><form>Sign in to use this network</form>"
 _HUGE: Final = 50_000_000
+"""Bytes of an answer that is far too long."""
 _ABSURD: Final = b', "n": ' + b"9" * 6_000 + b', "deep": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 
 

@@ -33,6 +33,7 @@ from batcher.sandbox.world import Conditions, Request, World
 HERE: Final = Path(__file__).parent
 _MODEL_DIRS: Final = (HERE.parent / "catalog" / "models", HERE / "models")
 MAX_BODY: Final = 96 * 2**20
+"""Bytes of a request."""
 _LONGEST_OUTAGE: Final = 86_400.0
 """Seconds."""
 _KEPT: Final = "kept:"

@@ -8,6 +8,7 @@ from typing import Final
 from PIL import Image
 
 _QUALITY: Final = 80
+"""WebP's quality of a film's frames."""
 _CLUSTER: Final = 30_000
 """Milliseconds that a cluster's blocks may lie behind its beginning: they count in 16 bits."""
 

@@ -21,12 +21,17 @@ from batcher.sandbox.faults import MAYBE_ACCEPTED, TURNED_AWAY, FaultPoint, chec
 
 _COUNT_FIELDS: Final = ("num_images", "number_of_images")
 _HALF: Final = 0.5
+"""Share of the submissions that are accepted, of those whose answer does not tell."""
 _MOST_FILES: Final = 64
+"""Outputs of a request."""
 _LATE_TRIES: Final = 2
+"""Tries that a file of the fault `file_late` is not there yet."""
 _FORGOTTEN_FOR: Final = 30.0
+"""Seconds for which a request of the fault `forgotten` is not known."""
 _LATE_BY: Final = 4.0
 """Seconds after its end at which a request's outputs are there, where they are late."""
 _SECOND_LOOK: Final = 2
+"""The check at which a request of the fault `backwards` is said to wait again."""
 _POLICY_WORD: Final = "forbidden-by-policy"
 """A prompt with this word is refused for its content, so that a rehearsal can show what that looks like."""
 

@@ -11,6 +11,7 @@ from batcher.show.words import duration, jobs, money, rows, size
 from batcher.terminal_text import command, plain
 
 _LONG: Final = 200
+"""Characters of an input that a plan shows."""
 _WHICH: Final = {1: ("the one",), 2: ("first", "last"), 3: ("first", "middle", "last")}
 
 

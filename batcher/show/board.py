@@ -15,11 +15,15 @@ if TYPE_CHECKING:  # drawing needs rich, which takes a start 50 ms; saying where
     from rich.table import Table
 
 _NARROW: Final = 64
+"""Columns from which a stage has its bar."""
 _WIDE: Final = 120
+"""Columns from which the last failure's words are shown."""
 _SLOW: Final = 1.0
+"""Jobs a second below which the rate is told by the minute."""
 _UNSURE: Final = frozenset({FailureKind.LOST, FailureKind.CRASH})
 """Kinds of what is uncertain, and has not failed."""
 _KINDS: Final = 4
+"""Kinds of failures that are named."""
 
 
 @dataclass(frozen=True, slots=True)

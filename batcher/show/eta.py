@@ -7,8 +7,11 @@ from typing import Final
 RECENT: Final = 60.0
 """Seconds that count as lately."""
 _FEW: Final = 5
+"""Jobs that must have settled lately for a range to be told."""
 _BRIEF: Final = 2.0
+"""Seconds: a shorter time tells no pace."""
 _UNSURE: Final = 0.75
+"""The largest relative error that a range is widened by."""
 _NINE_IN_TEN: Final = 1.65
 """Standard deviations."""
 

@@ -20,6 +20,7 @@ from batcher.show.words import held, left_behind, money, waiting
 from batcher.terminal_text import command, plain
 
 _COLUMN: Final = 48
+"""Columns of a value in a table."""
 
 
 def status(out: Path) -> dict[str, Any]:
@@ -224,9 +225,9 @@ def _money(reader: Reader, meta: Mapping[str, Any]) -> dict[str, float | None]:
     return {
         "estimated": round(reader.ask("estimate")[0][0], 6),
         "billed": round(known.billed, 6),
-        "reserved": round(max(0.0, budget.spoken_for - known.billed - known.at_risk), 6),
+        "reserved": round(max(0.0, budget.committed - known.billed - known.at_risk), 6),
         "at_risk": round(known.at_risk, 6),
-        "worst_case": round(budget.spoken_for, 6),
+        "worst_case": round(budget.committed, 6),
         "without_bill": round(known.without_bill, 6),
         "limit": limit,
     }

@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from batcher.pacing.polling import Latencies, LatencyCdf, _normal, next_look
+from batcher.pacing.polling import Latencies, LatencyCdf, _normal, next_check
 from tests.bench.common import Line
 
 GRID = 700
@@ -86,7 +86,7 @@ def ours(known: Latencies, price: float, scale: float = 30.0) -> list[float]:
     """Give the ages at which a job is looked at that takes long; latencies are `scale` times those of the truth."""
     times, age = [], 0.0
     while age < 30 * scale:
-        age += next_look(age, known, price)
+        age += next_check(age, known, price)
         times.append(age / scale)
     return times
 

@@ -4,7 +4,7 @@ import heapq
 import random
 from collections import deque
 
-from batcher.pacing.polling import Latencies, next_look
+from batcher.pacing.polling import Latencies, next_check
 from batcher.pacing.window import Rate
 from tests.bench.common import Line
 
@@ -36,11 +36,11 @@ def ours(seed: int) -> tuple[float, float]:
         now, _, what, job = heapq.heappop(events)
         if what == "accepted":
             begun[job] = (now, now + MEDIAN * chance.lognormvariate(0, SIGMA))
-            then(now + next_look(0.0, known), "wanted", job)
+            then(now + next_check(0.0, known), "wanted", job)
         elif what == "wanted":
             then(ask(now), "looked", job)
         elif now < begun[job][1]:
-            then(now + next_look(now - begun[job][0], known), "wanted", job)
+            then(now + next_check(now - begun[job][0], known), "wanted", job)
         else:
             lags.append(now - begun[job][1])
             known.add(begun[job][1] - begun[job][0])

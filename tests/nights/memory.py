@@ -111,7 +111,7 @@ class MemoryWire:
         sent = content[: len(content) // 2] if torn else content
         yield Download(200, len(content), _blocks(sent, whole=fault != "tear"))
 
-    def stood_still(self) -> None:
+    def on_suspend(self) -> None:
         pass
 
     async def refresh(self) -> None:

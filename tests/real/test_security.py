@@ -256,7 +256,7 @@ async def test_a_process_that_stood_still_does_not_give_up_an_answer_on_its_way(
 
     def noticed(seconds: float) -> None:
         gaps.append(seconds)
-        wire.stood_still()
+        wire.on_suspend()
 
     detector = SuspendDetector(Clock(), noticed)
     asyncio.get_running_loop().call_later(0.3, time.sleep, 7.5)  # as SIGSTOP does: nothing runs, and time goes on
@@ -339,7 +339,7 @@ async def test_waking_up_helps_the_others_though_one_limit_has_just_run_out() ->
     wire = HttpWire(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", TOKEN)
     calls = [asyncio.create_task(wire.send(Call("POST", "/x", b"{}", timeout=seconds))) for seconds in (0.5, 2.0)]
     await asyncio.sleep(0.2)
-    asyncio.get_running_loop().call_later(0.6, wire.stood_still)
+    asyncio.get_running_loop().call_later(0.6, wire.on_suspend)
     asyncio.get_running_loop().call_soon(time.sleep, 0.8)  # the first is over when the beat comes
     await asyncio.sleep(2.3)
     assert [call.done() for call in calls] == [True, False]

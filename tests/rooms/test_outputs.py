@@ -183,7 +183,7 @@ class Host:
     async def send(self, call: object) -> WireFault:
         return WireFault(sent=False, message=str(call))
 
-    def stood_still(self) -> None:
+    def on_suspend(self) -> None:
         pass
 
     async def refresh(self) -> None:

@@ -1,4 +1,4 @@
-"""The deciders: window, rate, patience, polling, budget, caution."""
+"""The deciders: window, rate, patience, polling, budget, breaker."""
 
 import json
 import math
@@ -16,7 +16,7 @@ from batcher.ledger.import_jobs import spread
 from batcher.pacing.budget import Budget, restored
 from batcher.pacing.circuit_breaker import CircuitBreaker
 from batcher.pacing.outage import Outage, backoff
-from batcher.pacing.polling import PRICE_QUEUED, Latencies, LatencyModels, next_look, with_those_at_work
+from batcher.pacing.polling import PRICE_QUEUED, Latencies, LatencyModels, next_check, with_those_at_work
 from batcher.pacing.window import Rate, Speed, Window
 from tests.bench.polling import Truth, best_fixed_interval, compare, log_normal, mix
 
@@ -126,12 +126,12 @@ def test_waits_grow_to_a_minute() -> None:
 
 def test_patience_counts_from_the_first_silence() -> None:
     patience = Outage(10.0)
-    patience.strained(5.0, "silent")
-    patience.strained(9.0, "silent")
+    patience.record_trouble(5.0, "silent")
+    patience.record_trouble(9.0, "silent")
     assert (patience.exhausted(14.9), patience.exhausted(15.0)) == (False, True)
     patience.shift(7.0)
     assert (patience.exhausted(21.9), patience.exhausted(22.0)) == (False, True)
-    patience.eased()
+    patience.record_answer()
     patience.shift(1.0)
     assert not patience.exhausted(100.0)
 
@@ -144,7 +144,7 @@ def test_the_next_look_is_never_at_once_and_never_far_off(known: list[float], ag
     curve = latencies.curve
     assert (
         (0.1 if not curve or curve.usual > 10 else 0.03)
-        <= next_look(age, latencies)
+        <= next_check(age, latencies)
         <= max(15.0, curve.usual if curve else 0.0)
     )
 
@@ -167,18 +167,18 @@ def test_a_pace_under_one_a_second_leaves_each_its_time_from_when_the_last_was_t
 def test_before_anything_is_known_looks_grow_rarer() -> None:
     age, looks = 0.0, 0
     while age < 30:
-        age += next_look(age, Latencies())
+        age += next_check(age, Latencies())
         looks += 1
     assert looks < 15
-    assert next_look(1000.0, Latencies()) == 15.0
+    assert next_check(1000.0, Latencies()) == 15.0
 
 
 def test_the_first_look_comes_when_few_would_be_done() -> None:
     latencies = Latencies()
     for one in range(20, 40):
         latencies.add(float(one))
-    assert 18 < next_look(0.0, latencies) < 28
-    assert next_look(29.0, latencies) < 6
+    assert 18 < next_check(0.0, latencies) < 28
+    assert next_check(29.0, latencies) < 6
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_each_resolution_has_its_own_latencies_once_they_are_known() -> None:
         usual.learn("4K", 50.0)
     assert usual.of("1K") is usual.all
     usual.learn("1K", 5.0)
-    assert 3 < next_look(0.0, usual.of("1K")) < 6
+    assert 3 < next_check(0.0, usual.of("1K")) < 6
     assert usual.of("never seen") is usual.all
 
 
@@ -221,10 +221,10 @@ def test_money_is_reserved_settled_and_released() -> None:
     budget.reserve("b", "k", 0.6)
     budget.release("b")
     budget.release("b")
-    assert round(budget.spoken_for, 9) == 0.3
+    assert round(budget.committed, 9) == 0.3
     budget.reserve("c", "k", 0.6)
     budget.settle_unbilled("c", has_result=True)
-    assert round(budget.spoken_for, 9) == 0.9
+    assert round(budget.committed, 9) == 0.9
     assert Budget(None).affords("k", 1e9, alone=False)
 
 
@@ -238,10 +238,10 @@ def test_before_the_first_bill_a_job_is_reserved_at_ten_times_its_estimate() -> 
     for job in "abc":
         assert budget.affords("k", 0.15, alone=False)
         budget.reserve(job, "k", 0.15)
-    assert budget.spoken_for == pytest.approx(4.5)
+    assert budget.committed == pytest.approx(4.5)
     assert not budget.affords("k", 0.15, alone=False), "the whole budget left before the first bill came"
     budget.settle("a", "k", 0.15, 0.30)
-    assert budget.spoken_for == pytest.approx(0.90) and budget.rose
+    assert budget.committed == pytest.approx(0.90) and budget.price_changed
     assert budget.affords("k", 0.15, alone=False)
     assert not budget.affords("another", 0.5, alone=False), "of each class a bill of its own"
 
@@ -251,7 +251,7 @@ def test_one_that_fits_by_its_estimate_alone_goes_alone() -> None:
     assert not budget.affords("k", 0.15, alone=False)
     assert budget.affords("k", 0.15, alone=True)
     budget.reserve("a", "k", 0.15)
-    assert budget.spoken_for == pytest.approx(0.45), "all that is left is set aside, and no more"
+    assert budget.committed == pytest.approx(0.45), "all that is left is set aside, and no more"
     assert not budget.is_passed and not budget.affords("k", 0.01, alone=False)
     budget.settle("a", "k", 0.15, 0.15)
     assert budget.affords("k", 0.15, alone=False) and not Budget(0.1).affords("k", 0.15, alone=True)
@@ -263,14 +263,14 @@ def test_three_results_without_a_bill_make_a_class_known_at_its_estimate() -> No
         budget.reserve(job, "k", 0.15)
     for job in "ab":
         budget.settle_unbilled(job, has_result=True)
-    assert budget.spoken_for == pytest.approx(0.30 + 1.5)
+    assert budget.committed == pytest.approx(0.30 + 1.5)
     budget.settle_unbilled("c", has_result=True)
-    assert budget.spoken_for == pytest.approx(0.45) and budget.classes["k"].is_known
+    assert budget.committed == pytest.approx(0.45) and budget.classes["k"].is_known
     failing = Budget(5.0)
     for job in "abcd":
         failing.reserve(job, "k", 0.15)
         failing.settle_unbilled(job, has_result=False)
-    assert not failing.classes and failing.spoken_for == pytest.approx(0.60), "what failed tells no price"
+    assert not failing.classes and failing.committed == pytest.approx(0.60), "what failed tells no price"
     failing.reserve("e", "k", 0.15)
     failing.settle("e", "k", 0.15, 0.0)
     assert not failing.classes, "nor does the bill of nothing that it is sent"
@@ -279,11 +279,11 @@ def test_three_results_without_a_bill_make_a_class_known_at_its_estimate() -> No
 def test_a_limit_that_is_set_while_jobs_are_in_flight_reserves_for_them_too() -> None:
     budget = Budget(None)
     budget.reserve("a", "k", 0.15)
-    assert budget.spoken_for == pytest.approx(0.15)
+    assert budget.committed == pytest.approx(0.15)
     budget.change_limit(5.0)
-    assert budget.spoken_for == pytest.approx(1.5)
+    assert budget.committed == pytest.approx(1.5)
     budget.change_limit(0.1)
-    assert budget.spoken_for == pytest.approx(0.15) and budget.is_passed
+    assert budget.committed == pytest.approx(0.15) and budget.is_passed
 
 
 def test_what_a_ledger_knows_of_prices_is_known_at_the_next_start() -> None:
@@ -295,7 +295,7 @@ def test_what_a_ledger_knows_of_prices_is_known_at_the_next_start() -> None:
     at_work += [{"id": "b", "model": "m", "class": "4K", "estimated": 0.15}]
     billed = [{"model": "m", "class": "1K", "estimated": 0.1, "billed": 0.2}]
     found = restored(9.0, money=money, classes=[], results=billed, unbilled=at_work)
-    assert found.spoken_for == pytest.approx(0.3 + 1.5) and not found.rose
+    assert found.committed == pytest.approx(0.3 + 1.5) and not found.price_changed
     again = restored(9.0, money=[], classes=json.loads(json.dumps(found.noted())), results=[], unbilled=[])
     assert again.price(("m", "1K"), 0.1) == pytest.approx(0.2)
 
@@ -321,25 +321,25 @@ def test_a_bill_above_its_estimate_makes_what_is_in_flight_dearer() -> None:
         budget.reserve(job, "k", 0.5)
     budget.reserve("e", "other", 1.0)
     budget.settle("a", "k", 0.5, 1.0)
-    assert budget.spoken_for == pytest.approx(1.0 + 3 * 1.0 + 1.0)
+    assert budget.committed == pytest.approx(1.0 + 3 * 1.0 + 1.0)
     assert (budget.price("k", 0.5), budget.price("other", 1.0)) == (1.0, 1.0)
     budget.settle("b", "k", 0.5, 0.5)
     assert budget.price("k", 0.5) == 1.0, "the dearest counts"
-    assert budget.spoken_for == pytest.approx(4.5)
+    assert budget.committed == pytest.approx(4.5)
     assert budget.short_of(3.0)
     assert not budget.short_of(2.5)
 
 
 def test_what_an_earlier_process_submitted_is_dearer_too() -> None:
-    budget = Budget(50.0, spoken_for=61 * 0.1)
+    budget = Budget(50.0, committed=61 * 0.1)
     budget.learn("1K", 0.1, 1.0)
     for n in range(60):
         budget.hold(str(n), "1K", 0.1)
-    assert budget.spoken_for == pytest.approx(0.1 + 60)
+    assert budget.committed == pytest.approx(0.1 + 60)
     assert not budget.affords("1K", 0.1, alone=True)
     for n in range(60):
         budget.settle(str(n), "1K", 9.9, 1.0)  # the manifest's price has changed since: that of the submission counts
-    assert budget.spoken_for == pytest.approx(60.1)
+    assert budget.committed == pytest.approx(60.1)
 
 
 @given(lists(floats(0.01, 1.0), min_size=1, max_size=60), integers(1, 30), floats(0.1, 5), floats(0.02, 0.4))
@@ -355,12 +355,12 @@ def test_bills_of_up_to_ten_times_their_estimate_pass_no_cap_by_more_than_one_lo
             flying.append(str(sent))
             sent += 1
             budget.reserve(flying[-1], "k", estimate)
-            assert budget.spoken_for <= cap + 1e-6 or len(flying) == 1
+            assert budget.committed <= cap + 1e-6 or len(flying) == 1
         if not flying:
             break
         budget.settle(flying.pop(0), "k", estimate, estimate * factor)
         spent += estimate * factor
-        assert budget.spoken_for >= spent - 1e-6
+        assert budget.committed >= spent - 1e-6
     assert spent <= max(cap, estimate * factor) + 1e-6
 
 
@@ -369,7 +369,7 @@ def test_no_bill_however_wrong_its_estimate_passes_the_cap_by_more_than_was_in_f
     bills: list[float], window: int, cap: float
 ) -> None:
     flying: list[tuple[str, float]] = []
-    budget, spent, dearest = Budget(cap), 0.0, 0.1
+    budget, spent, highest_ratio = Budget(cap), 0.0, 0.1
     queue = [(str(n), bill) for n, bill in enumerate(bills)]
     while queue or flying:
         while queue and len(flying) < window and budget.affords("1K", 0.1, alone=not flying):
@@ -380,27 +380,27 @@ def test_no_bill_however_wrong_its_estimate_passes_the_cap_by_more_than_was_in_f
         job, bill = flying.pop(0)
         budget.settle(job, "1K", 0.1, bill)
         spent += bill
-        dearest = max(dearest, bill)
-        assert budget.spoken_for >= spent - 1e-9
-    assert spent <= cap + window * (dearest - 0.1) + 1e-6
+        highest_ratio = max(highest_ratio, bill)
+        assert budget.committed >= spent - 1e-9
+    assert spent <= cap + window * (highest_ratio - 0.1) + 1e-6
 
 
 def test_caution_counts_what_is_in_a_row() -> None:
-    caution = CircuitBreaker(max_uncertain=3, max_failures=2)
+    breaker = CircuitBreaker(max_uncertain=3, max_failures=2)
     for _ in range(3):
-        caution.saw(State.SUBMITTING, State.UNCERTAIN, FailureKind.LOST)
-    caution.saw(State.SUBMITTING, State.UNCERTAIN, FailureKind.CRASH)
-    assert caution.single_file
-    assert not caution.too_uncertain
-    caution.saw(State.SUBMITTING, State.RUNNING, None)
-    assert not caution.single_file
-    caution.saw(State.RUNNING, State.FAILED, FailureKind.FAILED)
-    caution.saw(State.FETCHING, State.DONE, None)
+        breaker.saw(State.SUBMITTING, State.UNCERTAIN, FailureKind.LOST)
+    breaker.saw(State.SUBMITTING, State.UNCERTAIN, FailureKind.CRASH)
+    assert breaker.single_file
+    assert not breaker.too_uncertain
+    breaker.saw(State.SUBMITTING, State.RUNNING, None)
+    assert not breaker.single_file
+    breaker.saw(State.RUNNING, State.FAILED, FailureKind.FAILED)
+    breaker.saw(State.FETCHING, State.DONE, None)
     for _ in range(2):
-        caution.saw(State.RUNNING, State.FAILED, FailureKind.FAILED)
-    assert not caution.too_many_failures, "two in a row are what max_failures: 2 allows"
-    caution.saw(State.RUNNING, State.FAILED, FailureKind.FAILED)
-    assert caution.too_many_failures
+        breaker.saw(State.RUNNING, State.FAILED, FailureKind.FAILED)
+    assert not breaker.too_many_failures, "two in a row are what max_failures: 2 allows"
+    breaker.saw(State.RUNNING, State.FAILED, FailureKind.FAILED)
+    assert breaker.too_many_failures
 
 
 @given(lists(integers(1, 12), min_size=1, max_size=40), integers(1, 300))
@@ -460,7 +460,7 @@ def test_ends_that_are_only_seen_do_not_move_the_looks_ever_later(sigma: float) 
     for _ in range(3000):
         took, age, before = 30 * chance.lognormvariate(0, sigma), 0.0, 0.0
         while True:
-            age += next_look(age, known, PRICE_QUEUED)
+            age += next_check(age, known, PRICE_QUEUED)
             if age >= took:
                 break
             before = age

@@ -28,7 +28,9 @@ VIEW: Final = 1600
 TINY: Final = 12
 """Pixels of the side of what is compared."""
 _QUALITY: Final = 80
+"""WebP's quality of thumbnails."""
 _ORIENTATION: Final = 0x0112
+"""The EXIF tag that tells how a picture is turned."""
 _TURNED: Final = frozenset({5, 6, 7, 8})
 """Orientations of which width and height change places."""
 

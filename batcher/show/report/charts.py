@@ -5,9 +5,11 @@ from html import escape
 from typing import Final
 
 WIDTH, HEIGHT = 360, 170
+"""Size of a chart in its own units."""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 66, 10, 10, 24
 """Pixels around a figure; to the left there is room for `$600,000`."""
 _MARKS: Final = 3
+"""Marks on an axis."""
 
 Say = Callable[[float], str]
 

@@ -10,11 +10,15 @@ from batcher.show.report import charts
 from batcher.show.words import duration, money
 
 _STRETCHES: Final = 60
+"""Bars or points of a chart over time, at most."""
 _EACH: Final = 4
 """Jobs that a stretch of the pace should have on average."""
 _SHORT: Final = 600.0
+"""Seconds: a shorter run's times of day have their seconds."""
 _BINS: Final = 30
+"""Bars of a histogram."""
 _SHARES: Final = (0.5, 0.95, 0.99)
+"""Shares of the jobs whose longest time is named."""
 
 
 @dataclass(frozen=True, slots=True)

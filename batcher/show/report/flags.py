@@ -24,8 +24,11 @@ WORDS: Final = {
 _FLAT: Final = 10
 """Levels of 255: less contrast than this between any two places is one colour."""
 _SHAPE: Final = 0.04
+"""Relative difference of two aspect ratios that still counts as the same: models round sizes."""
 _SAME_MEAN, _SAME_MOST = 2.0, 12
+"""Levels of 255, on average and at most, by which a picture may differ from its original and count as unchanged."""
 _TWIN_MEAN: Final = 1.5
+"""Levels of 255, on average, by which two outputs may differ and count as identical."""
 
 
 def flags(inputs: Mapping[str, object], look: PictureFacts, original: PictureFacts | None) -> Flags:

@@ -15,9 +15,12 @@ from batcher.show.report.earlier import EarlierResult, EarlierResults
 from batcher.show.report.flags import DuplicateFinder, Flags, flags
 
 _AT_ONCE: Final = 200
+"""Jobs whose pictures are looked at together."""
 _SHOWN: Final = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/avif", "image/bmp", "image/svg+xml")
 _LONG: Final = 200
+"""Characters of a value by which cards can be filtered."""
 _LONGEST: Final = 4_000
+"""Characters of a text that a card has."""
 _NONE: Final[list[Output | None]] = [None]
 
 Card = dict[str, Any]

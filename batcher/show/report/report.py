@@ -28,6 +28,7 @@ from batcher.version import __version__
 MOST: Final = 20_000
 """Jobs that a page shows unless more are asked for."""
 _EVERY: Final = 100
+"""Jobs between two reports of progress."""
 
 Told = Callable[[int, int], None]
 
