@@ -2,7 +2,10 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from operator import not_
 from typing import Final
+
+from tenacity import AsyncRetrying, retry_if_result
 
 from batcher.engine.context import CheckAgain, Context, Supervisor, Tools
 from batcher.engine.fetch import Fetcher
@@ -12,8 +15,8 @@ from batcher.engine.status_reader import StatusReader
 from batcher.engine.submit import Submitter
 from batcher.engine.watch import Watcher
 from batcher.job import Move, State
-from batcher.pacing.outage import backoff
-from batcher.provider.calls import WireFault
+from batcher.pacing.outage import growing
+from batcher.provider.calls import Answer, WireFault
 from batcher.settings import Retry
 
 SPARE: Final = 2 * 2**20
@@ -59,12 +62,16 @@ class Steps:
 
     async def reach(self) -> None:
         """Ask the server for anything, over fresh connections, until it answers."""
-        tools, tries = self._context.tools, 0
+        tools = self._context.tools
+
+        async def probe() -> bool:
+            answer = await tools.wire.send(tools.api.probe())
+            if isinstance(answer, WireFault):
+                self._context.record_trouble(answer.message)
+            return isinstance(answer, Answer)
+
         await tools.wire.refresh()
-        while isinstance(answer := await tools.wire.send(tools.api.probe()), WireFault):
-            self._context.record_trouble(answer.message)
-            await asyncio.sleep(backoff(tries, tools.chance))
-            tries += 1
+        await AsyncRetrying(retry=retry_if_result(not_), wait=growing(tools.chance), sleep=asyncio.sleep)(probe)
 
     def release(self, flight: Flight) -> float | None:
         """Return the seconds until a job is checked that was held back from it; None for one that is not."""

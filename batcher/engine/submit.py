@@ -3,13 +3,15 @@
 import asyncio
 from contextlib import suppress
 
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt
+
 from batcher.engine import rules
 from batcher.engine.context import TRIES, Context, loop_now
 from batcher.engine.flight import Flight
 from batcher.hosting.inline import ImageNotUsable, body
 from batcher.job import SEED, FailureKind, Job, Move, State
 from batcher.outputs.download import FULL_HANDED
-from batcher.pacing.outage import backoff
+from batcher.pacing.outage import backoff, growing
 from batcher.provider.replies import Accepted, Forbidden, OutOfCredit, Unauthorized
 
 
@@ -47,14 +49,15 @@ class Submitter:
 
     async def _read_images(self, job: Job, seed: int | None) -> bytes:
         """Build a request with local images. That too many files are open says nothing of these, and passes."""
-        for tries in range(TRIES):
-            try:
-                return await asyncio.to_thread(body, job.spec, self._context.tools.root, seed)
-            except OSError as error:
-                if error.errno not in FULL_HANDED:
-                    raise
-                await asyncio.sleep(backoff(tries, self._context.tools.chance))
-        return await asyncio.to_thread(body, job.spec, self._context.tools.root, seed)
+        tools = self._context.tools
+        trying = AsyncRetrying(
+            retry=retry_if_exception(_passes),
+            wait=growing(tools.chance),
+            sleep=asyncio.sleep,
+            stop=stop_after_attempt(TRIES),
+            reraise=True,
+        )
+        return await trying(asyncio.to_thread, body, job.spec, tools.root, seed)
 
     async def submit(self, flight: Flight) -> Move:
         """Send it, once; the intent is on disk."""
@@ -79,3 +82,8 @@ class Submitter:
                 context.head.halt("balance", message)
         wait = backoff(context.pace.window.holds + context.pace.window.silences, context.tools.chance)
         return rules.after_submit(reply, wait, proven=proven)
+
+
+def _passes(error: BaseException) -> bool:
+    """Return whether a file could not be opened because too many are."""
+    return isinstance(error, OSError) and error.errno in FULL_HANDED

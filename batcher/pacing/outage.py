@@ -1,7 +1,10 @@
 """How long a silent or full server is waited for, and how the waits grow. Times are loop seconds."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
+
+from tenacity import RetryCallState
 
 from batcher.clock import Chance
 
@@ -9,6 +12,11 @@ LONGEST: Final = 60.0
 """Seconds: the longest wait between two tries."""
 TELL_AFTER: Final = 20.0
 """Seconds of silence before the user is told of it."""
+
+
+def growing(chance: Chance) -> Callable[[RetryCallState], float]:
+    """Return how long tenacity waits before each next try."""
+    return lambda state: backoff(state.attempt_number - 1, chance)
 
 
 def backoff(tries: int, chance: Chance, first: float = 0.5, longest: float = LONGEST) -> float:

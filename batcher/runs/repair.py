@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Final
 
+from tenacity import AsyncRetrying, retry_if_result, stop_after_attempt
+
 from batcher.engine.context import Tools
 from batcher.job import Job, Move, Output, State
 from batcher.ledger.ledger import Ledger
@@ -13,7 +15,7 @@ from batcher.outputs.download import Fetched, fetch
 from batcher.outputs.failures import Failed, UrlRefused, UrlUnusable
 from batcher.outputs.output_folder import OutputFolder
 from batcher.outputs.sidecar import Origin, sidecar, sidecar_file
-from batcher.pacing.outage import backoff
+from batcher.pacing.outage import growing
 from batcher.provider.replies import Finished
 
 _TRIES: Final = 4
@@ -67,13 +69,16 @@ async def _fetch(job: Job, output: Output, fresh: tuple[str, ...], tools: Tools)
     url = fresh[output.index - 1] if len(fresh) >= output.index else output.url
     if url.startswith("data:") and url.endswith(","):
         return UrlRefused("it came within the result, which the server does not have any more")
-    tries = 0
-    while True:
-        got = await fetch(url, tools.wire, tools.store, f"{job.id}-{output.index}", _as_it_is, _SLOW_AFTER)
-        tries += 1
-        if isinstance(got, Fetched | UrlRefused | UrlUnusable) or tries == _TRIES:
-            return got
-        await asyncio.sleep(backoff(tries - 1, tools.chance))
+    trying = AsyncRetrying(
+        retry=retry_if_result(lambda got: not isinstance(got, Fetched | UrlRefused | UrlUnusable)),
+        wait=growing(tools.chance),
+        sleep=asyncio.sleep,
+        stop=stop_after_attempt(_TRIES),
+        retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
+    )
+    key = f"{job.id}-{output.index}"
+    got: Fetched | Failed = await trying(fetch, url, tools.wire, tools.store, key, _as_it_is, _SLOW_AFTER)
+    return got
 
 
 async def _place(job: Job, came: list[tuple[Output, Fetched]], tools: Tools, ledger: Ledger) -> None:
