@@ -158,7 +158,7 @@ class OpenRun:
 
     def status(self) -> dict[str, Any]:
         """Return how the run stands, as `status --json` prints it."""
-        return status(self.out)
+        return status(self.out).to_json()
 
 
 @asynccontextmanager
@@ -269,7 +269,7 @@ class View:
 
     def status(self) -> dict[str, Any]:
         """Return how the run stands, as `status --json` prints it."""
-        return status(self.out)
+        return status(self.out).to_json()
 
     def jobs(self, state: str | None = None, kind: str | None = None) -> Iterator[JobView]:
         """Yield the jobs that the manifest names, in its order; only those in this state, or of this kind of failure.

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import signal
-from typing import Any
 
 from batcher.cli.json_events import JsonEvents
 from batcher.cli.messages import say, say_stopped
@@ -11,6 +10,7 @@ from batcher.errors import BatcherError
 from batcher.runs.logged import logged
 from batcher.runs.run import Run
 from batcher.show.progress import Progress, listener
+from batcher.show.run_status import RunStatus
 from batcher.show.status import status
 from batcher.show.words import summary
 from batcher.terminal_text import command
@@ -44,7 +44,7 @@ async def work(run: Run, *, quiet: bool, lines: JsonEvents | None, verbose: bool
         if found:
             for line in summary(found, run.directory.out, took=loop.time() - begun):
                 say(line)
-            if found["files"]:
+            if found.files:
                 say(f"look at it: {command('report', run.directory.out, '--open')}")
         elif outcome.stopped:
             say_stopped(outcome.stopped)
@@ -59,7 +59,7 @@ async def _tick(progress: Progress) -> None:
             progress.tick()
 
 
-async def _status(run: Run) -> dict[str, Any] | None:
+async def _status(run: Run) -> RunStatus | None:
     """Return how the run stands; None where its directory cannot be read any more, which is then why it stopped."""
     with contextlib.suppress(OSError, BatcherError):
         return await asyncio.to_thread(status, run.directory.out)

@@ -2,6 +2,7 @@
 
 import json as json_
 import sys
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -14,6 +15,7 @@ from batcher.ledger.lock import is_locked
 from batcher.ledger.reader import Reader
 from batcher.show.board import Board, drawn
 from batcher.show.board import line as board_line
+from batcher.show.run_status import ByValue, PaceNow
 from batcher.show.status import board_of, by_value, table
 from batcher.show.status import status as look
 from batcher.show.words import summary
@@ -36,16 +38,13 @@ def status(out: o.NewestOut = None, *, by: By = None, json: o.Json = False) -> N
     if is_locked(out):
         with Reader(out) as reader:
             board = board_of(reader, Clock().now())
-        found |= {"at_work": True, "stopped": None}  # how an earlier start ended is no news of this one
-        found["pace"] = {
-            "per_minute": round(board.rate * 60, 2),
-            "left_seconds": board.left and [round(one, 1) for one in board.left],
-        }
+        left = None if board.left is None else (round(board.left[0], 1), round(board.left[1], 1))
+        found = found.working(PaceNow(round(board.rate * 60, 2), left))
     if by is not None:
         with Reader(out) as reader:
-            found["by"] = {"variable": by, "values": by_value(reader, by)}
+            found = replace(found, by=ByValue(by, by_value(reader, by)))
     if json:
-        typer.echo(json_.dumps(found, ensure_ascii=False))
+        typer.echo(json_.dumps(found.to_json(), ensure_ascii=False))
         return
     with Reader(out) as reader:
         paused = bool(reader.meta().get("paused"))
@@ -56,9 +55,9 @@ def status(out: o.NewestOut = None, *, by: By = None, json: o.Json = False) -> N
     for line in summary(found, out):
         if not (board and line.startswith("next: ")):  # that is for when it has ended
             typer.echo(wrapped(line, sys.stdout))
-    if by is not None:
+    if found.by is not None:
         typer.echo("")
-        for line in table(found["by"]["values"], by):
+        for line in table(found.by.values, found.by.variable):
             typer.echo(line)
 
 

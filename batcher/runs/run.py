@@ -309,7 +309,7 @@ class Run:
         out = self.directory.out
         draft = out / ".summary.json"
         draft.unlink(missing_ok=True)
-        draft.write_text(json.dumps(status(out), ensure_ascii=False, indent=2) + "\n", "utf-8")
+        draft.write_text(json.dumps(status(out).to_json(), ensure_ascii=False, indent=2) + "\n", "utf-8")
         draft.replace(out / "summary.json")
 
     async def refuse(self, reason: str, message: str) -> Outcome:

@@ -1,8 +1,8 @@
 """The state of a run from its ledger: counts, money, files, and why it stopped."""
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ from batcher.pacing.budget import restored
 from batcher.settings import SANDBOX
 from batcher.show.board import Board, Money, named
 from batcher.show.eta import RECENT, SettledCount, left
+from batcher.show.run_status import Example, RunCost, RunStatus
 from batcher.show.words import held, left_behind, money, waiting
 from batcher.terminal_text import command, plain
 
@@ -23,13 +24,13 @@ _COLUMN: Final = 48
 """Columns of a value in a table."""
 
 
-def status(out: Path) -> dict[str, Any]:
-    """Return what `status --json` prints. Raises NotFound, LedgerUnreadable."""
+def status(out: Path) -> RunStatus:
+    """Return where a run stands. Raises NotFound, LedgerUnreadable."""
     with Reader(out) as reader:
         return status_of(reader)
 
 
-def status_of(reader: Reader) -> dict[str, Any]:
+def status_of(reader: Reader) -> RunStatus:
     """The same, from a reader that is open."""
     meta = reader.meta()
     rows = reader.ask("states")
@@ -41,27 +42,33 @@ def status_of(reader: Reader) -> dict[str, Any]:
     for row in listed:
         if row["kind"]:
             errors[row["kind"]] = errors.get(row["kind"], 0) + row["jobs"]
-    return {
-        "name": meta.get("name"),
-        "provider": meta.get("provider"),
-        "vendor": meta.get("vendor"),
-        "total": sum(row["jobs"] for row in listed),
-        "selected": sum(row["jobs"] for row in listed if row["selected"]),
-        "waiting": sum(row["jobs"] for row in listed if row["selected"] and row["state"] == State.PENDING),
-        "whole": meta.get("whole"),
-        "states": states,
-        "unlisted": sum(row["jobs"] for row in rows if not row["listed"]),
-        "rejected": meta.get("rejected", 0),
-        "errors": errors,
-        "cost_usd": _money(reader, meta),
-        "files": files["files"],
-        "bytes": int(files["bytes"]),
-        "requests": meta.get("requests", 0),
-        "at_work": False,
-        "pace": None,
-        "stopped": _stopped(asdict(stopped)) if stopped else None,
-        "examples": {kind: _example(reader, kind) for kind in errors},
-    }
+    return RunStatus(
+        name=_text(meta.get("name")),
+        provider=_text(meta.get("provider")),
+        vendor=_text(meta.get("vendor")),
+        total=sum(row["jobs"] for row in listed),
+        selected=sum(row["jobs"] for row in listed if row["selected"]),
+        waiting=sum(row["jobs"] for row in listed if row["selected"] and row["state"] == State.PENDING),
+        whole=_text(meta.get("whole")),
+        states=states,
+        unlisted=sum(row["jobs"] for row in rows if not row["listed"]),
+        rejected=_number(meta.get("rejected")),
+        errors=errors,
+        cost_usd=_cost(reader, meta),
+        files=files["files"],
+        bytes=int(files["bytes"]),
+        requests=_number(meta.get("requests")),
+        stopped=stopped,
+        examples={kind: _example(reader, kind) for kind in errors},
+    )
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0
 
 
 def _without_a_word(reader: Reader, states: Mapping[str, int]) -> Stopped | None:
@@ -74,10 +81,10 @@ def _without_a_word(reader: Reader, states: Mapping[str, int]) -> Stopped | None
     return Stopped("interrupted", message, 0, command("resume", reader.out), retryable=True)
 
 
-def _example(reader: Reader, kind: str) -> dict[str, str]:
+def _example(reader: Reader, kind: str) -> Example:
     """Return one job that failed, or is uncertain, in this way."""
     row = reader.ask("example", kind=kind)[0]
-    return {"job_id": row["id"], "name": row["name"], "message": row["message"] or ""}
+    return Example(row["id"], row["name"], row["message"] or "")
 
 
 ALSO: Final = ("model", "sample", "row", "original", "state", "kind")
@@ -100,7 +107,7 @@ def _money_of(row: Any) -> dict[str, float]:  # noqa: ANN401 - a row
 _OF_A_VALUE: Final = ("value", "jobs", "done", "failed", "uncertain", "cancelled", "left")
 
 
-def table(rows: list[dict[str, Any]], variable: str, most: int = 100) -> Iterator[str]:
+def table(rows: Sequence[Mapping[str, Any]], variable: str, most: int = 100) -> Iterator[str]:
     """Write that for people: the first `most` values, and how many more there are."""
     from rich.cells import cell_len
 
@@ -135,7 +142,7 @@ def board_of(reader: Reader, now: float) -> Board:
     to_come = sum(count for state, count in states.items() if State(state) not in SETTLED)
     policy: Any = meta.get("policy") or {}
     trouble = _trouble(reader, now)
-    cost = status["cost_usd"]
+    cost = status.cost_usd
     in_flight = to_come - states[State.PENDING]
     end, waiting = _end(reader, cost, states[State.PENDING])
     words = (*trouble.words, *_waits(reader))
@@ -145,20 +152,20 @@ def board_of(reader: Reader, now: float) -> Board:
         words = (*words, f"the limit pays for about {waiting:,} more of {states[State.PENDING]:,}")
         to_come = in_flight + waiting
     return Board(
-        name=str(status["name"]),
-        where=named(str(status["provider"]), str(status["vendor"])),
-        rehearsal=status["provider"] == SANDBOX,
+        name=str(status.name),
+        where=named(str(status.provider), str(status.vendor)),
+        rehearsal=status.provider == SANDBOX,
         states=states,
         elapsed=now - started,
         rate=lately.rate,
         left=left(to_come, lately, whole),
-        money=Money(cost["billed"], end, cost["limit"]),
+        money=Money(cost.billed, end, cost.limit),
         ceiling=int(policy.get("limits", {}).get("concurrency") or 0),
         window=trouble.window,
         holds=trouble.holds,
         stopping=trouble.stopping,
         trouble=words,
-        kinds=status["errors"],
+        kinds=status.errors,
     )
 
 
@@ -193,25 +200,21 @@ def _waits(reader: Reader) -> list[str]:
     return [waiting(row["jobs"], f"{row['name']} {row['message']}")] if row["jobs"] else []
 
 
-def _end(reader: Reader, cost: Mapping[str, Any], pending: int) -> tuple[tuple[float, float] | None, int]:
+def _end(reader: Reader, cost: RunCost, pending: int) -> tuple[tuple[float, float] | None, int]:
     """Return the least and the most that a run may have cost at its end, and how many that wait there is money for.
 
     By estimates, and by what was billed.
     """
     waiting = float(reader.ask("left_estimate")[0][0])
-    if not cost["worst_case"] and not waiting:
+    if not cost.worst_case and not waiting:
         return None, pending
     each = waiting / pending if pending else 0.0
     billed = each * billed_ratios(reader.ask("bills")).overall
-    end = expected_end(pending, each, billed, cost["worst_case"], cost["limit"])
+    end = expected_end(pending, each, billed, cost.worst_case, cost.limit)
     return (end.least, end.most), end.jobs
 
 
-def _stopped(stopped: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in stopped.items() if key != "exit_code"}
-
-
-def _money(reader: Reader, meta: Mapping[str, Any]) -> dict[str, float | None]:
+def _cost(reader: Reader, meta: Mapping[str, Any]) -> RunCost:
     rows = reader.ask("money")
     known = exposure(rows)
     limit = (meta.get("policy") or {}).get("limits", {}).get("max_cost_usd")
@@ -222,12 +225,12 @@ def _money(reader: Reader, meta: Mapping[str, Any]) -> dict[str, float | None]:
         results=reader.ask("results"),
         unbilled=reader.ask("unbilled"),
     )
-    return {
-        "estimated": round(reader.ask("estimate")[0][0], 6),
-        "billed": round(known.billed, 6),
-        "reserved": round(max(0.0, budget.committed - known.billed - known.at_risk), 6),
-        "at_risk": round(known.at_risk, 6),
-        "worst_case": round(budget.committed, 6),
-        "without_bill": round(known.without_bill, 6),
-        "limit": limit,
-    }
+    return RunCost(
+        estimated=round(reader.ask("estimate")[0][0], 6),
+        billed=round(known.billed, 6),
+        reserved=round(max(0.0, budget.committed - known.billed - known.at_risk), 6),
+        at_risk=round(known.at_risk, 6),
+        worst_case=round(budget.committed, 6),
+        without_bill=round(known.without_bill, 6),
+        limit=limit,
+    )

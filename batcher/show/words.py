@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from batcher.job import State
 from batcher.provider import FIRST, PROVIDERS
 from batcher.settings import SANDBOX
+from batcher.show.run_status import RunStatus
 from batcher.terminal_text import command, is_own_command
 
 _ADVICE: Final = {
@@ -115,69 +116,69 @@ def held(why: str, seconds: float, *, reached: bool) -> str:
     return f"the API takes no more for now ({why}); trying again in {duration(seconds)}"
 
 
-def summary(found: Mapping[str, Any], out: Path, took: float | None = None) -> list[str]:
+def summary(found: RunStatus, out: Path, took: float | None = None) -> list[str]:
     """Return the summary of a run: what is done, what is not and why, and the command that goes on. `took`: seconds."""
-    states, cost = found["states"], found["cost_usd"]
+    states, cost = found.states, found.cost_usd
     rehearsal = ""
-    if found["provider"] == SANDBOX:
-        stands_for = f" as {found['vendor']}" if found["vendor"] not in {None, FIRST} else ""
+    if found.provider == SANDBOX:
+        stands_for = f" as {found.vendor}" if found.vendor not in {None, FIRST} else ""
         rehearsal = f" (rehearsal on the sandbox{stands_for}: no money was spent)"
-    lines = [f"{found['name']}: {counts(states)}{rehearsal}"]
-    if others := found["total"] - found["selected"]:
+    lines = [f"{found.name}: {counts(states)}{rehearsal}"]
+    if others := found.total - found.selected:
         lines.append(f"{jobs(others)} more of the manifest {'is' if others == 1 else 'are'} not selected by this run")
-    if found["files"]:
+    if found.files:
         lasted = "" if took is None else f"; took {duration(took)}"
-        lines.append(f"{files(found['files'])}, {size(found['bytes'])}, in {out / 'files'}{lasted}")
-    if cost["worst_case"]:
-        parts = [f"{'simulated cost' if rehearsal else 'billed'} {money(cost['billed'])}"]
-        if cost["reserved"]:
-            parts.append(f"not billed yet, or bill unknown: {money(cost['reserved'])}")
-        if cost["at_risk"]:
-            parts.append(f"at risk, for submissions whose answers were lost: {money(cost['at_risk'])}")
+        lines.append(f"{files(found.files)}, {size(found.bytes)}, in {out / 'files'}{lasted}")
+    if cost.worst_case:
+        parts = [f"{'simulated cost' if rehearsal else 'billed'} {money(cost.billed)}"]
+        if cost.reserved:
+            parts.append(f"not billed yet, or bill unknown: {money(cost.reserved)}")
+        if cost.at_risk:
+            parts.append(f"at risk, for submissions whose answers were lost: {money(cost.at_risk)}")
         lines.append("; ".join(parts))
-    if cost["limit"] is not None and cost["worst_case"] > cost["limit"] + 0.005:
-        over = money(cost["worst_case"] - cost["limit"])
+    if cost.limit is not None and cost.worst_case > cost.limit + 0.005:
+        over = money(cost.worst_case - cost.limit)
         lines.append(
-            f"over the limit of {money(cost['limit'])} by {over}: it was lowered, or jobs in flight were billed more"
+            f"over the limit of {money(cost.limit)} by {over}: it was lowered, or jobs in flight were billed more"
         )
-    elif cost["limit"] is not None and cost["without_bill"]:
-        lines.append(f"{money(cost['without_bill'])} of it came without a bill: there the limit rests on estimates")
-    for kind, count in sorted(found["errors"].items(), key=lambda one: -one[1]):
+    elif cost.limit is not None and cost.without_bill:
+        lines.append(f"{money(cost.without_bill)} of it came without a bill: there the limit rests on estimates")
+    for kind, count in sorted(found.errors.items(), key=lambda one: -one[1]):
         advice = _LOOKED_FOR if kind in {"lost", "crash"} and _lists_requests(found) else _ADVICE[kind]
         lines.append(f"{count:,} {kind}: {advice}")
-        example = found["examples"].get(kind)
-        if example and example["message"]:
-            lines.append(f"    as {example['name']}: {_cut(example['message'])}")
-    if found["rejected"]:
-        lines.append(f"{rows(found['rejected'])} rejected, see {out / 'rejected.csv'}")
-    if found["stopped"]:
-        lines.append(f"stopped ({found['stopped']['reason']}): {found['stopped']['message']}")
+        example = found.examples.get(kind)
+        if example and example.message:
+            lines.append(f"    as {example.name}: {_cut(example.message)}")
+    if found.rejected:
+        lines.append(f"{rows(found.rejected)} rejected, see {out / 'rejected.csv'}")
+    if found.stopped:
+        lines.append(f"stopped ({found.stopped.reason}): {found.stopped.message}")
     if then := next_command(found, out):
         lines.append(f"next: {then}")
     return lines
 
 
-def _lists_requests(found: Mapping[str, Any]) -> bool:
+def _lists_requests(found: RunStatus) -> bool:
     """Return whether the run's provider has a list of past requests."""
-    api = PROVIDERS.get(str(found.get("vendor")))
+    api = PROVIDERS.get(str(found.vendor))
     return api is not None and api.history is not None
 
 
-def next_command(found: Mapping[str, Any], out: Path) -> str | None:
+def next_command(found: RunStatus, out: Path) -> str | None:
     """Return the one command that goes on from here; None where nothing is left to do."""
-    if found["stopped"] and is_own_command(str(found["stopped"]["next"])):
-        return str(found["stopped"]["next"])
-    states = found["states"]
-    if found["waiting"]:  # let go on by the user, or never begun
+    if found.stopped and is_own_command(found.stopped.next):
+        return found.stopped.next
+    states = found.states
+    if found.waiting:  # let go on by the user, or never begun
         return command("resume", out)
     if states["failed"]:
-        return _after_failures(found["errors"], out, cancelled=bool(states["cancelled"]))
+        return _after_failures(found.errors, out, cancelled=bool(states["cancelled"]))
     if states["uncertain"]:
         return command("resume", out) if _lists_requests(found) else command("retry", out, "--state", "uncertain")
     if states["cancelled"]:
         return command("retry", out, "--state", "cancelled") + " && " + command("resume", out)
-    if found["total"] > found["selected"] and is_own_command(str(found["whole"] or "")):
-        return str(found["whole"])
+    if found.total > found.selected and is_own_command(found.whole or ""):
+        return found.whole
     return None
 
 

@@ -1,12 +1,12 @@
 """The charts of a run, from sums that the ledger makes: pace, time at the server, cost, failures."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from batcher.clock import rfc3339
 from batcher.ledger.reader import Reader
 from batcher.show.report import charts
+from batcher.show.run_status import RunStatus
 from batcher.show.words import duration, money
 
 _STRETCHES: Final = 60
@@ -30,7 +30,7 @@ class Figure:
     says: str
 
 
-def figures(reader: Reader, status: Mapping[str, Any]) -> list[Figure]:
+def figures(reader: Reader, status: RunStatus) -> list[Figure]:
     """Draw what is known of a run's course."""
     span = reader.ask("span")[0]
     found = []
@@ -97,16 +97,16 @@ def _cost(reader: Reader, first: float, last: float) -> Figure:
     return Figure("Cost", svg, f"{money(total)} for what is done")
 
 
-def _failures(status: Mapping[str, Any]) -> Figure:
-    errors = sorted(status["errors"].items(), key=lambda item: -item[1])
-    cancelled = status["states"]["cancelled"]
+def _failures(status: RunStatus) -> Figure:
+    errors = sorted(status.errors.items(), key=lambda item: -item[1])
+    cancelled = status.states["cancelled"]
     rows = [(kind, float(count), f"{count:,}") for kind, count in errors]
     if cancelled:
         rows.append(("cancelled", float(cancelled), f"{cancelled:,}"))
     if not rows:
         return Figure("What went wrong", "", "No errors")
     svg = charts.bars(rows, label="Jobs that failed, are uncertain or were cancelled, by kind")
-    return Figure("What went wrong", svg, f"{int(sum(count for _, count, _ in rows)):,} of {status['total']:,}")
+    return Figure("What went wrong", svg, f"{int(sum(count for _, count, _ in rows)):,} of {status.total:,}")
 
 
 def _clock(span: float) -> charts.Say:

@@ -21,6 +21,7 @@ from batcher.show.report.earlier import EarlierResults
 from batcher.show.report.figures import Figure, figures
 from batcher.show.report.flags import WORDS
 from batcher.show.report.gallery import Gallery, ReportPaths, Shown
+from batcher.show.run_status import RunCost, RunStatus
 from batcher.show.status import status_of
 from batcher.show.words import next_command
 from batcher.version import __version__
@@ -61,8 +62,8 @@ def write_report(out: Path, *, most: int = MOST, told: Told | None = None) -> Wr
             gallery = Gallery(ReportPaths(out, Path(str(meta.get("root") or "."))), album, EarlierResults(reader, out))
             jobs = _counted(reader.shown(places), len(places), told)
             head = {
-                "name": status["name"],
-                "rehearsal": status["provider"] == SANDBOX,
+                "name": status.name,
+                "rehearsal": status.provider == SANDBOX,
                 "jobs": len(every),
                 "shown": len(places),
                 "flagWords": WORDS,
@@ -96,7 +97,7 @@ def _counted(jobs: Iterator[Shown], of: int, told: Told | None) -> Iterator[Show
 def _write(
     page: TextIO,
     head: Mapping[str, Any],
-    status: Mapping[str, Any],
+    status: RunStatus,
     gallery: Gallery,
     rest: tuple[Iterator[Shown], list[Figure], str | None],
 ) -> None:
@@ -142,22 +143,22 @@ def _policy(style: str, script: str) -> str:
     )
 
 
-def _summary(status: Mapping[str, Any], *, rehearsal: bool) -> list[tuple[str, str, str]]:
+def _summary(status: RunStatus, *, rehearsal: bool) -> list[tuple[str, str, str]]:
     """Return what the head of the page says: a name, a value, and what is to be added to it."""
-    states, cost = status["states"], status["cost_usd"]
+    states, cost = status.states, status.cost_usd
     at_work = sum(states[name] for name in ("submitting", "running", "fetching"))
     said = [
-        ("done", f"{states['done']:,}", f"of {status['total']:,}"),
+        ("done", f"{states['done']:,}", f"of {status.total:,}"),
         ("at work", f"{at_work:,}", ""),
         ("waiting", f"{states['pending']:,}", ""),
         ("failed", f"{states['failed']:,}", ""),
         ("uncertain", f"{states['uncertain']:,}", "may have been billed"),
         ("cancelled", f"{states['cancelled']:,}", ""),
-        ("simulated cost" if rehearsal else "billed", f"${cost['billed']:,.2f}", _not_billed(cost)),
+        ("simulated cost" if rehearsal else "billed", f"${cost.billed:,.2f}", _not_billed(cost)),
     ]
     return [one for one in said if one[1] not in {"0", "$0.00"} or one[0] == "done"]
 
 
-def _not_billed(cost: Mapping[str, Any]) -> str:
-    more = cost["reserved"] + cost["at_risk"]
+def _not_billed(cost: RunCost) -> str:
+    more = cost.reserved + cost.at_risk
     return f"and up to ${more:,.2f} not billed yet" if more else ""
