@@ -29,12 +29,12 @@ from batcher.ledger.submission_journal import JournalEntry, SubmissionJournal
 
 T = TypeVar("T")
 MIGRATIONS: Final[Sequence[str]] = (
-    "schema.sql",
-    "tally.sql",
-    "turns.sql",
-    "files_only.sql",
-    "request_class.sql",
-    "requests_found.sql",
+    "migrations/001_schema.sql",
+    "migrations/002_counters.sql",
+    "migrations/003_row_turn.sql",
+    "migrations/004_files_only.sql",
+    "migrations/005_request_class.sql",
+    "migrations/006_requests_found.sql",
 )
 """Each brings a ledger of version n to n + 1, in one transaction."""
 

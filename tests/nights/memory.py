@@ -125,15 +125,18 @@ class MemoryWire:
         await asyncio.sleep(self._travel_time * math.exp(self._chance.gauss(0, 1.5)))
 
     def keep(self) -> None:
-        """What the server accepted is kept whatever becomes of the client."""
-        with self._journal.open("a") as file:
-            for entry in self._world.journal[self._written :]:
-                file.write(json.dumps(entry) + "\n")
-        self._written = len(self._world.journal)
+        """What the server accepted is kept whatever becomes of the client; before it, which faults have struck.
+
+        The client may die between the two: a fault that no request is known of excuses nothing.
+        """
         if len(self._world.strikes) > self._struck:
             with self._journal.with_name("strikes").open("a") as file:
                 file.write("".join(f"{name}\n" for name in self._world.strikes[self._struck :]))
             self._struck = len(self._world.strikes)
+        with self._journal.open("a") as file:
+            for entry in self._world.journal[self._written :]:
+                file.write(json.dumps(entry) + "\n")
+        self._written = len(self._world.journal)
 
 
 def _file(request: Request, index: int, suffix: str) -> str:

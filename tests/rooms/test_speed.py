@@ -132,7 +132,7 @@ async def test_sums_are_what_counting_gives_at_every_step(tmp_path: Path) -> Non
 
 def test_a_ledger_of_the_first_version_comes_forward_with_its_sums(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "old.sqlite", isolation_level=None)
-    for statement in _split(script("schema.sql")):
+    for statement in _split(script("migrations/001_schema.sql")):
         connection.execute(statement)
     connection.execute("PRAGMA user_version = 1")
     for n in range(20):
@@ -224,7 +224,7 @@ def empty(file: Path, *, of_old: bool = False) -> sqlite3.Connection:
     """Give a new ledger; `of_old`: with the ids of jobs as the first versions kept them."""
     connection = _connected(file)
     if of_old:
-        schema = script("schema.sql").replace("  id            TEXT NOT NULL, ", "  id            TEXT PRIMARY KEY, ")
+        schema = script("migrations/001_schema.sql").replace("  id            TEXT NOT NULL, ", "  id            TEXT PRIMARY KEY, ")
         assert "TEXT PRIMARY KEY,             -- of older" in schema
         for statement in _split(schema):
             if "jobs_by_id" not in statement:
