@@ -330,7 +330,7 @@ BUGS = [
         ],
     ),
     Bug(
-        "does not ask its witnesses",
+        "does not ask the journal of its submissions",
         "copies",
         [("ledger/reconcile.py", "    if last is None:\n        return True\n", "    return True\n")],
     ),

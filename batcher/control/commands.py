@@ -29,7 +29,7 @@ class LeaveUncertain:
 
 @dataclass(frozen=True, slots=True)
 class AdoptRequest:
-    """Return a job the request id that the user found."""
+    """Give a job the request id that the user found."""
 
     job_id: str
     request_id: str

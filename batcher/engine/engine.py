@@ -99,7 +99,7 @@ class Engine:
         self._pace.circuit_breaker.decided()
 
     def prefer_breadth(self, *, broad: bool) -> None:
-        """Return every row its first job before any its second, or go by the manifest's order."""
+        """Give each row one job before any row gets a second, or go by the manifest's order."""
         if broad != self._pace.budget.broad:
             self._pace.budget.broad = broad
             self.wake()

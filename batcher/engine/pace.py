@@ -80,7 +80,7 @@ class Pace:
         flight.seen_at_work = None
 
     def next_check(self, job: Job, age: float, *, first: bool) -> float:
-        """Return the wait before a job of this age, not finished just now, is looked at (again).
+        """Return the wait before a job of this age, not finished just now, is checked (again).
 
         A few are looked at when they have hardly begun, for that alone tells whether the server has a queue.
         """
@@ -91,7 +91,7 @@ class Pace:
         return next_check(age, known, self._price())
 
     def _price(self) -> float:
-        """Return the price of a look, in usual latencies."""
+        """Return the price of a check, in usual latencies."""
         if self.draining:
             return PRICE_LAST if self.last else PRICE_DRAINING
         if self.window.limited:

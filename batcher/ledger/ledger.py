@@ -76,7 +76,7 @@ class Ledger:
         self._wrote_at = -math.inf
         self.ballast: ReservedSpace | None = None
         """Given up when the disk is full and a request id is not on it yet."""
-        self.witness: SubmissionJournal | None = None
+        self.submission_journal: SubmissionJournal | None = None
         """Told of every submission once it is committed, before its request leaves."""
         self.register: RequestRegister | None = None
         """Told of every request id, where lost requests can be found: none is to be another run's."""
@@ -95,7 +95,7 @@ class Ledger:
             self._wake.set()
             await self._flusher
         await self._database.close()
-        for file in (self.witness, self.register):
+        for file in (self.submission_journal, self.register):
             if file:
                 file.close()
 
@@ -213,7 +213,7 @@ class Ledger:
     async def behind(
         self, sources: Sequence[Iterable[JournalEntry]], last: Sequence[JournalEntry | None], after: str
     ) -> MissedSubmissions | None:
-        """Compare with what witnesses have seen; what the ledger lacks becomes uncertain. None: it lacks nothing.
+        """Compare with the journals of submissions; what the ledger lacks becomes uncertain. None: it lacks nothing.
 
         `last`: what each has seen last, which is all that is read where the ledger knows it. `after` (RFC 3339):
         what is older has been settled with the user before.
@@ -291,8 +291,8 @@ class Ledger:
         return True
 
     def _answer(self, batch: Sequence[_Change], landed: Sequence[AppliedMove | None]) -> None:
-        if self.witness:
-            self.witness.note(one.event for one in landed if one)
+        if self.submission_journal:
+            self.submission_journal.note(one.event for one in landed if one)
         if self.register:
             accepted = (one.event for one in landed if one and one.event.to is State.RUNNING)
             self.register.note(one.request_id for one in accepted if one.request_id)

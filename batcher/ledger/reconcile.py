@@ -1,4 +1,4 @@
-"""What a witness has seen and the ledger does not know: it may have been paid for, so it is uncertain here."""
+"""What a journal of submissions has and the ledger does not: it may have been paid for, so it is uncertain here."""
 
 import sqlite3
 from collections.abc import Iterable, Sequence
@@ -26,7 +26,7 @@ class MissedSubmissions:
 
 
 def knows(connection: sqlite3.Connection, last: JournalEntry | None) -> bool:
-    """Return whether the ledger has the submission that a witness saw last: then it has all of them."""
+    """Return whether the ledger has the submission that a journal has last: then it has all of them."""
     if last is None:
         return True
     key = {"id": last.job_id, "number": last.attempt}

@@ -1,7 +1,7 @@
 """A second memory of what was submitted, outside the ledger: it tells an older copy of a ledger from the newest one.
 
 Each intent to submit is noted, once it is committed and before its request leaves, in a file of the user's state
-directory; the run's log has it too. A ledger that lacks what a witness has seen is a copy that was left behind.
+directory; the run's log has it too. A ledger that lacks what the journal has is a copy that was left behind.
 """
 
 import errno
@@ -24,7 +24,7 @@ _BLOCK: Final = 2**18
 
 @dataclass(frozen=True, slots=True)
 class JournalEntry:
-    """A submission as a witness noted it. `at`: RFC 3339, to the millisecond."""
+    """A submission as a journal has it. `at`: RFC 3339, to the millisecond."""
 
     at: str
     job_id: str
@@ -32,7 +32,7 @@ class JournalEntry:
 
 
 def state_folder(environ: Mapping[str, str]) -> Path:
-    """Return the folder of the witnesses: `$XDG_STATE_HOME/batcher`, by default in `~/.local/state`."""
+    """Return the folder of the journals: `$XDG_STATE_HOME/batcher`, by default in `~/.local/state`."""
     base = environ.get("XDG_STATE_HOME") or Path(environ.get("HOME") or Path.home()) / ".local" / "state"
     return Path(base) / "batcher"
 

@@ -132,7 +132,7 @@ def copy_aside(found: FinishedJob, folder: Path, store: OutputFolder) -> bool:
 
 
 def bring(found: FinishedJob, folder: Path, store: OutputFolder, stems: Sequence[str]) -> tuple[Output, ...]:
-    """Return the copied files their names here, one stem each, then their sidecars.
+    """Give the copied files their names here, one stem each, then their sidecars.
 
     These say where the files come from, and that they cost nothing here.
     """

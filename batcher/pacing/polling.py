@@ -267,7 +267,7 @@ def _normal(x: float) -> float:
 
 
 def next_check(age: float, known: Latencies, price: float = PRICE) -> float:
-    """Return the wait before a job of this age, seen just now and not finished, is looked at (again).
+    """Return the wait before a job of this age, seen just now and not finished, is checked (again).
 
     `price`: of a request, in usual latencies. Before anything is known of them the waits grow with the age.
     """

@@ -163,7 +163,7 @@ class Commands:
         return Acknowledged()
 
     async def adopt(self, job_id: str, request_id: str) -> RequestAdopted:
-        """Return a job the request id that the user found. Raises WrongUse where the API does not know it."""
+        """Give a job the request id that the user found. Raises WrongUse where the API does not know it."""
         if named_id(request_id) is None:
             raise WrongUse(f"{request_id!r} cannot be a request id")
         directory = self._directory

@@ -39,7 +39,7 @@ class Dependencies:
     wire: Callable[[Endpoint], Wire] = http_wire
     sandbox: Callable[[Path, str], AbstractAsyncContextManager[Endpoint]] = sandbox
     state: Callable[[], Path] = lambda: state_folder(os.environ)
-    """The user's state directory, where the witnesses are."""
+    """The user's state directory, where the journals of submissions are."""
     detects_suspends: bool = True
     """Notice when nothing could be heard for a while; simulated time has no such whiles of its own."""
     asked_every: float = 0.5

@@ -101,8 +101,8 @@ async def _held(out: Path, dependencies: Dependencies) -> AsyncIterator[Ledger]:
         ledger = Ledger(database, dependencies.clock)
         try:
             await ledger.open()
-            ledger.witness = SubmissionJournal(dependencies.state(), await _run_id(ledger, dependencies))
-            ledger.witness.hold(out)
+            ledger.submission_journal = SubmissionJournal(dependencies.state(), await _run_id(ledger, dependencies))
+            ledger.submission_journal.hold(out)
             await recover(ledger)
             yield ledger
         finally:

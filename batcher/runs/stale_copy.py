@@ -1,4 +1,4 @@
-"""Tells an older copy of a run's ledger from the newest one, by what its witnesses have seen."""
+"""Tells an older copy of a run's ledger from the newest one, by the journals of its submissions."""
 
 import platform
 from collections.abc import Iterator, Mapping
@@ -13,13 +13,13 @@ from batcher.runs.run_directory import RunDirectory
 async def left_behind(directory: RunDirectory) -> str | None:
     """Return what to say if this ledger is an older copy of one that went on; what that submitted is uncertain here.
 
-    It is remembered until `accept_as_is`. A run without a witness on this machine is a line in the log.
+    It is remembered until `accept_as_is`. A run without a journal on this machine is a line in the log.
     """
     meta = await directory.meta()
     if meta.get("moved"):
         return str(meta["moved"])
-    last = [next(one, None) for one in _witnesses(directory, backwards=True)]
-    gap = await directory.ledger.behind(_witnesses(directory), last, str(meta.get("accepted_as_is") or ""))
+    last = [next(one, None) for one in _journals(directory, backwards=True)]
+    gap = await directory.ledger.behind(_journals(directory), last, str(meta.get("accepted_as_is") or ""))
     if gap is None:
         await _note_strange_place(directory, meta, seen=last[0] is not None)
         return None
@@ -36,17 +36,17 @@ async def left_behind(directory: RunDirectory) -> str | None:
 
 async def accept_as_is(directory: RunDirectory) -> None:
     """Go on with an older copy at the user's word. What a clock that was ahead has stamped is accepted with it."""
-    seen = (one.at for witness in _witnesses(directory) for one in witness)
+    seen = (one.at for journal in _journals(directory) for one in journal)
     latest = max(seen, default="")
     now = rfc3339(directory.dependencies.clock.now()) or ""
     await directory.note({"moved": None, "accepted_as_is": max(latest, now)})
 
 
-def _witnesses(directory: RunDirectory, *, backwards: bool = False) -> list[Iterator[JournalEntry]]:
-    """Return what each witness has seen: the user's state directory, then the log."""
+def _journals(directory: RunDirectory, *, backwards: bool = False) -> list[Iterator[JournalEntry]]:
+    """Return the entries of each journal: in the user's state directory, then the log."""
     found = [in_log(directory.out / "run.jsonl", backwards=backwards)]
-    if directory.ledger.witness:
-        found.insert(0, in_state_file(directory.ledger.witness.file, backwards=backwards))
+    if directory.ledger.submission_journal:
+        found.insert(0, in_state_file(directory.ledger.submission_journal.file, backwards=backwards))
     return found
 
 

@@ -83,13 +83,13 @@ def test_two_machines_that_both_went_on_are_told_apart(batcher: Batcher, api: Ap
     assert batcher("run", "jobs.csv", "--model", MODEL, "-o", str(backup), **other).code == 0
     assert len(api.journal) == 6
     log = [json.loads(line) for line in (backup / "run.jsonl").read_text().splitlines()]
-    assert any("no witness" in one.get("message", "") for one in log if one["event"] == "Noted")
+    assert any("no record" in one.get("message", "") for one in log if one["event"] == "Noted")
     assert batcher("run", "jobs.csv", "--model", MODEL, "--limit", "3").code == 0  # one is bought here too, unknowingly
     assert len(api.journal) == 7
     shutil.rmtree(batcher.folder / "runs/jobs")
     shutil.copytree(backup, batcher.folder / "runs/jobs")
     back = batcher("run", "jobs.csv", "--model", MODEL)
-    assert back.code == 75, "this machine's witness knows of a submission that their ledger lacks"
+    assert back.code == 75, "this machine's journal knows of a submission that their ledger lacks"
     assert batcher("resume", "runs/jobs", "--accept-moved").code == 0, "all was done there"
 
 
@@ -147,7 +147,7 @@ def test_a_clean_end_leaves_one_file_that_is_whole_when_copied(batcher: Batcher)
         assert ledger.execute("SELECT count(*) FROM jobs WHERE state = 'done'").fetchone() == (1,)
 
 
-def test_witnesses_are_read_from_either_end_and_survive_a_cut_line(tmp_path: Path) -> None:
+def test_journals_are_read_from_either_end_and_survive_a_cut_line(tmp_path: Path) -> None:
     file = tmp_path / "w"
     seen = [JournalEntry(f"2026-11-24T00:00:{n % 60:02d}.{n:03d}Z", f"{n:016x}", 1 + n % 3) for n in range(900)]
     lines = [f"{one.at} {one.job_id} {one.attempt}\n" for one in seen]

@@ -224,7 +224,9 @@ def empty(file: Path, *, of_old: bool = False) -> sqlite3.Connection:
     """Give a new ledger; `of_old`: with the ids of jobs as the first versions kept them."""
     connection = _connected(file)
     if of_old:
-        schema = script("migrations/001_schema.sql").replace("  id            TEXT NOT NULL, ", "  id            TEXT PRIMARY KEY, ")
+        schema = script("migrations/001_schema.sql").replace(
+            "  id            TEXT NOT NULL, ", "  id            TEXT PRIMARY KEY, "
+        )
         assert "TEXT PRIMARY KEY,             -- of older" in schema
         for statement in _split(schema):
             if "jobs_by_id" not in statement:
