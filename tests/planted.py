@@ -507,7 +507,7 @@ BUGS = [
         [
             (
                 "manifest/expand.py",
-                "                self.census.put_back(depth)  # what is left out need not be right\n",
+                "                self.expansion_counts.put_back(depth)  # what is left out need not be right\n",
                 "",
             )
         ],

@@ -70,11 +70,7 @@ class _Group(TyperGroup):
         super().__init__(**settings)
         self.commands = {name: TyperCommand(name, short_help=entry.short_help) for name, entry in COMMANDS.items()}
 
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401, ARG002 - click's own, whose module depends on typer's version
-        """Return the names of all commands, in the order of `--help`."""
-        return [*COMMANDS]
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - the same
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:  # noqa: ANN401 - click's own, whose module depends on typer's version
         """Return the name, the command and its arguments, loaded, for it is given."""
         name, _, rest = super().resolve_command(ctx, args)
         return name, COMMANDS[str(name)].load(str(name)), rest

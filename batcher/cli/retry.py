@@ -80,7 +80,10 @@ def _warn_of_those_left(out: o.Out, which: RetrySelection, waited: int) -> None:
 
 
 def _ask(out: o.Out, which: RetrySelection, *, yes: bool) -> tuple[RetrySelection, str]:
-    """Tell what may be billed twice, and ask; return what was agreed to. Raises WrongUse where nobody can answer."""
+    """Print what may be billed twice, and ask whether to go on; return what was agreed to.
+
+    Raises WrongUse where nobody can answer, NotMeant at a no.
+    """
     found = _Found()
     with Reader(out) as reader:
         told_at = reader.ask("last_event")[0][0]

@@ -29,7 +29,7 @@ class LeaveUncertain:
 
 @dataclass(frozen=True, slots=True)
 class AdoptRequest:
-    """Give a job the request id that the user found."""
+    """Continue a job under the request id that the user found."""
 
     job_id: str
     request_id: str

@@ -12,6 +12,7 @@ from batcher.events import Waiting
 from batcher.job import Job
 from batcher.outputs.output_folder import OutputFolder
 from batcher.outputs.sidecar import Origin
+from batcher.provider.answers import TROUBLE
 from batcher.provider.calls import Answer, Wire
 from batcher.provider.provider import Offer, Provider, Reference
 from batcher.settings import Retry
@@ -20,8 +21,6 @@ SILENT: Final = 5.0
 """Seconds without an answer that count as the API's silence, which is not charged to a file that is waited for."""
 TRIES: Final = 12
 """Tries of one request, with growing waits between them: four minutes in all."""
-_SERVER_TROUBLE: Final = 500
-"""The lowest HTTP status that is the server's own trouble."""
 
 
 class StopWalking(Exception):
@@ -72,7 +71,7 @@ class Supervisor(Protocol):
         ...
 
     def warn(self, message: str) -> None:
-        """Tell the user something that stops nothing."""
+        """Warn the user of something that does not stop the run."""
         ...
 
     def waits(self, event: Waiting) -> None:
@@ -113,7 +112,7 @@ class Context:
         """Return whether the API answers at all, so that what it does not say of one request is not its silence."""
         await self.turn()
         answer = await self.tools.wire.send(self.tools.api.probe())
-        return isinstance(answer, Answer) and answer.status < _SERVER_TROUBLE
+        return isinstance(answer, Answer) and answer.status < TROUBLE
 
     def tell_wait(self, job: Job, what: str, tries: int, answer: str, seconds: float, left: float | None) -> None:
         """Report what a job waits for, unless the API answers nobody: that is reported as its silence.

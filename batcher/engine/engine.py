@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Final
 
 from batcher.clock import rfc3339
-from batcher.engine.context import CheckAgain, StopWalking, Tools
+from batcher.engine.context import CheckAgain, StopWalking, Tools, loop_now
 from batcher.engine.flight import Flight
 from batcher.engine.pace import Pace
 from batcher.engine.request_matching import FoundRequest
@@ -99,7 +99,7 @@ class Engine:
         self._pace.circuit_breaker.decided()
 
     def prefer_breadth(self, *, broad: bool) -> None:
-        """Give each row one job before any row gets a second, or go by the manifest's order."""
+        """Choose whether each row gets one job before any row gets a second, or the manifest's order counts."""
         if broad != self._pace.budget.broad:
             self._pace.budget.broad = broad
             self.wake()
@@ -110,7 +110,7 @@ class Engine:
 
     def check_outage(self) -> None:
         """Stop after a silence longer than the user's patience; tell once since when it lasts, and when it is over."""
-        outage, now = self._pace.outage, _loop_now()
+        outage, now = self._pace.outage, loop_now()
         if outage.exhausted(now):
             self.halt("unreachable", outage.why)
         if outage.to_tell(now):
@@ -131,7 +131,7 @@ class Engine:
             self._outage_timer = asyncio.get_running_loop().call_later(seconds, self.check_outage)
 
     def warn(self, message: str) -> None:
-        """Tell the user something that stops nothing."""
+        """Warn the user of something that does not stop the run."""
         self._tell(Warned(self._clock.now(), message))
 
     def waits(self, event: Waiting) -> None:
@@ -298,11 +298,10 @@ class Engine:
             left = float((await self._ledger.ask("left_estimate"))[0][0])
             self.prefer_breadth(broad=self._pace.budget.short_of(left))
         await self._read_ahead(room)
-        bodies = self._flights.starting_bytes
         started = 0
         while self._ahead and started < room:
             job = self._ahead[0]
-            if bodies > _BODIES_AT_ONCE:
+            if self._flights.starting_bytes > _BODIES_AT_ONCE:
                 break
             if not self._pace.affords(job, alone=not self._flights):
                 self._no_money(job)
@@ -310,8 +309,7 @@ class Engine:
             self._ahead.popleft()
             self._pace.reserve(job)
             self.take(job)
-            self._pace.speed.take(_loop_now(), 1)
-            bodies += sum(image.bytes for image in job.spec.images)
+            self._pace.speed.take(loop_now(), 1)
             started += 1
         return started
 
@@ -348,22 +346,22 @@ class Engine:
         starting = self._flights.starting
         if self._pace.circuit_breaker.single_file and starting:
             return 0
-        now = _loop_now()
+        now = loop_now()
         room = min(self._pace.window.room(self._flights.occupying, starting, now), self._pace.speed.room(now))
         return min(room, 1) if self._pace.circuit_breaker.single_file else room
 
     async def _next_chance(self) -> float:
         """Return the seconds after which there may be room or work without anything having moved."""
-        hold = self._pace.window.opens_in(_loop_now())
+        hold = self._pace.window.opens_in(loop_now())
         if hold:
             return min(_IDLE, hold)
         if self._shut and self._room() > 0:
             return 0.0  # the hold has ended since it was asked
-        if self._flights and self._room() <= 0 and not self._pace.speed.opens_in(_loop_now()):
+        if self._flights and self._room() <= 0 and not self._pace.speed.opens_in(loop_now()):
             self._no_more = False
             return _IDLE  # room comes with a job that moves, and that is told
         due = await self._ledger.due_in()
-        opens = self._pace.speed.opens_in(_loop_now())
+        opens = self._pace.speed.opens_in(loop_now())
         if due is None or (due == 0 and (opens or not self._read_out)):  # it waits for its turn, or for what is told
             return min(_IDLE, opens or _IDLE)
         self._no_more = False
@@ -382,8 +380,8 @@ class Engine:
             self._changed.clear()
             drain = self.halted.drain if self.halted else Drain.FINISH
             if drain is Drain.SIGNAL and deadline is None and not self._flights.starting:
-                deadline = _loop_now() + GRACE
-            late = deadline is not None and _loop_now() >= deadline
+                deadline = loop_now() + GRACE
+            late = deadline is not None and loop_now() >= deadline
             for flight in self._flights if drain is not Drain.FINISH or self._flights.awaiting_outputs else ():
                 if flight.awaits_outputs or is_left(flight.job.state, drain, late=late):  # late outputs may never come
                     self._leave(flight)
@@ -435,7 +433,7 @@ class Engine:
                 return
             before, move = flight.job, await step(flight)
             if isinstance(move, CheckAgain):
-                self._check_again(flight, _loop_now() + move.seconds)
+                self._check_again(flight, loop_now() + move.seconds)
                 if move.frees:
                     self._changed.set()
                 return
@@ -469,7 +467,7 @@ class Engine:
 
     async def _note(self, before: Job, after: Job, move: Move) -> None:
         self._release_held()
-        held = self._pace.saw(before, after, move, self._flights.running, _loop_now())
+        held = self._pace.saw(before, after, move, self._flights.running, loop_now())
         breaker = self._pace.circuit_breaker
         if breaker.too_uncertain and self.halted is None and not self._searching:
             for found in await self.search():
@@ -490,7 +488,7 @@ class Engine:
         """Go on with the jobs that waited until something was known of latencies."""
         if not self._pace.warmup.ends():
             return
-        now = _loop_now()
+        now = loop_now()
         for flight in self._flights:
             if flight.timer and (seconds := self._steps.release(flight)) is not None:
                 self._check_again(flight, now + seconds)
@@ -513,7 +511,3 @@ class Engine:
             return
         if again := bought_again(flight.job, self._policy.retry):
             self._flights.update(flight, await self._ledger.record(flight.job, again))
-
-
-def _loop_now() -> float:
-    return asyncio.get_running_loop().time()

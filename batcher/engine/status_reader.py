@@ -98,7 +98,7 @@ class StatusReader:
         return reply
 
     def _beware(self, request_id: str, named: str, *, asked_anew: bool) -> None:
-        """Tell the user, once, that answers are mixed up; stop where those of the first jobs all are."""
+        """Warn the user once that answers are mixed up; stop if those of the first jobs all are."""
         if not self._told:
             self._told = True
             self._context.head.warn(

@@ -49,9 +49,9 @@ class NothingSelected(Exception):
 class TooManyUnlisted(Exception):
     """The edit would leave out more than half of what is done."""
 
-    def __init__(self, enrolled: ImportedJobs) -> None:
-        super().__init__(f"{enrolled.unlists_done} of {enrolled.done} finished jobs are no longer named")
-        self.enrolled = enrolled
+    def __init__(self, imported: ImportedJobs) -> None:
+        super().__init__(f"{imported.unlists_done} of {imported.done} finished jobs are no longer named")
+        self.imported = imported
 
 
 def unlists_most(unlisted: int, done: int) -> bool:
@@ -77,7 +77,7 @@ def import_jobs(
     sql = statements("moves.sql")
     if choice == Choice() and not _one(connection, "SELECT count(*) FROM (SELECT 1 FROM jobs LIMIT 1)"):
         with _set_aside(connection):
-            _written(connection, sql["enrol_first"], named, now)
+            _written(connection, sql["import_first"], named, now)
         jobs = _one(connection, "SELECT total(jobs) FROM tally")
         chosen = _one(connection, "SELECT total(jobs) FROM tally WHERE selected = 1")
         if jobs and not chosen:
@@ -88,22 +88,22 @@ def import_jobs(
     _written(connection, sql["stage"], named, now)
     connection.execute(sql["stage_index"])
     _choose(connection, choice)
-    enrolled = ImportedJobs(
+    imported = ImportedJobs(
         jobs=_one(connection, "SELECT count(*) FROM temp.named"),
         chosen=_one(connection, "SELECT total(chosen) FROM temp.named"),
         unlists_done=0 if choice.partly() else _one(connection, sql["would_unlist"]),
         done=_one(connection, "SELECT total(jobs) FROM tally WHERE listed = 1 AND state = 'done'"),
     )
-    if enrolled.jobs and not enrolled.chosen:
+    if imported.jobs and not imported.chosen:
         raise NothingSelected
-    if not sure and unlists_most(enrolled.unlists_done, enrolled.done):
-        raise TooManyUnlisted(enrolled)
+    if not sure and unlists_most(imported.unlists_done, imported.done):
+        raise TooManyUnlisted(imported)
     with _set_aside(connection, but="jobs_by_id"):
         if not choice.partly():
             connection.execute(sql["unlist"])
-        connection.execute(sql["enrol"], {"now": now})
+        connection.execute(sql["import_staged"], {"now": now})
     connection.execute(sql["stage_drop"])
-    return enrolled
+    return imported
 
 
 @contextmanager
@@ -123,7 +123,7 @@ def _set_aside(connection: sqlite3.Connection, but: str = "") -> Iterator[None]:
 def _written(connection: sqlite3.Connection, insert: str, named: Iterable[tuple[Spec, bool]], now: float) -> None:
     """Write the jobs many at a time, each lot in another thread while the next is read."""
     rows = _rows(named)
-    with ThreadPoolExecutor(1, "enrol") as writer:
+    with ThreadPoolExecutor(1, "import") as writer:
         last = None
         while batch := list(islice(rows, _BATCH)):
             text = dump(batch)

@@ -74,7 +74,7 @@ class Ledger:
         self._listeners: list[Listener] = []
         self._closing = False
         self._wrote_at = -math.inf
-        self.ballast: ReservedSpace | None = None
+        self.reserved_space: ReservedSpace | None = None
         """Given up when the disk is full and a request id is not on it yet."""
         self.submission_journal: SubmissionJournal | None = None
         """Told of every submission once it is committed, before its request leaves."""
@@ -310,8 +310,8 @@ class Ledger:
         """Fail everything that can be done again, and write the request ids as soon as there is room for them."""
         precious = self._let_fail(batch, broken)
         told: set[str] = set()
-        if self.ballast:
-            self.ballast.drop()
+        if self.reserved_space:
+            self.reserved_space.drop()
         for tries in count():
             if not precious:
                 return True

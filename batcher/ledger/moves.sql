@@ -96,7 +96,7 @@ SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(va
   json_extract(value, '$[8]')
 FROM json_each(:jobs);
 
--- name: enrol_first
+-- name: import_first
 -- The same into a ledger that has no jobs yet.
 INSERT INTO jobs (position, id, name, spec, sample, estimated_usd, selected, turn, listed, state, created_at)
 SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'), json_extract(value, '$[3]'),
@@ -132,7 +132,7 @@ SELECT count(*) FROM jobs WHERE listed = 1 AND state = 'done' AND id NOT IN (SEL
 -- A job that the manifest no longer names stays, out of totals.
 UPDATE jobs SET listed = 0 WHERE listed = 1 AND id NOT IN (SELECT id FROM temp.named);
 
--- name: enrol
+-- name: import_staged
 -- New jobs come in; known ones keep their life, and take the new name only while they have no files.
 INSERT INTO jobs (id, position, listed, selected, name, spec, sample, estimated_usd, state, created_at, turn)
 SELECT id, position, 1, chosen, name, spec, sample, estimated_usd, 'pending', :now, turn FROM temp.named WHERE true ORDER BY id

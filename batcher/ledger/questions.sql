@@ -144,9 +144,9 @@ WHERE outputs.file > :stem || '.' AND outputs.file < :stem || '/'
 
 -- name: gave_way
 -- Files that gave way to other jobs', of jobs that the manifest names again since.
-SELECT outputs.job_id FROM outputs JOIN jobs ON jobs.id = outputs.job_id AND jobs.attempt = outputs.number
+SELECT DISTINCT outputs.job_id FROM outputs JOIN jobs ON jobs.id = outputs.job_id AND jobs.attempt = outputs.number
 WHERE outputs.file >= 'replaced/' AND outputs.file < 'replaced0' AND jobs.listed = 1 AND jobs.state = 'done'
-ORDER BY jobs.position, outputs.idx;
+ORDER BY jobs.position;
 
 -- name: states
 SELECT state, listed, selected, nullif(kind, '') AS kind, jobs FROM tally WHERE jobs > 0;

@@ -32,7 +32,7 @@ class Reader:
         self.out = out
         file = out / "ledger.sqlite"
         if not has_ledger(out):
-            raise NotFound(f"{out} is not a run directory: there is no ledger.sqlite in it{_near(out)}")
+            raise no_ledger(out)
         try:
             self._connection, version = _opened(file, "mode=ro")
         except sqlite3.OperationalError as error:
@@ -233,6 +233,11 @@ class KnownImages:
 def has_ledger(out: Path) -> bool:
     """Return whether a directory is one of a run; a name that can be none, or that nobody may look at, is not."""
     return os.path.isfile(out / "ledger.sqlite")  # noqa: PTH113 - of a Path it may raise
+
+
+def no_ledger(out: Path) -> NotFound:
+    """Return the error of a directory that is none of a run, with one that may have been meant."""
+    return NotFound(f"{out} is not a run directory: there is no ledger.sqlite in it{_near(out)}")
 
 
 def _near(out: Path) -> str:

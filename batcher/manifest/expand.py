@@ -56,7 +56,7 @@ class Expansion:
     ) -> None:
         """`capped`: there is a limit to the cost, so that a job without a price is a fault."""
         self._capped = capped
-        self.census = ExpansionCounts()
+        self.expansion_counts = ExpansionCounts()
         self.faults = manifest.faults.copy()
         self._manifest = manifest
         self._model = model
@@ -66,9 +66,9 @@ class Expansion:
         self._prices = Prices(document.prices) if document.prices else None
         self._ignores = document.id_ignores
         self._most_inline = options.most_inline
-        self._media = MediaInputs(looks, manifest, self.census, loopback=options.loopback)
-        self._recipe = InputBuilder(manifest, model, options.sets, self.faults)
-        self._naming = Naming(self._recipe.name, model, self.census, self._row_named)
+        self._media = MediaInputs(looks, manifest, self.expansion_counts, loopback=options.loopback)
+        self._input_builder = InputBuilder(manifest, model, options.sets, self.faults)
+        self._naming = Naming(self._input_builder.name, model, self.expansion_counts, self._row_named)
         self._where = self._condition()
         self._known: set[str] = set()
         """Names that rows may have a value of."""
@@ -92,7 +92,7 @@ class Expansion:
         try:
             yield from self._all()
         finally:
-            self.census.close()
+            self.expansion_counts.close()
 
     def _all(self) -> Iterator[tuple[Spec, bool]]:
         rows = self._manifest.rows(self.faults)
@@ -102,25 +102,25 @@ class Expansion:
                 checked = True
                 if columns := self._columns(row, rows):
                     self._known = columns[0] | set(self._manifest.document.matrix) | PER_RUN
-                    self._recipe.check_required(*columns)
-                    self._recipe.check_variables(*columns)
-                    self.census.not_taken = self._recipe.not_taken(columns[0])
+                    self._input_builder.check_required(*columns)
+                    self._input_builder.check_variables(*columns)
+                    self.expansion_counts.not_taken = self._input_builder.not_taken(columns[0])
                     self._check_condition(*columns)
-                    self._naming = Naming(self._recipe.name, self._model, self.census, self._row_named)
-                self._whole_rows = self._recipe.uses_rows or (self._where is not None and self._where.reads_row)
+                    self._naming = Naming(self._input_builder.name, self._model, self.expansion_counts, self._row_named)
+                self._whole_rows = self._input_builder.uses_rows or (self._where is not None and self._where.reads_row)
             yield from self._row(row, rows)
         self._note_missing()
         if not self._manifest.readable:
             self._check_without_rows()
-        if not self.faults and self.census.jobs == 0:
-            why = "; every row was rejected, see rejected.csv for the reasons" if self.census.rejected else ""
+        if not self.faults and self.expansion_counts.jobs == 0:
+            why = "; every row was rejected, see rejected.csv for the reasons" if self.expansion_counts.rejected else ""
             self.faults.add(Fault(self._manifest.file, 1, "jobs", f"names no job{why}"))
         if self.faults:
             raise self.faults.error(self._about_photos())
 
     def _about_photos(self) -> str:
         """Return how many of the local photos can be sent, where faults are about that."""
-        photos = self.census.photos
+        photos = self.expansion_counts.photos
         if not photos.others or photos.total == 1:
             return ""
         helps = photos.usable and self._reject is None
@@ -164,7 +164,7 @@ class Expansion:
             header = set(self._headings)
             columns = jobs.columns if isinstance(jobs, RowsFile) else {}
             renamed = {name for name, heading in columns.items() if heading in header}
-            self._recipe.misspelt = self._recipe.misspelt or len(renamed) < len(columns)
+            self._input_builder.misspelt = self._input_builder.misspelt or len(renamed) < len(columns)
             return header | renamed | set(row.values) | set(row.empty), f"not a column of {rows.label}"
         if isinstance(jobs, list):
             return {str(key) for job in jobs for key in job}, "in no job"
@@ -172,11 +172,11 @@ class Expansion:
 
     def _check_without_rows(self) -> None:
         """Note what is wrong with inputs and matrix, whatever the rows may be, for these cannot be read."""
-        sent, row = self._recipe.fixed(), Row(0, 0, {})
+        sent, row = self._input_builder.fixed(), Row(0, 0, {})
         for name, value in [*sent.items(), *self._matrix_values()]:
             if name in self._media_inputs or name not in self._model.properties:
                 continue
-            for field_, message in self._model.faults({name: self._recipe.read(name, value)}):
+            for field_, message in self._model.faults({name: self._input_builder.read(name, value)}):
                 if field_.partition(".")[0] == name:
                     self._note(row, RowFault(field_, message))
 
@@ -186,27 +186,27 @@ class Expansion:
     # What each row says.
 
     def _row(self, row: Row, rows: object) -> Iterator[tuple[Spec, bool]]:
-        self.census.rows += 1
+        self.expansion_counts.rows += 1
         narrowed = self._where is not None
-        before = self.census.mark() if self._reject or narrowed else None
+        before = self.expansion_counts.mark() if self._reject or narrowed else None
         count = 0
         try:
             jobs: Iterable[tuple[Spec, bool]] = self._jobs_of(row)
             if before:  # all of a row's jobs or none: a bad one among them takes the others back
-                unmade = self.census.unmade
+                unmade = self.expansion_counts.unmade
                 jobs = [*jobs]
-                if self._reject and self.census.unmade > unmade and not any(chosen for _, chosen in jobs):
-                    self.census.take_back(before)  # as the whole run does, in which it is rejected
+                if self._reject and self.expansion_counts.unmade > unmade and not any(chosen for _, chosen in jobs):
+                    self.expansion_counts.take_back(before)  # as the whole run does, in which it is rejected
                     return
             for job in jobs:
                 count += 1
                 yield job
         except RowFault as first:
             if before:
-                self.census.take_back(before)
+                self.expansion_counts.take_back(before)
             self._bad_row(row, rows, self._all_wrong(row, first))
             return
-        self.census.jobs += count
+        self.expansion_counts.jobs += count
 
     def _bad_row(self, row: Row, rows: object, wrong: Sequence[RowFault]) -> None:
         its_own = self._place_of(row)
@@ -214,7 +214,7 @@ class Expansion:
             for bad in wrong:
                 self._note(row, bad)
             return
-        self.census.rejected += 1
+        self.expansion_counts.rejected += 1
         header = rows.header if isinstance(rows, Rows) else None
         self._reject(row, header, "; ".join(f"{bad.field}: {bad}" if bad.field else str(bad) for bad in wrong))
 
@@ -232,9 +232,9 @@ class Expansion:
 
     def _wrong_with(self, variables: Mapping[str, object]) -> Iterator[RowFault]:
         """Report what is wrong with one job, apart from file names that it shares with others."""
-        inputs, unmade = self._recipe.all_wrong(variables)
+        inputs, unmade = self._input_builder.all_wrong(variables)
         yield from unmade
-        unsure = self._recipe.unmade | {bad.field for bad in unmade}
+        unsure = self._input_builder.unmade | {bad.field for bad in unmade}
         sent = inputs.copy()
         images: list[Image] = []
         inline = 0
@@ -249,7 +249,9 @@ class Expansion:
             inline += placed.inline
         priced = True
         for name, message in self._model.faults(sent):
-            if name.partition(".")[0] not in unsure and (name in sent or "." in name or not self._recipe.misspelt):
+            if name.partition(".")[0] not in unsure and (
+                name in sent or "." in name or not self._input_builder.misspelt
+            ):
                 priced = priced and name != PRICED_BY
                 yield RowFault(name, message)
         for check in (
@@ -268,11 +270,11 @@ class Expansion:
         top, manifest = bad.field.partition(".")[0], self._manifest
         if bad.field == "--where":
             return "--where", 1
-        if top in self._recipe.sets and top not in row.values:
+        if top in self._input_builder.sets and top not in row.values:
             return "--set", 1
         if top in manifest.document.matrix and top not in row.values:
             return manifest.file, manifest.marked.line("matrix", top)
-        if self._recipe.is_fixed(top) and top not in row.values:
+        if self._input_builder.is_fixed(top) and top not in row.values:
             return manifest.file, manifest.marked.line("inputs", top)
         return self._place_of(row)
 
@@ -307,20 +309,20 @@ class Expansion:
             chosen = self._where is None or self._chosen(variables)
             looked_at = looked_at or chosen
             self._media.counts = chosen
-            depth = self.census.depth
+            depth = self.expansion_counts.depth
             try:
                 spec, again = self._job(row, variables, turn)
             except RowFault:
                 if chosen:
                     raise
-                self.census.put_back(depth)  # what is left out need not be right
-                self.census.unmade += 1
+                self.expansion_counts.put_back(depth)  # what is left out need not be right
+                self.expansion_counts.unmade += 1
                 continue
             equal = equal or (again and turn == 1)
             yield spec, chosen
-        self.census.equal_rows += equal
-        if looked_at and not self._recipe.written.isdisjoint(row.empty):
-            self.census.blank.update(self._recipe.written.intersection(row.empty))
+        self.expansion_counts.equal_rows += equal
+        if looked_at and not self._input_builder.written.isdisjoint(row.empty):
+            self.expansion_counts.blank.update(self._input_builder.written.intersection(row.empty))
 
     def _cells(self, row: Row) -> dict[str, object]:
         """Return what templates see of a row beside its values: cells that are empty, and the row as a whole."""
@@ -354,7 +356,7 @@ class Expansion:
     def _note_missing(self) -> None:
         """Note what rows of JSONL lack: once where every row lacks it."""
         for name, faults in self._missing.items():
-            if len(faults) < max(2, self.census.rows):
+            if len(faults) < max(2, self.expansion_counts.rows):
                 for fault in faults:
                     self.faults.add(fault)
                 continue
@@ -370,7 +372,7 @@ class Expansion:
             raise RowFault("--where", str(bad), of_manifest=True) from None
 
     def _job(self, row: Row, variables: dict[str, object], turn: int) -> tuple[Spec, bool]:
-        inputs = self._recipe.make(variables)
+        inputs = self._input_builder.make(variables)
         sent = inputs.copy()
         sources: tuple[str, ...] = ()
         images: tuple[Image, ...] = ()
@@ -391,9 +393,9 @@ class Expansion:
         job_id = self._ids.of(content, sample)
         estimate = self._priced(sent)
         name = self._naming.of(row, variables, inputs, job_id, sent, sample)
-        self.census.estimated_usd += estimate or 0.0
-        self.census.inlined_bytes += size
-        self.census.unkept += is_unkept(sent)
+        self.expansion_counts.estimated_usd += estimate or 0.0
+        self.expansion_counts.inlined_bytes += size
+        self.expansion_counts.unkept += is_unkept(sent)
         spec = Spec(
             id=job_id,
             name=name,
@@ -462,7 +464,7 @@ class Expansion:
     def _sample(self, inputs: bytes, turn: int) -> tuple[int, bool]:
         """Return the sample number, and whether an earlier row asked for the same."""
         key = fingerprint(inputs)
-        last = self.census.samples.get(key) or 0
+        last = self.expansion_counts.samples.get(key) or 0
         sample = max(turn, last + 1)
-        self.census.put(self.census.samples, key, sample)
+        self.expansion_counts.put(self.expansion_counts.samples, key, sample)
         return sample, last > 0

@@ -53,10 +53,10 @@ class MediaField(NamedTuple):
 class MediaInputs:
     """Finds and measures the local images that a manifest names; URLs are kept as they are written."""
 
-    def __init__(self, looks: ImageFactsCache, manifest: Manifest, census: ExpansionCounts, *, loopback: bool) -> None:
-        """`census`: counts local images. `loopback`: the server can fetch what is at this machine's own addresses."""
-        self._outside = census.outside
-        self._photos = census.photos
+    def __init__(self, looks: ImageFactsCache, manifest: Manifest, seen: ExpansionCounts, *, loopback: bool) -> None:
+        """`seen`: counts local images. `loopback`: the server can fetch what is at this machine's own addresses."""
+        self._outside = seen.outside
+        self._photos = seen.photos
         self._loopback = loopback
         self._root = os.path.realpath(manifest.root)
         self._folders: dict[str, str] = {}

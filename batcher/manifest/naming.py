@@ -26,13 +26,17 @@ class Naming:
     """Names files as the manifest's template says, or by the prompt's first words and the job's id."""
 
     def __init__(
-        self, template: Template | None, model: Model, census: ExpansionCounts, row_named: Callable[[int], str]
+        self,
+        template: Template | None,
+        model: Model,
+        counted: ExpansionCounts,
+        row_named: Callable[[int], str],
     ) -> None:
         """`row_named`: how a message names the row of this number."""
         self._row_named = row_named
         self._name = template
         self._model = model
-        self._census = census
+        self._counted = counted
         self._has_folders = False
         """Some file's folder has a name that a file could have."""
 
@@ -66,11 +70,11 @@ class Naming:
         """Record a job's file names. Raises RowFault where another job has one of them."""
         for taken in [name] if count == 1 else [name, *(f"{name}-{index}" for index in range(1, count + 1))]:
             key = _key(taken)
-            if other := self._census.names.get(key):
+            if other := self._counted.names.get(key):
                 message = f"`{taken}` is also a file of {self._row_named(other)}; let the name tell them apart"
                 raise RowFault("output.name", message)
-            self._census.put(self._census.names, key, row.number)
-            if self._has_folders and (other := self._census.folders.get(key)):
+            self._counted.put(self._counted.names, key, row.number)
+            if self._has_folders and (other := self._counted.folders.get(key)):
                 raise RowFault(
                     "output.name", f"`{taken}` could be a file where {self._row_named(other)} has a folder of that name"
                 )
@@ -79,11 +83,11 @@ class Naming:
                 continue
             self._has_folders = True
             key = _key(str(folder.with_suffix("")))
-            if other := self._census.names.get(key):
+            if other := self._counted.names.get(key):
                 raise RowFault(
                     "output.name", f"`{folder}` could be a file of {self._row_named(other)}, and is a folder here"
                 )
-            self._census.put(self._census.folders, key, row.number)
+            self._counted.put(self._counted.folders, key, row.number)
 
 
 def _key(name: str) -> int:

@@ -132,7 +132,7 @@ def copy_aside(found: FinishedJob, folder: Path, store: OutputFolder) -> bool:
 
 
 def bring(found: FinishedJob, folder: Path, store: OutputFolder, stems: Sequence[str]) -> tuple[Output, ...]:
-    """Give the copied files their names here, one stem each, then their sidecars.
+    """Move the copied files to their names here, one stem each, then write their sidecars.
 
     These say where the files come from, and that they cost nothing here.
     """

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
@@ -172,7 +172,7 @@ class OutputFolder:
     def bring_back(self, file: str, to: str) -> bool:
         """Move a file that gave way back into `files/`, where nothing may stand under its name; what does, gives way.
 
-        Its sidecar is left to be written anew. Return whether the file was there.
+        Its sidecar stays where it is. Return whether the file was there.
         """
         (folder, name), (new_folder, new_name) = os.path.split(file), os.path.split(to)
         with self._result_folder(folder) as source, self._result_folder(new_folder) as target:
@@ -181,13 +181,26 @@ class OutputFolder:
             if _is_there(new_name, target):
                 self.give_way(to, PurePosixPath(folder).name)
             os.rename(name, new_name, src_dir_fd=source, dst_dir_fd=target)
-            with suppress(FileNotFoundError):
-                os.unlink(sidecar_file(name), dir_fd=source)
             os.fsync(target)
             os.fsync(source)
-        with suppress(OSError):  # something is left in it
-            (self.out / folder).rmdir()
         return True
+
+    def read_sidecar(self, file: str) -> dict[str, Any] | None:
+        """Return what the sidecar of a result says, None where there is none that can be read."""
+        try:
+            with open_result(self.out, sidecar_file(file)) as opened:
+                said = json.loads(opened.read())
+        except (OSError, ValueError):
+            return None
+        return said if isinstance(said, dict) and isinstance(said.get("output"), dict) else None
+
+    def drop_sidecar(self, file: str) -> None:
+        """Remove the sidecar of a file that was brought back, and the folder where nothing is left in it."""
+        folder, name = os.path.split(file)
+        with self._result_folder(folder) as source, suppress(FileNotFoundError):
+            os.unlink(sidecar_file(name), dir_fd=source)
+        with suppress(OSError):
+            (self.out / folder).rmdir()
 
     def digest(self, file: str) -> str | None:
         """Return the SHA-256 of a result, None where there is no such file."""

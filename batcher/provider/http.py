@@ -168,7 +168,7 @@ class HttpWire:
                 ) as response,
             ):
                 if call.aside and (response.content_length or _SMALL + 1) > _SMALL:
-                    return await self._sifted(response, body, call.aside, call.limit)
+                    return await self._extracted(response, body, call.aside, call.limit)
                 whole = await _read(response, body, min(call.limit, _IN_MEMORY))
                 return self._answer(response, body, whole=whole, packed=once)
         except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: not HTTP at all
@@ -180,29 +180,29 @@ class HttpWire:
         finally:
             self._limits.discard(limit)
 
-    async def _sifted(self, response: aiohttp.ClientResponse, body: bytearray, folder: Path, limit: int) -> Answer:
+    async def _extracted(self, response: aiohttp.ClientResponse, body: bytearray, folder: Path, limit: int) -> Answer:
         """Read an answer that may be large: what is long in it goes to files, and the rest is as short as any."""
         whole = await _read(response, body, _SMALL, close=False)
         if whole:
             return self._answer(response, body, whole=True)
-        sieve, total, blocks, held = DataUriExtractor(folder, body), _SMALL, [b""], 0
+        extractor, total, blocks, held = DataUriExtractor(folder, body), _SMALL, [b""], 0
         try:
             async for block in response.content.iter_any():
                 blocks.append(block)
                 total, held = total + len(block), held + len(block)
                 if held >= BLOCK:
-                    await _feed(sieve, blocks)
+                    await _feed(extractor, blocks)
                     blocks, held = [], 0
                 if total > limit or len(body) > REPLY_LIMIT:
                     response.close()
-                    sieve.drop()
+                    extractor.drop()
                     return self._answer(response, body, whole=False)
-            await _feed(sieve, blocks)
+            await _feed(extractor, blocks)
         except BaseException:
-            sieve.drop()
+            extractor.drop()
             raise
-        sieve.close()
-        return replace(self._answer(response, body, whole=True), aside=tuple(sieve.files))
+        extractor.close()
+        return replace(self._answer(response, body, whole=True), aside=tuple(extractor.files))
 
     def _answer(
         self, response: aiohttp.ClientResponse, body: bytearray, *, whole: bool, packed: bool = False
@@ -367,10 +367,10 @@ def _unread(response: aiohttp.ClientResponse) -> bytes:
     return b"".join(getattr(response.content, "_buffer", ()))
 
 
-async def _feed(sieve: DataUriExtractor, blocks: Sequence[bytes]) -> None:
+async def _feed(extractor: DataUriExtractor, blocks: Sequence[bytes]) -> None:
     """Feed blocks to an extractor. The disk's own error is not the network's: raises WrongUse."""
     try:
-        await asyncio.to_thread(sieve.feed, b"".join(blocks))
+        await asyncio.to_thread(extractor.feed, b"".join(blocks))
     except OSError as error:
         raise WrongUse(f"what came within a result cannot be written: {error}") from error
 

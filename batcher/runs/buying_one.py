@@ -31,12 +31,11 @@ from batcher.runs.diagnosing import Asked
 from batcher.runs.expanding import expansion, model_id, nothing_selected, options_at, out_dir, vendor
 from batcher.runs.planning import find_model
 from batcher.runs.run_request import Selection
+from batcher.runs.starting import Say
 from batcher.show.words import money
 
 Agree = Callable[[str, str], None]
 """Is told what may cost how much, and raises NotMeant unless the user agrees to it."""
-Say = Callable[[str], None]
-"""Is told what the user should read, a line at a time."""
 _SIDE: Final = 256
 """Pixels of the picture that a job of this project's own sends."""
 

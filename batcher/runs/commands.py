@@ -102,7 +102,7 @@ class Commands:
                 assert_never(asked)
 
     async def complain(self, error: Exception) -> None:
-        """Tell the run's own user that what another terminal asked could not be done."""
+        """Warn the run's own user that a command from another terminal could not be carried out."""
         with suppress(BatcherError):
             await self._directory.warn(f"a request from another terminal could not be carried out: {error}")
 
@@ -163,7 +163,7 @@ class Commands:
         return Acknowledged()
 
     async def adopt(self, job_id: str, request_id: str) -> RequestAdopted:
-        """Give a job the request id that the user found. Raises WrongUse where the API does not know it."""
+        """Continue a job under the request id that the user found. Raises WrongUse where the API does not know it."""
         if named_id(request_id) is None:
             raise WrongUse(f"{request_id!r} cannot be a request id")
         directory = self._directory
@@ -190,11 +190,14 @@ class Commands:
     async def mend(self, files: Mapping[str, list[int]], sidecars: Mapping[str, list[int]]) -> FilesMended:
         """Fetch files again, and write sidecars again: job id -> indices of what is missing or damaged."""
         directory = self._directory
-        mended = FilesMended()
+        fetched: list[str] = []
+        lost: list[FileLost] = []
         meta = await directory.meta()
-        for job in await directory.ledger.whole(sidecars):
-            for index in sidecars[job.id]:
-                mended.written.append(await write_sidecar(job, index, directory.store, directory.origin(meta)))
+        written = [
+            await write_sidecar(job, index, directory.store, directory.origin(meta))
+            for job in await directory.ledger.whole(sidecars)
+            for index in sidecars[job.id]
+        ]
         if files:
             tools = directory.tools(await directory.connect(), meta)
             for job in await directory.ledger.whole(files):
@@ -202,11 +205,11 @@ class Commands:
                     came, why = await repair(job, files[job.id], tools, directory.ledger)
                 except OSError as error:
                     came, why = [], [str(error)]
-                mended.fetched.extend(came)
-                mended.lost.extend(FileLost(job.id, one) for one in why)
+                fetched += came
+                lost += [FileLost(job.id, one) for one in why]
         if self._engine is None:
             await asyncio.to_thread(directory.store.close)
-        return mended
+        return FilesMended(fetched, written, lost)
 
     async def change(self, settings: Mapping[str, str]) -> SettingsChanged:
         """Change settings of the run at work; it forgets them when it ends. Raises WrongUse."""

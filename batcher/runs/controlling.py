@@ -77,7 +77,10 @@ async def cancel(out: Path) -> Done[QueueCancelled]:
 
 
 async def adopt(out: Path, job_id: str, request_id: str) -> Done[RequestAdopted]:
-    """Give a job the request id that the user found. Raises WrongUse, LedgerInUse, CommandRefused, Unreachable."""
+    """Continue a job under the request id that the user found.
+
+    Raises WrongUse, LedgerInUse, CommandRefused, Unreachable.
+    """
 
     async def here() -> RequestAdopted:
         async with open_made(out) as directory:

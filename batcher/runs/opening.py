@@ -12,11 +12,11 @@ from typing import Final
 
 from batcher.control import mailbox
 from batcher.engine.rules import after_crash
-from batcher.errors import NotFound, WrongRun, WrongUse
+from batcher.errors import WrongRun, WrongUse
 from batcher.job import State
 from batcher.ledger.ledger import Ledger, unreadable
 from batcher.ledger.lock import Lock
-from batcher.ledger.reader import Reader, has_ledger
+from batcher.ledger.reader import Reader, has_ledger, no_ledger
 from batcher.ledger.request_register import RequestRegister, register_folder
 from batcher.ledger.submission_journal import SubmissionJournal
 from batcher.outputs.output_folder import sync_folder
@@ -51,7 +51,7 @@ async def open_directory(
     dependencies = dependencies or Dependencies()
     fresh = not has_ledger(out)
     if fresh and not make:
-        raise NotFound(f"{out} is not a run directory: there is no ledger.sqlite in it")
+        raise no_ledger(out)
     async with AsyncExitStack() as stack:
         if fresh:
             _make(out, rebuild=rebuild)
@@ -83,7 +83,7 @@ async def open_made(out: Path) -> AsyncIterator[RunDirectory]:
 async def open_ledger(out: Path, *, dependencies: Dependencies | None = None) -> AsyncIterator[Ledger]:
     """Hold a run directory's ledger alone, for what needs no API."""
     if not has_ledger(out):
-        raise NotFound(f"{out} is not a run directory: there is no ledger.sqlite in it")
+        raise no_ledger(out)
     async with _held(out, dependencies or Dependencies()) as ledger:
         yield ledger
 

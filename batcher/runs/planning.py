@@ -169,10 +169,10 @@ async def _plan_into(found: Plan, wanted: RunRequest) -> None:
         for spec, chosen in jobs:
             seen.take(spec, model.outputs(spec.inputs), chosen=chosen)
     finally:
-        found.jobs, found.equal_rows = jobs.census.jobs, jobs.census.equal_rows
-        found.photos = jobs.census.photos.facts()
+        found.jobs, found.equal_rows = jobs.expansion_counts.jobs, jobs.expansion_counts.equal_rows
+        found.photos = jobs.expansion_counts.photos.facts()
     kept = seen.kept(wanted.selection.limit, wanted.selection.sample)
-    if not kept and jobs.census.jobs:
+    if not kept and jobs.expansion_counts.jobs:
         raise nothing_selected(manifest, wanted.selection)
     left, held, unlisted = _not_begun(out, owner, seen, kept)
     begun = len(kept) - len(left)
@@ -184,11 +184,11 @@ async def _plan_into(found: Plan, wanted: RunRequest) -> None:
     found.whole = PlannedRun(
         selected=len(kept),
         to_buy=len(to_buy),
-        rows=jobs.census.rows,
+        rows=jobs.expansion_counts.rows,
         rejected=len(rejected),
         providers=at_each_provider(seen, to_buy, owner.vendor, cost["estimated"]),
         images=images,
-        images_outside=[*jobs.census.outside],
+        images_outside=[*jobs.expansion_counts.outside],
         inlined_bytes=image_bytes,
         model=model.id,
         out=str(out),
@@ -201,17 +201,17 @@ async def _plan_into(found: Plan, wanted: RunRequest) -> None:
         space=space(out, owner.provider, seen, to_buy),
         samples=seen.samples(),
         settings=wanted.overrides.sources(manifest.document, settings),
-        warnings=[*seen.warnings(), *_said_before(jobs.census, wanted, out, owner, unlisted), *near],
+        warnings=[*seen.warnings(), *_said_before(jobs.expansion_counts, wanted, out, owner, unlisted), *near],
         next=_next(wanted, len(to_buy), begun),
     )
     seen.close()
 
 
 def _said_before(
-    census: ExpansionCounts, wanted: RunRequest, out: Path, owner: Destination, left_out: int
+    counted: ExpansionCounts, wanted: RunRequest, out: Path, owner: Destination, left_out: int
 ) -> list[str]:
     """Return what `run` would warn of, or ask; `left_out`: finished jobs that the manifest no longer names."""
-    said = warnings(census.unkept, census.outside, census.blank, census.not_taken)
+    said = warnings(counted.unkept, counted.outside, counted.blank, counted.not_taken)
     try:
         with Reader(out) as reader:
             known = reader.meta()

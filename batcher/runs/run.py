@@ -28,7 +28,7 @@ from batcher.runs.lost_requests import ONCE_MORE_AFTER, LostRequests
 from batcher.runs.restore_pace import restore_pace
 from batcher.runs.restoring import restore_files
 from batcher.runs.run_directory import RunDirectory
-from batcher.runs.stale_copy import left_behind
+from batcher.runs.stale_copy import check_stale
 from batcher.settings import Policy
 from batcher.show import words
 from batcher.show.status import status
@@ -93,17 +93,15 @@ class Run:
         """Drive every selected job until it has settled, or something stops the run."""
         if refused := await self._refused():
             return refused
-        await asyncio.to_thread(self.directory.store.prepare)
-        await restore_files(self.directory)
-        ballast = self.directory.ledger.ballast = ReservedSpace(self.directory.out)
+        reserved_space = self.directory.ledger.reserved_space = ReservedSpace(self.directory.out)
         meta = await self.directory.meta()
         states = await self._states()
         await self.directory.ledger.say(await self._started(str(meta.get("name")), states))
         halt = None
         if await self.has_work():
-            await asyncio.to_thread(ballast.load)
+            await asyncio.to_thread(reserved_space.load)
             halt = await self._drive(meta)
-            ballast.drop()
+            reserved_space.drop()
         if halt and halt.reason == "budget" and self.engine:
             estimate = await costs.left_usd(self.directory.ledger)
             self._would_cost = self.engine.budget.committed + estimate * self.engine.budget.highest_ratio
@@ -129,9 +127,11 @@ class Run:
         )
 
     async def _refused(self) -> Outcome | None:
-        """Refuse to go on with an older copy, or with what the user has paused."""
-        if moved := await left_behind(self.directory):
+        """Refuse to go on with an older copy, or with what the user has paused; else have the files in their places."""
+        if moved := await check_stale(self.directory):
             return await self.refuse("moved", moved)
+        await asyncio.to_thread(self.directory.store.prepare)
+        await restore_files(self.directory)  # which may leave something to fetch
         if not await self.has_work():
             return None
         if (await self.directory.meta()).get("paused"):

@@ -121,7 +121,7 @@ class RunDirectory:
         sql = statements("moves.sql")
 
         def work(connection: sqlite3.Connection) -> ImportedJobs:
-            enrolled = import_jobs(connection, jobs, choice, now, sure=sure)
+            imported = import_jobs(connection, jobs, choice, now, sure=sure)
             names = ("path", "size", "mtime_ns", "facts")
             rows = (dict(zip(names, (path, *facts), strict=True)) for path, facts in fresh_images)
             connection.executemany(sql["put_image"], rows)
@@ -129,7 +129,7 @@ class RunDirectory:
             connection.executemany(
                 sql["put_meta"], [{"key": key, "value": dump(value)} for key, value in noted.items()]
             )
-            return enrolled
+            return imported
 
         return await self.ledger.transact(work, bound=False)
 
@@ -166,7 +166,7 @@ class RunDirectory:
         await self.ledger.say(Noted(self.dependencies.clock.now(), message))
 
     async def warn(self, message: str) -> None:
-        """Tell the user something that stops nothing."""
+        """Warn the user of something that does not stop the run."""
         await self.ledger.say(Warned(self.dependencies.clock.now(), message))
 
 

@@ -10,7 +10,7 @@ from batcher.ledger.submission_journal import JournalEntry, in_log, in_state_fil
 from batcher.runs.run_directory import RunDirectory
 
 
-async def left_behind(directory: RunDirectory) -> str | None:
+async def check_stale(directory: RunDirectory) -> str | None:
     """Return what to say if this ledger is an older copy of one that went on; what that submitted is uncertain here.
 
     It is remembered until `accept_as_is`. A run without a journal on this machine is a line in the log.

@@ -161,15 +161,15 @@ async def _expand(
     while True:
         reject = Rejected(opened.out / "rejected.csv", manifest)
         expanded = expansion(manifest, model, looks, options, reject, capped=capped)
-        chosen = replace(choice, partly=partial(_is_partial, expanded.census))
-        counted = partial(_counted, reject, expanded.census)
+        chosen = replace(choice, partly=partial(_is_partial, expanded.expansion_counts))
+        counted = partial(_counted, reject, expanded.expansion_counts)
         facts = partial(_with, _facts(wanted, run.policy), counted)
         try:
-            enrolled = await opened.import_jobs(
+            imported = await opened.import_jobs(
                 expanded, looks.fresh, chosen, sure=sure, stands_for=stands_for, facts=facts
             )
         except ManifestFaulty:
-            if reject.count and not expanded.census.jobs:  # its reasons are what helps
+            if reject.count and not expanded.expansion_counts.jobs:  # its reasons are what helps
                 reject.keep()
             raise
         except NothingSelected:
@@ -179,27 +179,27 @@ async def _expand(
             sure = True
         else:
             reject.keep()
-            if enrolled.unlists_done:
-                say(f"note: {jobs(enrolled.unlists_done)} that are done are no longer named: their files stay")
+            if imported.unlists_done:
+                say(f"note: {jobs(imported.unlists_done)} that are done are no longer named: their files stay")
             return counted()
         finally:
             reject.discard()
             known.close()
 
 
-def _is_partial(census: ExpansionCounts) -> bool:
+def _is_partial(expansion_counts: ExpansionCounts) -> bool:
     """Return whether jobs that `--where` leaves out could not be made: the manifest names more than is known."""
-    return bool(census.unmade)
+    return bool(expansion_counts.unmade)
 
 
-def _counted(reject: Rejected, census: ExpansionCounts) -> dict[str, Any]:
+def _counted(reject: Rejected, expansion_counts: ExpansionCounts) -> dict[str, Any]:
     return {
         "rejected": reject.count,
-        "unkept": census.unkept,
-        "outside": [*census.outside],
-        "blank": dict(census.blank),
-        "not_taken": census.not_taken,
-        "unmade": census.unmade,
+        "unkept": expansion_counts.unkept,
+        "outside": [*expansion_counts.outside],
+        "blank": dict(expansion_counts.blank),
+        "not_taken": expansion_counts.not_taken,
+        "unmade": expansion_counts.unmade,
     }
 
 

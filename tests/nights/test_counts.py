@@ -147,7 +147,7 @@ async def test_a_jobs_life_is_so_many_statements(tmp_path: Path) -> None:
     await ledger.close()
 
 
-def enrolled(count: int, connection: sqlite3.Connection) -> None:
+def imported(count: int, connection: sqlite3.Connection) -> None:
     import_jobs(connection, ((spec(n), True) for n in range(count)), Choice(), 0.0, sure=True)
 
 
@@ -158,7 +158,7 @@ async def test_three_times_the_jobs_take_no_more_memory_to_enrol(tmp_path: Path)
         ledger = Ledger(database, Clock())
         await ledger.open()
         tracemalloc.start()
-        await ledger.transact(partial(enrolled, count), bound=False)
+        await ledger.transact(partial(imported, count), bound=False)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         await ledger.close()

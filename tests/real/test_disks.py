@@ -110,7 +110,7 @@ def test_a_disk_out_of_inodes_stops_and_goes_on(batcher: Batcher, api: Api, tmp_
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-async def ledger_on(disk: Path, *, ballast: bool) -> Ledger:
+async def ledger_on(disk: Path, *, reserved_space: bool) -> Ledger:
     """Open a ledger with three jobs whose submissions are on their way."""
     ledger = Ledger(await open_threaded(disk / "ledger.sqlite"), Clock())
     await ledger.open()
@@ -118,9 +118,9 @@ async def ledger_on(disk: Path, *, ballast: bool) -> Ledger:
     await ledger.transact(lambda connection: import_jobs(connection, named, Choice(), 0.0, sure=True), bound=False)
     for job in await ledger.waiting(3):
         await ledger.record(job, Move(State.SUBMITTING))
-    if ballast:
-        ledger.ballast = ReservedSpace(disk)
-        ledger.ballast.load()
+    if reserved_space:
+        ledger.reserved_space = ReservedSpace(disk)
+        ledger.reserved_space.load()
         assert (disk / "ledger.ballast").stat().st_size > 1_000_000
     return ledger
 
@@ -138,7 +138,7 @@ def on_disk(disk: Path) -> list[str]:
 
 
 async def test_the_ballast_makes_room_for_request_ids(disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    ledger = await ledger_on(disk, ballast=True)
+    ledger = await ledger_on(disk, reserved_space=True)
     fill(disk, 0)
     assert await asyncio.wait_for(accept(ledger), 20) == ["r-0", "r-1", "r-2"]
     assert on_disk(disk) == ["r-0", "r-1", "r-2"]
@@ -150,7 +150,7 @@ async def test_the_ballast_makes_room_for_request_ids(disk: Path, capsys: pytest
 async def test_an_id_that_cannot_be_saved_is_printed_and_saved_when_there_is_room(
     disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ledger = await ledger_on(disk, ballast=False)
+    ledger = await ledger_on(disk, reserved_space=False)
     filler = fill(disk, 0)
     saving = asyncio.create_task(accept(ledger))
     said = ""
@@ -170,7 +170,7 @@ async def test_an_id_that_cannot_be_saved_is_printed_and_saved_when_there_is_roo
 async def test_an_id_that_the_ledger_refuses_is_printed_once_and_not_said_to_be_tried_again(
     disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ledger = await ledger_on(disk, ballast=False)
+    ledger = await ledger_on(disk, reserved_space=False)
     with contextlib.closing(sqlite3.connect(disk / "ledger.sqlite")) as other:
         other.execute("CREATE TRIGGER broken BEFORE UPDATE ON jobs BEGIN SELECT RAISE(ABORT, 'it is broken'); END")
     with pytest.raises(sqlite3.IntegrityError, match="it is broken"):

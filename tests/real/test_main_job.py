@@ -285,6 +285,32 @@ def test_an_edit_that_is_undone_has_its_own_pictures_again(batcher: Batcher, api
     assert len(api.journal) == 5, "what gave way can be taken over as well"
 
 
+def test_an_edit_that_is_undone_keeps_what_sidecars_tell_and_minds_a_start_that_was_cut_off(
+    batcher: Batcher, api: Api
+) -> None:
+    """A file was moved back, and the power went before the ledger knew; and a reused file tells where it is from."""
+    out = batcher.folder / "runs/m"
+    assert named(batcher, ["put a", "put b"], "-o", "runs/old").code == 0
+    assert named(batcher, ["put a", "put b"], "--reuse", "runs/old").code == 0
+    assert named(batcher, ["place a", "place b"]).code == 0 and len(api.journal) == 4
+    assert named(batcher, ["put a", "put b"]).code == 0
+    with contextlib.closing(sqlite3.connect(out / "ledger.sqlite")) as connection:
+        moved = "UPDATE outputs SET file = 'replaced/' || job_id || '/s0.png' WHERE file = 'files/s0.png'"
+        assert connection.execute(moved).rowcount == 1
+        connection.commit()
+    sidecar = out / "files/s0.json"
+    stayed = out / "replaced" / json.loads(sidecar.read_text())["job_id"] / "s0.json"
+    stayed.parent.mkdir()
+    sidecar.rename(stayed)
+    assert batcher("pause", "runs/m").code == 0
+    assert named(batcher, ["put a", "put b"]).code == 0, "nothing is left to do, so that a pause holds nothing up"
+    assert prompts_in(out) == ["put a", "put b"]
+    told = [json.loads(file.read_text()) for file in (out / "files").glob("*.json")]
+    assert [one["reused"]["directory"].endswith("runs/old") for one in told] == [True, True]
+    assert all((out / str(one["output"]["file"])).exists() for one in told)
+    assert batcher("verify", "runs/m").code == 0 and len(api.journal) == 4
+
+
 def test_an_edit_that_is_undone_fetches_again_what_the_user_threw_away(batcher: Batcher, api: Api) -> None:
     out = batcher.folder / "runs/m"
     assert named(batcher, ["put a", "put b"]).code == 0

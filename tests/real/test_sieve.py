@@ -26,11 +26,11 @@ from tests.real.conftest import MODEL, Batcher
 def sifted(text: bytes, folder: Path, chance: random.Random) -> DataUriExtractor:
     cuts = sorted(chance.choices(range(len(text) + 1), k=chance.choice([0, 1, 3, 40])))
     first, *blocks = [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
-    sieve = DataUriExtractor(folder, bytearray(first))
+    extractor = DataUriExtractor(folder, bytearray(first))
     for block in [*blocks, b""]:
-        sieve.feed(block)
-    sieve.close()
-    return sieve
+        extractor.feed(block)
+    extractor.close()
+    return extractor
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -49,10 +49,10 @@ def test_data_uris_come_out_whole_wherever_an_answer_is_cut(seed: int, tmp_path:
     text = json.dumps(body, ensure_ascii=chance.random() < 0.5)
     if chance.random() < 0.5:
         text = text.replace("/", "\\/")
-    sieve = sifted(text.encode(), tmp_path, chance)
+    extractor = sifted(text.encode(), tmp_path, chance)
     marks = [f"data:image/png;base64,aside:{number}" for number in range(len(media))]
-    assert json.loads(bytes(sieve.body)) == {**body, "output": {"images": marks}}
-    assert [file.read_bytes() for file in sieve.files] == media
+    assert json.loads(bytes(extractor.body)) == {**body, "output": {"images": marks}}
+    assert [file.read_bytes() for file in extractor.files] == media
 
 
 def test_a_server_cannot_name_a_file_of_ours(tmp_path: Path) -> None:
@@ -67,10 +67,10 @@ def test_a_server_cannot_name_a_file_of_ours(tmp_path: Path) -> None:
 
 
 def test_what_an_answer_left_that_broke_off_is_thrown_away(tmp_path: Path) -> None:
-    sieve = DataUriExtractor(tmp_path, bytearray(b'{"output": {"image": "data:image/png;base64,AAAA'))
-    sieve.feed(b"BBBB" * 1000)
+    extractor = DataUriExtractor(tmp_path, bytearray(b'{"output": {"image": "data:image/png;base64,AAAA'))
+    extractor.feed(b"BBBB" * 1000)
     assert len(list(tmp_path.iterdir())) == 1
-    sieve.drop()
+    extractor.drop()
     assert not list(tmp_path.iterdir())
 
 

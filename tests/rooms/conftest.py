@@ -20,7 +20,7 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.census: Any = None
+        self.expansion_counts: Any = None
 
     def write(self, name: str, text: str | bytes) -> "Folder":
         file = self.path / name
@@ -38,7 +38,7 @@ class Folder:
     ) -> list[Spec]:
         manifest = open_manifest(str(self.path / name))
         jobs = Expansion(manifest, bundled()[MODEL], ImageFactsCache(), options or Options(), reject, capped=capped)
-        self.census = jobs.census
+        self.expansion_counts = jobs.expansion_counts
         return [spec for spec, chosen in jobs if chosen]
 
     def faults(self, name: str = "m.yaml", options: Options | None = None) -> list[str]:

@@ -89,7 +89,7 @@ def test_photos_that_cannot_be_sent_are_called_what_they_are_by_their_paths(yaml
     assert "is a JPEG that is cut off (it ends too soon): copy it again" in faults["p/cut-a.jpg"]
     assert "cut off" in faults["p/padded-a.jpg"] and "copy it again" in faults["p/cut-c.webp"]
     assert "is empty" in faults["p/g.jpg"] and "is not a JPEG, PNG or WebP" in faults["p/h.jpg"]
-    photos = folder.census.photos
+    photos = folder.expansion_counts.photos
     assert str(photos).startswith("12 photos: 3 usable, 1 GIF, 1 HEIC, 1 TIFF, 5 broken, 1 no picture"), str(photos)
     assert photos.named["p/f.HEIC"] == "HEIC"
 
@@ -151,7 +151,7 @@ def test_what_where_leaves_out_is_not_checked(folder: Folder, yaml: Yaml) -> Non
     folder.write("r.csv", f"title,photo,ok\na,{URL},1\nb,nowhere.png,0\nc,http://nas/x.png,0\nd,{URL},1\ne,,0\n")
     jobs = folder.jobs(options=Options(where="ok == '1'"))
     assert [job.inputs["prompt"] for job in jobs] == ["a", "d"]
-    assert folder.census.photos.total == 0 and folder.census.rejected == 0
+    assert folder.expansion_counts.photos.total == 0 and folder.expansion_counts.rejected == 0
     assert len(folder.faults(options=Options(where="ok == '0'"))) == 3
     whole = folder.write("r.csv", f"title,photo,ok\na,{URL},1\na,{URL},0\na,{URL},1\n").jobs()
     chosen = folder.jobs(options=Options(where="ok == '1'"))
@@ -194,7 +194,7 @@ def test_an_empty_cell_is_an_empty_text_to_templates_and_not_given_to_the_model(
     assert (first.inputs["prompt"], first.inputs["resolution"]) == ("[] none y ", "2K")
     assert (second.inputs["prompt"], second.inputs["resolution"]) == ("[v] v x w", "1K")
     assert first.vars == {"n": "1"}
-    assert folder.census.blank == {"a": 1, "a b": 1}
+    assert folder.expansion_counts.blank == {"a": 1, "a b": 1}
     assert [job.vars["n"] for job in folder.jobs(options=Options(where="a == ''"))] == ["1"]
     assert "`b` is undefined" in folder.faults(options=Options(where="b == ''"))[0].replace("'", "`")
     yaml(f"inputs: {{prompt: '{{{{ a }}}}.', image_urls: [{URL}]}}\njobs: [{{a: null}}, {{a: x}}]\n")
@@ -367,7 +367,7 @@ def test_what_where_leaves_out_takes_no_sample_and_no_name_if_it_cannot_be_made(
     folder.write("s.csv", "photo,aspect_ratio\np0.png,9:99\np0.png,4:5\n")
     whole = folder.jobs(options=Options(skip_invalid=True), reject=lambda *_: None)
     narrow = folder.jobs(options=Options(where="index == 2", skip_invalid=True), reject=lambda *_: None)
-    assert [job.id for job in narrow] == [job.id for job in whole] and folder.census.unmade == 1
+    assert [job.id for job in narrow] == [job.id for job in whole] and folder.expansion_counts.unmade == 1
 
 
 def test_an_empty_cell_is_neither_a_text_nor_a_sequence_to_a_test_and_row_is_read_only_as_a_whole(

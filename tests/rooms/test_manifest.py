@@ -35,7 +35,7 @@ def test_rows_times_matrix_times_repeat(yaml: Yaml) -> None:
     assert jobs[1].name == "mug/slate-1-1~2"
     assert jobs[0].inputs == {"prompt": "Put the mug on slate", "image_urls": [URL], "aspect_ratio": "1:1"}
     assert jobs[0].vars == {"title": "mug", "photo": URL, "scene": "slate"}
-    assert (jobs[-1].row, jobs[-1].sample, folder.census.equal_rows) == (2, 2, 0)
+    assert (jobs[-1].row, jobs[-1].sample, folder.expansion_counts.equal_rows) == (2, 2, 0)
 
 
 def test_the_job_id_is_the_digest_of_what_is_asked_for(yaml: Yaml) -> None:
@@ -70,7 +70,7 @@ def test_a_row_equal_to_an_earlier_one_makes_the_next_sample(yaml: Yaml) -> None
     assert [(job.inputs["prompt"], job.sample) for job in folder.jobs()] == [
         *(("a", 1), ("a", 2), ("b", 1), ("b", 2), ("a", 3), ("a", 4))
     ]
-    assert folder.census.equal_rows == 1
+    assert folder.expansion_counts.equal_rows == 1
 
 
 def test_the_later_wins_inputs_row_matrix_set(yaml: Yaml) -> None:
@@ -143,7 +143,7 @@ def test_bad_rows_are_set_aside_where_asked_for(folder: Folder) -> None:
     reasons: list[str] = []
     jobs = folder.jobs("r.csv", Options(skip_invalid=True), lambda _row, _header, reason: reasons.append(reason))
     assert [job.inputs["prompt"] for job in jobs] == ["a", "d"]
-    assert folder.census.rejected == 2
+    assert folder.expansion_counts.rejected == 2
     assert reasons[1] == "image_urls: nowhere.png does not exist"
 
 
@@ -438,7 +438,7 @@ def test_a_row_that_is_rejected_takes_no_name_and_is_no_sample(folder: Folder) -
     )
     assert [(job.row, job.name) for job in jobs] == [(1, "A-1"), (1, "A-2"), (3, "B-1"), (3, "B-2")]
     assert {job.sample for job in jobs} == {1}
-    assert folder.census.estimated_usd == pytest.approx(4 * 0.15)
+    assert folder.expansion_counts.estimated_usd == pytest.approx(4 * 0.15)
 
 
 def test_where_asks_only_rows_that_can_tell_and_is_never_a_rows_fault(folder: Folder) -> None:
